@@ -1,0 +1,51 @@
+"""A batch of token-id pairs with static shapes, and the ids that every vocabulary reserves."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+"""Ids of padding, the start symbol, the end symbol and the unknown symbol in every vocabulary."""
+
+NUM_RESERVED = 4
+
+
+class Batch(NamedTuple):
+    """Pairs of sequences, padded to one shape; arrays may be numpy's or JAX's.
+
+    Source and target both end in EOS, inside the mask. A row that only fills the batch up has an
+    all-False target mask and counts nowhere.
+
+    Attributes:
+      source: [batch, source_time] int32 ids, PAD after the end.
+      source_mask: [batch, source_time] bool, True up to and including EOS.
+      target: [batch, time] int32 ids y_1 ... y_n, EOS; PAD after the end.
+      target_mask: [batch, time] bool, True up to and including EOS.
+    """
+
+    source: jax.Array | np.ndarray
+    source_mask: jax.Array | np.ndarray
+    target: jax.Array | np.ndarray
+    target_mask: jax.Array | np.ndarray
+
+
+def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:
+    """The decoder's inputs under teacher forcing: the target one step late, behind BOS.
+
+        input_1 = BOS,   input_t = y_{t-1}
+
+    Args:
+      target: [batch, time] int32 ids.
+
+    Returns:
+      [batch, time] int32 ids. The input of time t is the token of t-1: feeding that of t would
+      leak the label.
+
+    Example:
+      >>> gold_inputs(jnp.array([[7, 8, EOS]])).tolist()
+      [[1, 7, 8]]
+    """
+    target = jnp.asarray(target)
+    return jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)

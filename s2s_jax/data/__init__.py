@@ -1,0 +1,1 @@
+"""Data: TFDS builders, vocabularies, bucketed batches, generated tasks."""

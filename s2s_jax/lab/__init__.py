@@ -1,0 +1,1 @@
+"""The lab: what launches, watches, keeps and compares experiments."""

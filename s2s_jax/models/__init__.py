@@ -1,0 +1,1 @@
+"""Models, and the functions that the rest of the package needs of one."""

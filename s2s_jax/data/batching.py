@@ -1,0 +1,307 @@
+"""Token ids and fixed-shape batches: a batch is a pure function of the seed and the step."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s2s_jax.batch import EOS, PAD, Batch
+from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.vocabularies import Vocabulary
+
+_MAX_CANDIDATES = 400  # bucket boundaries that are tried; the search takes their square
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of token ids of any lengths, one behind the other.
+
+    Attributes:
+      ids: [total] int32, each sequence with its EOS.
+      offsets: [n + 1] int64; sequence i is ids[offsets[i]:offsets[i + 1]].
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> "Sequences":
+        """Packs sequences that do not have their EOS yet.
+
+        Example:
+          >>> Sequences.of([[7, 8], []]).ids.tolist()
+          [7, 8, 2, 2]
+        """
+        lengths = np.fromiter((len(one) + 1 for one in sequences), np.int64, len(sequences))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        flat = (token for one in sequences for token in (*one, EOS))
+        return cls(np.fromiter(flat, np.int32, int(offsets[-1])), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[n] int64, EOS counted."""
+        return np.diff(self.offsets)
+
+    def first(self, count: int) -> "Sequences":
+        """The first sequences."""
+        return Sequences(self.ids, self.offsets[: count + 1])
+
+    def padded(self, indices: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
+        """Some sequences padded to one length; index -1 gives a row that is all padding.
+
+        Returns:
+          [len(indices), time] int32 ids, and the bool mask of their tokens.
+        """
+        real = indices >= 0
+        start = np.where(real, self.offsets[indices], 0)
+        length = np.where(real, self.offsets[indices + 1] - self.offsets[indices], 0)
+        position = np.arange(time)
+        mask = position < length[:, None]
+        # Where the mask is False any index will do, as long as it is in range.
+        ids = self.ids[np.where(mask, start[:, None] + position, 0)]
+        return np.where(mask, ids, np.int32(PAD)), mask
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Pairs as token ids.
+
+    Attributes:
+      source: the sources, each ending in EOS.
+      target: the targets, each ending in EOS.
+      num_dropped: pairs that were longer than the limit, and are not here.
+    """
+
+    source: Sequences
+    target: Sequences
+    num_dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def first(self, count: int) -> "TokenPairs":
+        """The first pairs."""
+        return TokenPairs(self.source.first(count), self.target.first(count))
+
+    def batch(self, indices: np.ndarray, bucket: tuple[int, int]) -> Batch:
+        """The pairs of some indices in one shape; -1 makes a row that only fills the batch up.
+
+        A filling row has an all-False target mask and a source of EOS alone, so that attention
+        is never over nothing.
+        """
+        source, source_mask = self.source.padded(indices, bucket[0])
+        target, target_mask = self.target.padded(indices, bucket[1])
+        filling = indices < 0
+        source[filling, 0], source_mask[filling, 0] = EOS, True
+        return Batch(source, source_mask, target, target_mask)
+
+
+def tokenize(
+    pairs: Pairs,
+    source_vocabulary: Vocabulary,
+    target_vocabulary: Vocabulary,
+    max_length: int | None = None,
+) -> TokenPairs:
+    """Encodes a split once; source and target end in EOS.
+
+    Args:
+      pairs: the texts.
+      source_vocabulary: of the sources.
+      target_vocabulary: of the targets.
+      max_length: for training: leave out the pairs with more tokens than this, EOS counted, on
+        either side. For evaluation None, which keeps every pair at its index.
+
+    Raises:
+      DataError: no pair is left.
+    """
+    sources = source_vocabulary.encode_batch(pairs.sources)
+    targets = target_vocabulary.encode_batch(pairs.targets)
+    kept = [
+        (source, target)
+        for source, target in zip(sources, targets, strict=True)
+        if max_length is None or max(len(source), len(target)) < max_length
+    ]
+    if not kept:
+        raise DataError(
+            f"none of {len(pairs)} pairs is within max_length {max_length}: raise data.max_length"
+            if len(pairs)
+            else "no pairs to tokenize: the split is empty"
+        )
+    return TokenPairs(
+        Sequences.of([source for source, _ in kept]),
+        Sequences.of([target for _, target in kept]),
+        len(pairs) - len(kept),
+    )
+
+
+def choose_buckets(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, num_buckets: int, batch_size: int = 1
+) -> list[tuple[int, int]]:
+    """Shapes (source_time, time) that hold every pair with few padded cells.
+
+    Pairs are ordered by max(source length * r, target length), r the ratio of the two sides'
+    totals; a bucket that ends at a value of it is as long and as wide as any pair below. Of all
+    ways to place at most num_buckets ends, dynamic programming takes the one with the fewest cells
+
+        sum over buckets of  batch_size * ceil(n / batch_size) * (source_time + time)
+
+    so a bucket for a few long pairs is weighed against the rows that would fill its batch up.
+    Each shape is a compilation of the train step.
+
+    Args:
+      source_lengths: [n] with EOS.
+      target_lengths: [n] with EOS.
+      num_buckets: the most shapes, at least 1.
+      batch_size: rows of a batch.
+
+    Returns:
+      One to num_buckets shapes, smallest first; the last holds every pair.
+
+    Raises:
+      ValueError: num_buckets below 1, or no lengths.
+
+    Example:
+      >>> choose_buckets(np.array([3, 4, 9]), np.array([3, 3, 9]), 2)
+      [(4, 3), (9, 9)]
+    """
+    if num_buckets < 1 or len(source_lengths) == 0:
+        raise ValueError(f"num_buckets is {num_buckets}, for {len(source_lengths)} pairs")
+    ratio = target_lengths.sum() / source_lengths.sum()
+    size = np.maximum(source_lengths * ratio, target_lengths)
+    order = np.argsort(size, kind="stable")
+    # Candidate i ends a bucket behind the pair ends[i] of the order.
+    ends = np.append(np.flatnonzero(np.diff(size[order])), len(order) - 1)
+    if len(ends) > _MAX_CANDIDATES:
+        ends = ends[np.unique(np.linspace(0, len(ends) - 1, _MAX_CANDIDATES).astype(int))]
+    source_time = np.maximum.accumulate(source_lengths[order])[ends]
+    time = np.maximum.accumulate(target_lengths[order])[ends]
+    below = np.concatenate([[0], ends + 1])  # pairs before the bucket that starts here
+    batches = -((below[:-1, None] - below[None, 1:]) // batch_size)  # ceil(n / batch_size)
+    cells = np.where(batches > 0, batches * batch_size * (source_time + time), np.inf)
+    # cost[k][i]: the fewest cells for everything up to candidate i with k + 1 buckets.
+    cost, starts = [cells[0]], []
+    for _ in range(num_buckets - 1):
+        total = np.concatenate([[np.inf], cost[-1][:-1]])[:, None] + cells
+        starts.append(np.argmin(total, axis=0))
+        cost.append(np.min(total, axis=0))
+    count = int(np.argmin([one[-1] for one in cost]))
+    end, chosen = len(ends) - 1, []
+    for k in reversed(range(count + 1)):
+        chosen.append((int(source_time[end]), int(time[end])))
+        if k:
+            end = int(starts[k - 1][end]) - 1
+    return sorted(set(chosen))
+
+
+class TrainingBatches:
+    """Endless shuffled batches: `batches[step]` depends on the seed and the step alone.
+
+    A resumed run asks for its next step and needs no other state. Each epoch has every pair once:
+    pairs are shuffled within their bucket and cut into batches of one size, the last of a bucket
+    filled up, and the order of the batches is shuffled over the buckets.
+
+    Args:
+      tokens: the training pairs.
+      buckets: shapes (source_time, time), smallest first; a pair goes into the first that holds it.
+      batch_size: rows of every batch.
+      seed: of the shuffling.
+
+    Attributes:
+      num_batches: batches in an epoch.
+      shapes: the buckets.
+      batch_size: rows of every batch.
+
+    Raises:
+      ValueError: a pair is longer than every bucket, or batch_size is below 1.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenPairs,
+        buckets: Sequence[tuple[int, int]],
+        batch_size: int,
+        seed: int,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}")
+        members = _members(tokens, buckets)
+        if len(members) > len(buckets):
+            raise ValueError(f"{len(members[-1])} pairs are longer than every bucket of {buckets}")
+        self._tokens, self.shapes, self.batch_size = tokens, list(buckets), batch_size
+        self._seed, self._members = seed, members
+        self.num_batches = sum(-(-len(some) // batch_size) for some in members)
+        self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
+
+    def __getitem__(self, step: int) -> Batch:
+        if step < 0:
+            raise IndexError(f"step {step} is negative")
+        bucket, indices = self._order(step // self.num_batches)[step % self.num_batches]
+        return self._tokens.batch(indices, self.shapes[bucket])
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = 0
+        while True:
+            yield self[step]
+            step += 1
+
+    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The bucket and the indices of every batch of an epoch; the latest epoch is kept."""
+        known, order = self._epoch
+        if known != epoch:
+            generator = np.random.default_rng([self._seed, epoch])
+            cut = [
+                (bucket, indices)
+                for bucket, some in enumerate(self._members)
+                for indices in _cut(generator.permutation(some), self.batch_size)
+            ]
+            order = [cut[place] for place in generator.permutation(len(cut))]
+            self._epoch = epoch, order
+        return order
+
+
+def evaluation_batches(
+    tokens: TokenPairs, buckets: Sequence[tuple[int, int]], batch_size: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Every pair once, bucket by bucket, in order.
+
+    Pairs that are longer than every bucket get one of their own: evaluation drops nothing.
+
+    Args:
+      tokens: the pairs.
+      buckets: shapes (source_time, time), smallest first.
+      batch_size: rows of every batch.
+
+    Yields:
+      [batch] int64 indices of the rows' pairs, -1 for rows that only fill up; and the Batch.
+    """
+    members = _members(tokens, buckets)
+    shapes = list(buckets)
+    if len(members) > len(buckets):
+        longest = members[-1]
+        shapes.append(
+            (int(tokens.source.lengths[longest].max()), int(tokens.target.lengths[longest].max()))
+        )
+    for shape, some in zip(shapes, members, strict=True):
+        for indices in _cut(some, batch_size):
+            yield indices, tokens.batch(indices, shape)
+
+
+def _members(tokens: TokenPairs, buckets: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    """The indices of each bucket's pairs; those that fit in none, if any, come behind."""
+    waiting = np.arange(len(tokens))
+    members = []
+    source, target = tokens.source.lengths, tokens.target.lengths
+    for source_time, time in buckets:
+        fits = (source[waiting] <= source_time) & (target[waiting] <= time)
+        members.append(waiting[fits])
+        waiting = waiting[~fits]
+    return [*members, waiting] if len(waiting) else members
+
+
+def _cut(indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """[batches, batch_size] indices, the last row filled up with -1."""
+    missing = -len(indices) % batch_size
+    return np.append(indices, np.full(missing, -1, np.int64)).reshape(-1, batch_size)

@@ -1,0 +1,182 @@
+"""One TFDS builder for every dataset of pairs that is made here: prepared once, then read.
+
+Importing this module imports tensorflow_datasets, which takes a second; loaders do it when called.
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from s2s_jax.data.pairs import DataError, Pairs
+
+_CHUNK = 10_000  # examples a read; one call a split would hold every record twice
+_FORMAT = "array_record"
+
+
+class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS dataset of {source, targets}, from splits that exist in memory.
+
+    `targets` holds every accepted target, one a line, the example's own first: a sequence feature
+    would double the time to write and to read. Not registered under a name of its own: `name` says
+    what the data is, `config` what tells this preparation from others of that name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: str,
+        version: str,
+        make_splits: Callable[[], Mapping[str, Pairs]],
+        data_dir: str | None,
+    ):
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # as ReadOnlyBuilder does
+        self.VERSION = tfds.core.Version(version)
+        self._make_splits = make_splits
+        super().__init__(data_dir=data_dir, config=config)
+
+    @classmethod
+    def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig:
+        """Any name is a configuration: fingerprints cannot be listed beforehand."""
+        del version
+        return tfds.core.BuilderConfig(name=name)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Pairs of source and target texts, with every accepted target.",
+            features=tfds.features.FeaturesDict(
+                {"source": tfds.features.Text(), "targets": tfds.features.Text()}
+            ),
+            disable_shuffling=True,  # keep the order of the splits; batches shuffle
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # nothing is downloaded
+        return {name: self._generate_examples(pairs) for name, pairs in self._make_splits().items()}
+
+    def _generate_examples(self, pairs: Pairs) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows = zip(pairs.sources, pairs.targets, pairs.references, strict=True)
+        for key, (source, target, references) in enumerate(rows):
+            others = (reference for reference in references if reference != target)
+            yield key, {"source": source, "targets": "\n".join((target, *others))}
+
+
+def fingerprint(*parts: object) -> str:
+    """Sixteen hex digits that change when any part does: bytes by content, others by repr.
+
+    Example:
+      >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a1")
+      (True, False)
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        content = part if isinstance(part, bytes) else repr(part).encode()
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
+
+
+def load_or_prepare(
+    name: str,
+    config: str,
+    version: str,
+    make_splits: Callable[[], Mapping[str, Pairs]],
+    data_dir: str = "",
+) -> dict[str, Pairs]:
+    """Reads a prepared dataset, after preparing it with `make_splits` if it is not there yet.
+
+    `make_splits` runs to its end, with all its validation, before anything is written. TFDS writes
+    into a temporary folder and renames it when whole, so a preparation that was interrupted is
+    never read, and of two at once the first to finish is kept.
+
+    Args:
+      name: folder of the dataset below data_dir.
+      config: what tells this preparation from others, a fingerprint of its inputs included.
+      version: of the code that makes the splits, such as "1.0.0".
+      make_splits: the splits, called at most once.
+      data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+      The splits by name.
+
+    Raises:
+      DataError: data_dir cannot be written, or what make_splits raises.
+    """
+    config = re.sub(r"[^\w.-]+", "_", config)
+    made: dict[str, Pairs] = {}
+    try:
+        builder = PairsBuilder(name, config, version, lambda: made, data_dir or None)
+        if not builder.data_path.exists():
+            made.update(make_splits())
+            try:
+                with quiet():
+                    builder.download_and_prepare(file_format=_FORMAT)
+            except OSError:
+                # Another process may have finished first: its folder is in the way of our rename.
+                if not builder.data_path.exists():
+                    raise
+            # A builder made before the data was there does not know the splits of the winner.
+            builder = PairsBuilder(name, config, version, lambda: made, data_dir or None)
+    except OSError as error:
+        where = error.filename or data_dir or "TFDS's folder"
+        raise DataError(
+            f"cannot prepare {name} in {where}: {error.strerror or error}; "
+            "set data.data_dir or TFDS_DATA_DIR to a folder that can be written"
+        ) from error
+    splits = {split: read_split(builder, split) for split in builder.info.splits}
+    if not splits:
+        raise DataError(_damaged(builder, "it names no splits"))
+    return splits
+
+
+def read_split(builder: tfds.core.DatasetBuilder, split: str) -> Pairs:
+    """All examples of one split of a `PairsBuilder`, in order."""
+    sources: list[str] = []
+    references: list[tuple[str, ...]] = []
+    for source, targets in read_texts(builder, split, ("source", "targets")):
+        sources.append(source)
+        references.append(tuple(targets.split("\n")))
+    return Pairs(sources, [accepted[0] for accepted in references], references)
+
+
+def read_texts(
+    builder: tfds.core.DatasetBuilder, split: str, features: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    """The named text features of every example of a split, in order.
+
+    Raises:
+      NotImplementedError: the dataset is in a format that has no random access.
+      DataError: its files are damaged.
+    """
+    # Parsing the records here is eight times as fast as decoding through the feature tree.
+    untyped = cast(Any, builder)  # tfds decorates as_data_source, and its signature is lost
+    parse = cast(Any, tf_example_pb2).Example.FromString  # a generated module, without types
+    try:
+        data_source = untyped.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        for start in range(0, len(data_source), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(data_source)))
+            for record in data_source.__getitems__(chunk):
+                feature = parse(record).features.feature
+                yield tuple(feature[name].bytes_list.value[0].decode() for name in features)
+    except NotImplementedError:
+        raise
+    except Exception as error:  # array_record and protobuf have many for a damaged file
+        raise DataError(_damaged(builder, str(error))) from error
+
+
+def _damaged(builder: tfds.core.DatasetBuilder, reason: str) -> str:
+    return f"cannot read {builder.data_path}: {reason}; delete the folder to prepare it again"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Swallows TFDS's banner and progress bars: standard output belongs to the caller's results."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,89 @@
+"""Pairs of texts, and the one kind of error that bad data ends in."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """Data, or an option about data, that cannot be used.
+
+    The message is one line that says what is wrong, where, and what to do about it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The examples of one split, in a fixed order.
+
+    Attributes:
+      sources: one text an example.
+      targets: the target that is trained on, or whose likelihood is measured.
+      references: every accepted target of that source, the target itself included; an output that
+        equals any of them is right.
+
+    Raises:
+      ValueError: the three differ in length.
+
+    Example:
+      >>> pairs = Pairs(["read"], ["R IY D"], [("R IY D", "R EH D")])
+      >>> len(pairs)
+      1
+    """
+
+    sources: list[str]
+    targets: list[str]
+    references: list[tuple[str, ...]]
+
+    def __post_init__(self):
+        lengths = len(self.sources), len(self.targets), len(self.references)
+        if len(set(lengths)) != 1:
+            raise ValueError(f"sources, targets and references have lengths {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def one_reference(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
+    """Pairs whose only accepted target is their own.
+
+    Example:
+      >>> one_reference(["1+1"], ["2"]).references
+      [('2',)]
+    """
+    return Pairs(list(sources), list(targets), [(target,) for target in targets])
+
+
+def merge_references(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
+    """One example a distinct source: its first target, and all its distinct targets as references.
+
+    For splits that are scored; training keeps a pair for every target.
+
+    Example:
+      >>> merge_references(["a", "b", "a"], ["x", "y", "z"])
+      Pairs(sources=['a', 'b'], targets=['x', 'y'], references=[('x', 'z'), ('y',)])
+    """
+    accepted: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
+    for source, target in zip(sources, targets, strict=True):
+        accepted.setdefault(source, {})[target] = None
+    references = [tuple(targets_of_one) for targets_of_one in accepted.values()]
+    return Pairs(list(accepted), [several[0] for several in references], references)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ends a message about an unknown name: the nearest known one, else all, or the first twelve.
+
+    Example:
+      >>> nearest("cmudcit", ["addition", "cmudict"])
+      'did you mean cmudict?'
+      >>> nearest("x", ["addition", "cmudict"])
+      'known are addition, cmudict'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"

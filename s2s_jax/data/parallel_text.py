@@ -1,0 +1,185 @@
+"""Pairs from a folder of text files: two line-aligned files a split, or one of tab-separated pairs.
+
+    parallel text                            tab-separated
+    train.en      train.de                   train.tsv         source TAB target
+    dev.en        dev.de   (or val, valid)   dev.tsv           (or val.tsv, valid.tsv)
+    test.en       test.de  (or test_*)       test.tsv          (or test_*.tsv)
+
+Each file is UTF-8, one sentence or pair a line, and may be gzipped (train.en.gz). Training and dev
+are needed; without test files the splits have no "test".
+"""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from s2s_jax.data.pairs import DataError, Pairs, merge_references, one_reference
+
+VERSION = "1.0.0"
+_STEMS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test", "test_*")}
+_NEEDED = ("train", "dev")
+
+
+def load_parallel_text(
+    data_dir: str = "", *, folder: str = "", source_language: str = "", target_language: str = ""
+) -> dict[str, Pairs]:
+    """Line-aligned text: line n of train.de is the translation of line n of train.en.
+
+    Args:
+      data_dir: TFDS's folder; "" means its default.
+      folder: where the files are; they are not written to.
+      source_language: the suffix of the source files, such as "en".
+      target_language: the suffix of the target files, such as "de".
+
+    Raises:
+      DataError: an option that is not set, a folder or file that is missing or not UTF-8, files of
+        unequal length, a split without lines.
+    """
+    for option, value in (
+        ("source_language", source_language),
+        ("target_language", target_language),
+    ):
+        if not value:
+            raise DataError(f"data.{option} is not set: the suffix of its files, en for train.en")
+    if source_language == target_language:
+        raise DataError(f"data.source_language and data.target_language are both {source_language}")
+    files = find_files(folder, (f".{source_language}", f".{target_language}"))
+
+    def read(split: str) -> Pairs:
+        paths = files[split]
+        sources, targets = (read_lines(path) for path in paths)
+        if len(sources) != len(targets):
+            raise DataError(
+                f"{paths[0]} has {len(sources)} lines and {paths[1]} {len(targets)}: "
+                "line n of one must translate line n of the other"
+            )
+        return one_reference(sources, targets)
+
+    return _load("parallel_text", f"{source_language}-{target_language}", files, read, data_dir)
+
+
+def load_tsv(data_dir: str = "", *, folder: str = "") -> dict[str, Pairs]:
+    """Tab-separated pairs; in dev and test the targets of equal sources are all accepted.
+
+    Args:
+      data_dir: TFDS's folder; "" means its default.
+      folder: where train.tsv, dev.tsv and, if there is one, test.tsv are.
+
+    Raises:
+      DataError: a folder or file that is missing or not UTF-8, a line without exactly one tab, a
+        split without lines.
+    """
+    files = find_files(folder, (".tsv",))
+
+    def read(split: str) -> Pairs:
+        (path,) = files[split]
+        rows = [line.split("\t") for line in read_lines(path)]
+        for number, row in enumerate(rows, 1):
+            if len(row) != 2:
+                raise DataError(
+                    f"{path}, line {number}: {len(row) - 1} tabs; a line is source TAB target"
+                )
+        sources, targets = [row[0].strip() for row in rows], [row[1].strip() for row in rows]
+        return (one_reference if split == "train" else merge_references)(sources, targets)
+
+    return _load("tsv", "pairs", files, read, data_dir)
+
+
+def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
+    """The files of each split, one a suffix; a plain file is preferred to its gzipped form.
+
+    Raises:
+      DataError: the folder is missing, training or dev files are, or it is not clear which of
+        several test_* is meant.
+    """
+    if not folder:
+        raise DataError("data.folder is not set: the folder that holds the text files")
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.folder {folder} is not a folder")
+    found: dict[str, tuple[Path, ...]] = {}
+    for split, stems in _STEMS.items():
+        for stem in stems:
+            groups = [_one_form(root, stem, suffix) for suffix in suffixes]
+            if not any(groups):
+                continue
+            names = sorted(set().union(*groups))
+            if len(names) > 1:
+                raise DataError(
+                    f"{folder} has several test sets ({', '.join(names)}): "
+                    f"give the one to use the name test{suffixes[0]}"
+                )
+            for suffix, group in zip(suffixes, groups, strict=True):
+                if not group:
+                    raise DataError(
+                        f"{folder} has no {names[0]}{suffix}, nor {names[0]}{suffix}.gz"
+                    )
+            found[split] = tuple(group[names[0]] for group in groups)
+            break
+        if split in _NEEDED and split not in found:
+            wanted = " or ".join(f"{stem}{suffixes[0]}" for stem in stems)
+            raise DataError(f"{folder} has no {wanted} (nor gzipped, .gz)")
+    return found
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file, gzipped or not, without the white space around them.
+
+    Raises:
+      DataError: unreadable, a broken gzip file, not UTF-8 (says the line), or empty.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a whole gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Its object lacks the byte order mark that content may have, which would shift the place.
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {number}: not UTF-8; convert it with iconv") from error
+    # Not splitlines(): it also splits at characters that occur within sentences, such as U+2028.
+    lines = [line.strip(" \r") for line in text.removesuffix("\n").split("\n")]
+    if lines == [""]:
+        raise DataError(f"{path} is empty: every split needs at least one line")
+    return lines
+
+
+def _one_form(root: Path, stem: str, suffix: str) -> dict[str, Path]:
+    """The files that a stem, perhaps with a *, and a suffix may mean, by their names' stem."""
+    files: dict[str, Path] = {}
+    for ending in (f"{suffix}.gz", suffix):  # the plain form last, so that it replaces the gzipped
+        for path in root.glob(stem + ending):
+            files[path.name.removesuffix(ending)] = path
+    return files
+
+
+def _load(
+    name: str,
+    label: str,
+    files: dict[str, tuple[Path, ...]],
+    read: Callable[[str], Pairs],
+    data_dir: str,
+) -> dict[str, Pairs]:
+    from s2s_jax.data.builders import fingerprint, load_or_prepare
+
+    # The contents are in the name of the preparation, so that changed files are prepared anew.
+    contents = []
+    for split, paths in files.items():
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "blake2b").hexdigest()
+            except OSError as error:
+                raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+            contents.append((split, path.name, digest))
+    config = f"{label}-{fingerprint(*contents)}"
+    return load_or_prepare(
+        name, config, VERSION, lambda: {split: read(split) for split in files}, data_dir
+    )

@@ -1,0 +1,227 @@
+"""Generated tasks with a known truth: copy, reverse and addition.
+
+Sources are distinct over train, dev and test, and those of `test_long` are longer than any of
+training: what was learned there has to carry over.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from s2s_jax.data.pairs import DataError, Pairs, one_reference
+
+VERSION = "1.0.0"
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def load_copy(
+    data_dir: str = "",
+    *,
+    num_train: int = 20_000,
+    num_dev: int = 1_000,
+    num_test: int = 1_000,
+    min_length: int = 3,
+    max_length: int = 10,
+    long_length: int = 20,
+    num_symbols: int = 10,
+    seed: int = 0,
+) -> dict[str, Pairs]:
+    """Strings of letters and themselves: "bca" -> "bca"; for the characters vocabulary.
+
+    Args:
+      data_dir: TFDS's folder; "" means its default.
+      num_train: training pairs.
+      num_dev: dev pairs.
+      num_test: pairs of test, and of test_long.
+      min_length: letters of the shortest source.
+      max_length: letters of the longest source of train, dev and test.
+      long_length: letters of the longest of test_long, whose shortest has max_length + 1.
+      num_symbols: letters that are used, 1 to 26.
+      seed: of the generation.
+
+    Raises:
+      DataError: an option out of range, or fewer different sources than pairs asked for.
+    """
+    sizes, lengths = (num_train, num_dev, num_test), (min_length, max_length, long_length)
+    return _load_strings("copy", sizes, lengths, num_symbols, seed, data_dir)
+
+
+def load_reverse(
+    data_dir: str = "",
+    *,
+    num_train: int = 20_000,
+    num_dev: int = 1_000,
+    num_test: int = 1_000,
+    min_length: int = 3,
+    max_length: int = 10,
+    long_length: int = 20,
+    num_symbols: int = 10,
+    seed: int = 0,
+) -> dict[str, Pairs]:
+    """Strings of letters and their reverse: "bca" -> "acb". Options as for `load_copy`."""
+    sizes, lengths = (num_train, num_dev, num_test), (min_length, max_length, long_length)
+    return _load_strings("reverse", sizes, lengths, num_symbols, seed, data_dir)
+
+
+def load_addition(
+    data_dir: str = "",
+    *,
+    num_train: int = 50_000,
+    num_dev: int = 1_000,
+    num_test: int = 1_000,
+    num_digits: int = 3,
+    long_digits: int = 4,
+    seed: int = 0,
+) -> dict[str, Pairs]:
+    """Sums: "12+345" -> "357"; for the characters vocabulary.
+
+    Numbers of 1 to num_digits digits, each count as likely as any other. a+b and b+a are one sum:
+    no two pairs, of the same split or of different ones, have the same two numbers.
+
+    Args:
+      data_dir: TFDS's folder; "" means its default.
+      num_train: training pairs.
+      num_dev: dev pairs.
+      num_test: pairs of test, and of test_long.
+      num_digits: the most digits of a number in train, dev and test.
+      long_digits: the most digits in test_long, whose numbers all have more than num_digits.
+      seed: of the generation.
+
+    Raises:
+      DataError: an option out of range, or fewer different sums than pairs asked for.
+    """
+    _check_sizes(num_train, num_dev, num_test)
+    _check(1 <= num_digits <= 9, f"num_digits is {num_digits}, not 1 to 9")
+    _check(num_digits < long_digits <= 18, f"long_digits is {long_digits}, not above num_digits")
+    options = (num_train, num_dev, num_test, num_digits, long_digits, seed)
+
+    def sums(generator: np.random.Generator, count: int, low: int, high: int) -> list[str]:
+        digits = generator.integers(low, high + 1, size=(count, 2))
+        numbers = generator.integers(np.where(digits == 1, 0, 10 ** (digits - 1)), 10**digits)
+        return [f"{a}+{b}" for a, b in numbers.tolist()]
+
+    def space(low: int, high: int) -> int:
+        numbers = 10**high - (10 ** (low - 1) if low > 1 else 0)
+        return numbers * (numbers + 1) // 2
+
+    def make_splits() -> dict[str, Pairs]:
+        return _make_splits(
+            (num_train, num_dev, num_test),
+            (1, num_digits, long_digits),
+            seed,
+            draw=sums,
+            space=space,
+            identity=lambda source: "+".join(sorted(source.split("+"))),
+            solve=lambda source: str(sum(map(int, source.split("+")))),
+        )
+
+    return _load("addition", options, make_splits, data_dir)
+
+
+def _load_strings(
+    name: str,
+    sizes: tuple[int, int, int],
+    lengths: tuple[int, int, int],
+    num_symbols: int,
+    seed: int,
+    data_dir: str,
+) -> dict[str, Pairs]:
+    low, high, long = lengths
+    _check_sizes(*sizes)
+    _check(1 <= num_symbols <= len(_ALPHABET), f"num_symbols is {num_symbols}, not 1 to 26")
+    _check(1 <= low <= high, f"min_length is {low} and max_length {high}")
+    _check(long > high, f"long_length is {long}, not above max_length {high}")
+
+    def strings(generator: np.random.Generator, count: int, low: int, high: int) -> list[str]:
+        letters = np.array(list(_ALPHABET[:num_symbols]))
+        rows = letters[generator.integers(num_symbols, size=(count, high))]
+        ends = generator.integers(low, high + 1, size=count)
+        return ["".join(row[:end]) for row, end in zip(rows, ends, strict=True)]
+
+    def make_splits() -> dict[str, Pairs]:
+        return _make_splits(
+            sizes,
+            lengths,
+            seed,
+            draw=strings,
+            space=lambda low, high: sum(num_symbols**n for n in range(low, high + 1)),
+            identity=lambda source: source,
+            solve=(lambda source: source) if name == "copy" else (lambda source: source[::-1]),
+        )
+
+    return _load(name, (*sizes, *lengths, num_symbols, seed), make_splits, data_dir)
+
+
+def _make_splits(
+    sizes: tuple[int, int, int],
+    lengths: tuple[int, int, int],
+    seed: int,
+    *,
+    draw: Callable[[np.random.Generator, int, int, int], list[str]],
+    space: Callable[[int, int], int],
+    identity: Callable[[str], str],
+    solve: Callable[[str], str],
+) -> dict[str, Pairs]:
+    """Splits of distinct sources.
+
+    Args:
+      sizes: pairs of train, dev and test.
+      lengths: shortest, longest, and longest of test_long.
+      seed: of the generation.
+      draw: (generator, count, shortest, longest) -> that many random sources.
+      space: (shortest, longest) -> how many different sources there are.
+      identity: what two sources that count as one have in common.
+      solve: source -> target.
+    """
+    generator = np.random.default_rng(seed)
+
+    def distinct(count: int, low: int, high: int) -> list[str]:
+        available = space(low, high)
+        _check(
+            count <= available,
+            f"{count} pairs asked for, but there are only {available} different sources of "
+            f"length {low} to {high}: lower num_train, num_dev or num_test, or allow longer ones",
+        )
+        found: dict[str, str] = {}
+        while len(found) < count:
+            for source in draw(generator, count, low, high):
+                found.setdefault(identity(source), source)
+        # Short sources run out and are found early: shuffle, so that all splits are alike.
+        sources = list(found.values())[:count]
+        return [sources[place] for place in generator.permutation(count)]
+
+    low, high, long = lengths
+    num_train, num_dev, num_test = sizes
+    sources = distinct(sum(sizes), low, high)
+    parts = {
+        "train": sources[:num_train],
+        "dev": sources[num_train : num_train + num_dev],
+        "test": sources[num_train + num_dev :],
+        "test_long": distinct(num_test, high + 1, long),
+    }
+    return {
+        split: one_reference(some, [solve(source) for source in some])
+        for split, some in parts.items()
+    }
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise DataError(message)
+
+
+def _check_sizes(num_train: int, num_dev: int, num_test: int) -> None:
+    for name, size in (("num_train", num_train), ("num_dev", num_dev), ("num_test", num_test)):
+        _check(size > 0, f"{name} is {size}: every split needs at least one pair")
+
+
+def _load(
+    name: str,
+    options: tuple[int, ...],
+    make_splits: Callable[[], dict[str, Pairs]],
+    data_dir: str,
+) -> dict[str, Pairs]:
+    from s2s_jax.data.builders import load_or_prepare
+
+    config = "-".join(map(str, options))
+    return load_or_prepare(name, config, VERSION, make_splits, data_dir)

@@ -1,0 +1,159 @@
+"""A task ready to train on: splits, vocabularies, token ids and batch shapes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s2s_jax.batch import Batch
+from s2s_jax.data.batching import (
+    TokenPairs,
+    TrainingBatches,
+    choose_buckets,
+    evaluation_batches,
+    tokenize,
+)
+from s2s_jax.data.catalog import load_splits
+from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
+
+_NUM_EVALUATION_SHAPES = 2  # each is a compilation, and evaluation is short
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The two vocabularies of a run."""
+
+    source: Vocabulary
+    target: Vocabulary
+
+    def save(self, folder: Path) -> None:
+        """Writes `source_vocabulary.json` and `target_vocabulary.json`."""
+        self.source.save(folder / "source_vocabulary.json")
+        self.target.save(folder / "target_vocabulary.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabularies":
+        """Reads what `save` wrote."""
+        return cls(
+            load_vocabulary(folder / "source_vocabulary.json"),
+            load_vocabulary(folder / "target_vocabulary.json"),
+        )
+
+    @classmethod
+    def train(cls, pairs: Pairs, source_kind: str, target_kind: str, size: int) -> "Vocabularies":
+        """Trains both on the training split."""
+        return cls(
+            train_vocabulary(source_kind, pairs.sources, size),
+            train_vocabulary(target_kind, pairs.targets, size),
+        )
+
+
+class Task:
+    """The splits of a dataset as text and as batches.
+
+    Attributes:
+      splits: text pairs by split name; "train" and "dev" are always there.
+      vocabularies: trained on the training split alone, or those of the run.
+    """
+
+    def __init__(self, splits: Mapping[str, Pairs], vocabularies: Vocabularies):
+        self.splits = dict(splits)
+        self.vocabularies = vocabularies
+        for split in ("train", "dev"):
+            if split not in self.splits:
+                raise DataError(f"the data has no {split} split; it has {', '.join(splits)}")
+
+    def tokens(self, split: str, max_length: int | None = None) -> TokenPairs:
+        """A split as token ids."""
+        if split not in self.splits:
+            raise DataError(f"the data has no split {split!r}; it has {', '.join(self.splits)}")
+        vocabularies = self.vocabularies
+        return tokenize(self.splits[split], vocabularies.source, vocabularies.target, max_length)
+
+    def training_batches(
+        self, num_buckets: int, batch_size: int, seed: int, max_length: int = 0
+    ) -> TrainingBatches:
+        """The training split as an endless sequence of batches; see `TrainingBatches`."""
+        tokens = self.tokens("train", max_length or None)
+        shapes = choose_buckets(
+            tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
+        )
+        return TrainingBatches(tokens, shapes, batch_size, seed)
+
+    def evaluation(self, split: str, batch_size: int, max_examples: int = 0) -> "EvaluationData":
+        """A split for evaluation, whole or its first examples."""
+        tokens = self.tokens(split)
+        count = min(max_examples or len(tokens), len(tokens))
+        source, target = tokens.source.lengths[:count], tokens.target.lengths[:count]
+        batch_size = min(batch_size, count)
+        shapes = choose_buckets(source, target, _NUM_EVALUATION_SHAPES, batch_size)
+        return EvaluationData(tokens.first(count), shapes, batch_size, self.splits[split])
+
+    def max_decode_length(self, split: str) -> int:
+        """Most tokens of a hypothesis: half as many again as the longest target known, and EOS.
+
+        A cap that no sensible hypothesis meets; it depends on the lengths of the split's targets
+        and on nothing else of them.
+        """
+        longest = max(int(self.tokens(one).target.lengths.max()) for one in ("train", split))
+        return longest + longest // 2 + 1
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """A split in fixed shapes; iterate as often as you like.
+
+    Attributes:
+      tokens: the examples.
+      shapes: of the batches.
+      batch_size: rows of every batch.
+      pairs: the split's text.
+    """
+
+    tokens: TokenPairs
+    shapes: list[tuple[int, int]]
+    batch_size: int
+    pairs: Pairs
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        return evaluation_batches(self.tokens, self.shapes, self.batch_size)
+
+    @property
+    def references(self) -> list[tuple[str, ...]]:
+        """Every accepted target of each example."""
+        return self.pairs.references[: len(self.tokens)]
+
+
+def load_task(
+    name: str,
+    options: Mapping[str, Any],
+    data_dir: str = "",
+    *,
+    source_vocabulary: str = "characters",
+    target_vocabulary: str = "characters",
+    vocabulary_size: int = 0,
+    vocabularies: Vocabularies | None = None,
+) -> Task:
+    """Loads a dataset and its vocabularies.
+
+    Args:
+      name: see `s2s_jax.data.catalog.load_splits`, also for options and data_dir.
+      options: of the dataset.
+      data_dir: where datasets are prepared.
+      source_vocabulary: "characters", "whitespace" or "sentencepiece".
+      target_vocabulary: likewise.
+      vocabulary_size: of sentencepiece.
+      vocabularies: those of a run that is already there; None trains them.
+
+    Raises:
+      DataError: what is wrong with the data, in one line.
+    """
+    splits = load_splits(name, options, data_dir)
+    if vocabularies is None:
+        vocabularies = Vocabularies.train(
+            splits["train"], source_vocabulary, target_vocabulary, vocabulary_size
+        )
+    return Task(splits, vocabularies)

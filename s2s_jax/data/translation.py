@@ -1,0 +1,90 @@
+"""Any translation dataset of TFDS by its name, such as wmt14_translate/de-en."""
+
+from typing import Any
+
+from s2s_jax.data.pairs import DataError, Pairs, nearest, one_reference
+
+_SPLITS = {"validation": "dev", "valid": "dev"}  # TFDS's name of a split to ours
+
+
+def load_tfds_translation(
+    data_dir: str = "",
+    *,
+    tfds_name: str = "wmt14_translate/de-en",
+    source_language: str = "",
+    target_language: str = "",
+) -> dict[str, Pairs]:
+    """A translation dataset that is prepared already; nothing is downloaded.
+
+    Args:
+      data_dir: TFDS's folder; "" means its default.
+      tfds_name: name/config as in TFDS's catalogue, with :version if an older one is meant.
+      source_language: key of the source text; "" means the first of the dataset's own pair.
+      target_language: key of the target text; "" means the second.
+
+    Raises:
+      DataError: no such dataset, configuration or language; not prepared in data_dir, or in a
+        format that needs TensorFlow to read.
+    """
+    from s2s_jax.data.builders import read_texts
+
+    builder = _builder(tfds_name, data_dir)
+    languages = _languages(builder, tfds_name, source_language, target_language)
+    command = (
+        f"tfds build {tfds_name} --file_format=array_record --data_dir={builder.data_dir_root}"
+    )
+    if not builder.data_path.exists():
+        raise DataError(
+            f"{tfds_name} is not prepared in {builder.data_dir_root}: run '{command}' where "
+            f"TensorFlow is installed, and bring the folder {builder.data_path} here"
+        )
+    splits: dict[str, Pairs] = {}
+    for name in map(str, builder.info.splits):
+        try:
+            rows = list(read_texts(builder, name, languages))
+        except NotImplementedError as error:
+            raise DataError(
+                f"{builder.data_path} is not in the array_record format: run '{command}' where "
+                "TensorFlow is installed, into another folder"
+            ) from error
+        splits[_SPLITS.get(name, name)] = one_reference(
+            [row[0] for row in rows], [row[1] for row in rows]
+        )
+    return splits
+
+
+def _builder(name: str, data_dir: str) -> Any:
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.translate  # registers the builders of this folder
+
+    dataset, _, rest = name.partition("/")
+    try:
+        cls: Any = tfds.builder_cls(dataset.partition(":")[0])
+    except ValueError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        raise DataError(f"TFDS has no dataset {dataset!r}: {nearest(dataset, known)}") from error
+    config = rest.partition(":")[0]
+    if cls.builder_configs and config not in cls.builder_configs:
+        hint = nearest(config, cls.builder_configs)
+        raise DataError(f"TFDS's {dataset} has no configuration {config!r}: {hint}")
+    try:
+        return tfds.builder(name, data_dir=data_dir or None)
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise DataError(f"TFDS cannot make {name}: {error}") from error
+
+
+def _languages(builder: Any, name: str, source: str, target: str) -> tuple[str, str]:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features or {}
+    texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
+    default = builder.info.supervised_keys or tuple(texts[:2])
+    if len(texts) < 2 or len(default) != 2:
+        raise DataError(f"{name} is not a translation dataset: it has {', '.join(features)}")
+    languages = source or default[0], target or default[1]
+    for language in languages:
+        if language not in texts:
+            raise DataError(f"{name} has no text {language!r}: {nearest(language, texts)}")
+    if languages[0] == languages[1]:
+        raise DataError(f"source and target of {name} are both {languages[0]}: set both languages")
+    return languages

@@ -1,0 +1,248 @@
+"""Vocabularies: text to token ids and back, trained on the training split, saved with the run."""
+
+import base64
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
+from s2s_jax.data.pairs import DataError, nearest
+
+KINDS = ("characters", "whitespace", "sentencepiece")
+UNKNOWN_TEXT = "<unk>"
+
+
+class Vocabulary(ABC):
+    """Text to ids and back. Ids 0 to 3 are PAD, BOS, EOS and UNK in every vocabulary."""
+
+    kind: str
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS or EOS; what is not in the vocabulary becomes UNK."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids up to the first EOS; PAD and BOS are skipped, UNK becomes <unk>."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many ids there are, the four reserved ones included."""
+
+    @abstractmethod
+    def _to_json(self) -> dict[str, Any]:
+        """What `load_vocabulary` needs beside the kind."""
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of several texts."""
+        return [self.encode(text) for text in texts]
+
+    def count_unknown(self, text: str) -> int:
+        """How many tokens of a text are not in the vocabulary."""
+        return self.encode(text).count(UNK)
+
+    def labels(self, ids: Sequence[int]) -> list[str]:
+        """Each id as a text of its own, for pictures; EOS is </s>."""
+        return ["</s>" if number == EOS else self.decode([number]) for number in ids]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocabulary to one JSON file, whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        content = json.dumps({"kind": self.kind, **self._to_json()}, ensure_ascii=False)
+        try:
+            temporary.write_text(content + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class TokenVocabulary(Vocabulary):
+    """A list of tokens: the characters of a text, or what whitespace separates.
+
+    Args:
+      kind: "characters" or "whitespace".
+      tokens: the tokens of ids 4, 5, ...
+
+    Example:
+      >>> vocabulary = TokenVocabulary("whitespace", ["AH", "K"])
+      >>> vocabulary.encode("K AH ZH")
+      [5, 4, 3]
+      >>> vocabulary.decode([5, 4, 2, 5])
+      'K AH'
+    """
+
+    def __init__(self, kind: str, tokens: Sequence[str]):
+        if kind not in ("characters", "whitespace"):
+            raise ValueError(f"kind is {kind!r}, not characters or whitespace")
+        self.kind = kind
+        self.tokens = tuple(tokens)
+        self._ids = {token: number for number, token in enumerate(self.tokens, NUM_RESERVED)}
+        if len(self._ids) != len(self.tokens):
+            raise ValueError("a token is there twice")
+
+    def __len__(self) -> int:
+        return NUM_RESERVED + len(self.tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`."""
+        return [self._ids.get(token, UNK) for token in _split(self.kind, text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Vocabulary.decode`; tokens are joined as they were split."""
+        tokens = (
+            UNKNOWN_TEXT if number == UNK else self.tokens[number - NUM_RESERVED]
+            for number in _content(ids)
+        )
+        return ("" if self.kind == "characters" else " ").join(tokens)
+
+    def _to_json(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
+
+
+class SentencePieceVocabulary(Vocabulary):
+    """Subwords: a SentencePiece model whose reserved ids are ours.
+
+    Args:
+      model: the bytes of a serialised model.
+    """
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        # Any: the wrapper makes its methods at run time, so a type checker sees none of them.
+        self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+        processor = self._processor
+        reserved = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+        if reserved != (PAD, BOS, EOS, UNK):
+            raise ValueError(f"the model's pad, bos, eos, unk are {reserved}, not (0, 1, 2, 3)")
+
+    def __len__(self) -> int:
+        return self._processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`."""
+        return self._processor.encode(text)
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """See `Vocabulary.encode_batch`."""
+        return self._processor.encode(list(texts), num_threads=1)
+
+    def count_unknown(self, text: str) -> int:
+        """How many characters of a text are not in the vocabulary."""
+        # Unknown characters in a row make one UNK, whose piece is their text.
+        pieces = self._processor.encode(text, out_type=str)
+        return sum(
+            len(piece)
+            for piece, number in zip(pieces, self.encode(text), strict=True)
+            if number == UNK
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Vocabulary.decode`."""
+        return self._processor.decode(_content(ids))
+
+    def _to_json(self) -> dict[str, Any]:
+        return {"model": base64.b64encode(self._model).decode("ascii")}
+
+
+def train_vocabulary(kind: str, texts: Iterable[str], size: int = 0) -> Vocabulary:
+    """The vocabulary of some texts, which should be those of the training split alone.
+
+    Args:
+      kind: "characters", "whitespace" or "sentencepiece" (byte-pair encoding).
+      texts: what to learn from.
+      size: the most ids, the four reserved included. 0 means no limit; SentencePiece needs one.
+        Of more characters or words the most frequent are kept.
+
+    Raises:
+      DataError: an unknown kind, no text, or a size that is too small or too large.
+
+    Example:
+      >>> train_vocabulary("characters", ["abca"]).decode([4, 5])
+      'ab'
+    """
+    if kind not in KINDS:
+        raise DataError(f"no vocabulary kind {kind!r}: {nearest(kind, KINDS)}")
+    if size != 0 and size <= NUM_RESERVED:
+        raise DataError(f"vocabulary size {size} leaves no id beside the {NUM_RESERVED} reserved")
+    if kind == "sentencepiece":
+        return _train_sentencepiece(texts, size)
+    counts = Counter(token for text in texts for token in _split(kind, text))
+    if not counts:
+        raise DataError(f"no text to train a {kind} vocabulary on")
+    # Ties by text, so that the ids do not depend on the order of the examples.
+    tokens = sorted(counts, key=lambda token: (-counts[token], token))
+    return TokenVocabulary(kind, tokens[: size - NUM_RESERVED] if size else tokens)
+
+
+def load_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
+    """Reads what `Vocabulary.save` wrote.
+
+    Raises:
+      DataError: the file is missing, or is not a vocabulary.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        kind = content["kind"]
+        if kind == "sentencepiece":
+            return SentencePieceVocabulary(base64.b64decode(content["model"], validate=True))
+        return TokenVocabulary(kind, content["tokens"])
+    except OSError as error:
+        raise DataError(f"cannot read vocabulary {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} is not a vocabulary: {error}") from error
+
+
+def _split(kind: str, text: str) -> Sequence[str]:
+    return text if kind == "characters" else text.split()
+
+
+def _content(ids: Sequence[int]) -> list[int]:
+    """Ids up to EOS, without PAD and BOS, as Python's integers."""
+    content: list[int] = []
+    for number in map(int, ids):
+        if number == EOS:
+            break
+        if number not in (PAD, BOS):
+            content.append(number)
+    return content
+
+
+def _train_sentencepiece(texts: Iterable[str], size: int) -> SentencePieceVocabulary:
+    import sentencepiece
+
+    if size == 0:
+        raise DataError("a sentencepiece vocabulary needs a size, such as 8000")
+    model = io.BytesIO()
+    trainer: Any = sentencepiece.SentencePieceTrainer
+    try:
+        trainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size,
+            pad_id=PAD,
+            bos_id=BOS,
+            eos_id=EOS,
+            unk_id=UNK,
+            unk_surface=UNKNOWN_TEXT,
+            # Decoded text is scored against the raw references: nothing may be rewritten.
+            normalization_rule_name="identity",
+            character_coverage=1.0,
+            max_sentence_length=1 << 20,  # longer lines would be left out without a word
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rpartition("]")[2].strip() or "no text to train on"
+        raise DataError(f"cannot train a sentencepiece vocabulary of {size}: {reason}") from error
+    return SentencePieceVocabulary(model.getvalue())

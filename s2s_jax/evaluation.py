@@ -1,0 +1,101 @@
+"""Scores with gold prefixes and with the model's own, side by side: their gap is exposure bias."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.decoding import Decoded, greedy
+from s2s_jax.losses import cross_entropy
+from s2s_jax.metrics import MetricSums, compute, masked_mean, merge
+from s2s_jax.models.interface import Params, Seq2SeqModel
+
+EvaluateStep = Callable[[Params, Batch], tuple[MetricSums, Decoded]]
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      metrics: name -> mean over the split.
+      hypotheses: the model's own output for each example, in the examples' order: ids without EOS.
+    """
+
+    metrics: dict[str, float]
+    hypotheses: list[list[int]]
+
+
+def make_evaluate_step(model: Seq2SeqModel, max_length: int) -> EvaluateStep:
+    """Makes the evaluation of a batch; nothing is dropped and no schedule enters.
+
+        gold/nll            = mean_t -log p(y_t | y_<t)                nats a token
+        gold/token_accuracy = mean_t [argmax p(. | y_<t) = y_t]
+        own/token_accuracy  = mean_t [h_t = y_t],  h the greedy hypothesis; past its end an error
+        own/exact_match     = share of sequences with h = y
+
+    All up to and including EOS. The likelihood of the gold token given the model's own prefix is
+    not here on purpose: it rewards a model for ignoring its prefix.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      max_length: most tokens of a hypothesis, EOS included.
+
+    Returns:
+      evaluate_step(params, batch) -> (metric sums, greedy hypotheses); pure, not jitted.
+    """
+
+    def evaluate_step(params: Params, batch: Batch) -> tuple[MetricSums, Decoded]:
+        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        memory = model.encode(params, source, source_mask, None)
+        logits = model.decode_sequence(params, memory, gold_inputs(target))
+        own = greedy(model, params, memory, max_length)
+        time = target.shape[1]
+        own_tokens = jnp.pad(own.tokens, ((0, 0), (0, max(0, time - max_length))))[:, :time]
+        right = (own_tokens == target) | ~mask
+        sums = {
+            "gold/nll": cross_entropy(logits, target, mask),
+            "gold/token_accuracy": masked_mean(logits.argmax(-1) == target, mask),
+            "own/token_accuracy": masked_mean(own_tokens == target, mask),
+            "own/exact_match": masked_mean(right.all(1) & (own.lengths == mask.sum(1)), mask[:, 0]),
+        }
+        return sums, own
+
+    return evaluate_step
+
+
+def evaluate(
+    evaluate_step: EvaluateStep,
+    params: Params,
+    batches: Iterable[tuple[np.ndarray, Batch]],
+) -> Evaluation:
+    """Evaluates a split.
+
+    Args:
+      evaluate_step: of `make_evaluate_step`, jitted.
+      params: the model's parameters.
+      batches: (indices, batch) pairs that hold every example once; index -1 for filling rows.
+
+    Returns:
+      The means, "gap" among them (gold minus own token accuracy), and the hypotheses.
+
+    Raises:
+      ValueError: there are no batches.
+    """
+    # All batches are dispatched before the first result is waited for.
+    results = [(indices, *evaluate_step(params, batch)) for indices, batch in batches]
+    if not results:
+        raise ValueError("nothing to evaluate: there are no batches")
+    metrics = compute(merge(*(jax.device_get(sums) for _, sums, _ in results)))
+    metrics["gap"] = metrics["gold/token_accuracy"] - metrics["own/token_accuracy"]
+    found: dict[int, list[int]] = {}
+    for indices, _, decoded in results:
+        tokens, lengths, finished = jax.device_get(
+            (decoded.tokens, decoded.lengths, decoded.finished)
+        )
+        for index, row, end in zip(indices, tokens, lengths - finished, strict=True):
+            if index >= 0:
+                found[int(index)] = row[:end].tolist()
+    return Evaluation(metrics, [found[index] for index in sorted(found)])

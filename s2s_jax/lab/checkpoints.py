@@ -1,0 +1,347 @@
+"""Training states on disk: the newest and the best of a run, each whole or not there."""
+
+# orbax's own policies do not meet the types that its Checkpointer asks for.
+# pyright: reportArgumentType=false
+
+import contextlib
+import json
+import logging
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.lab.errors import LabError
+
+State = TypeVar("State")
+
+_SCORE = "score"
+_CHECKSUM = "crc32"
+
+
+class Checkpoints:
+    """The checkpoints of one run, over orbax's `training.Checkpointer`.
+
+    The newest is kept, to resume from, and the one of the lowest score, to report; of equal scores
+    the latest. Saving goes on in the background; a checkpoint gets its name when it is whole, so
+    that a killed save leaves none that could be taken for one.
+
+    A state is a pytree of arrays. Its leaves are stored flat, under their paths
+    ("params.encoder.kernel"), with the data of typed PRNG keys in place of the keys, and come back
+    bit for bit.
+
+    Args:
+      folder: where the checkpoints are, each in a folder called by its step; made where it is
+        missing, and cleared of what killed saves have left.
+      read_only: for a reader beside a run that may still be going on: nothing is made or cleared.
+
+    Raises:
+      LabError: the folder cannot be made, or is missing where it is only read.
+
+    Example:
+      with Checkpoints("runs/x/checkpoints") as checkpoints:
+          if checkpoints.latest_step is not None:
+              step, state = checkpoints.restore(state)
+          checkpoints.save(step, state, score=per)
+    """
+
+    def __init__(self, folder: str | Path, read_only: bool = False):
+        from orbax.checkpoint import v1 as ocp  # here, since it costs half a second
+
+        self._folder = Path(folder).absolute()
+        if read_only and not self._folder.is_dir():
+            raise self._none()
+        policies = ocp.training.preservation_policies
+        newest = policies.LatestN(1)
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[_SCORE],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        self._whole: dict[int, float | None] = {}
+        with self._writing(), _quiet():
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                save_decision_policy=always,
+                cleanup_tmp_directories=not read_only,
+            )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint; None where there is none."""
+        return max(self._scores(), default=None)
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the checkpoint of the lowest score; None where none has a score."""
+        scores = {step: score for step, score in self._scores().items() if score is not None}
+        return min(scores, key=lambda step: (scores[step], -step), default=None)
+
+    def save(self, step: int, state: Any, score: float | None = None) -> None:
+        """Starts to save a state, and drops what is neither the newest nor the best then.
+
+        The state is copied before this returns: the next train step may donate its buffers. A
+        checkpoint that this object has saved or restored at that step is left as it is, unless it
+        had no score and has one now; one that an earlier run has left there is written anew.
+
+        Args:
+          step: the training step.
+          state: a pytree of arrays.
+          score: the lower, the better; None or NaN for a state that was not evaluated, which is
+            never the best.
+
+        Raises:
+          LabError: this save, or the one before it, cannot be written.
+        """
+        score = None if score is None or math.isnan(score) else float(score)
+        if step in self._whole and (score is None or self._whole[step] is not None):
+            return
+        arrays = _flatten(state)
+        with self._writing():
+            self._checkpointer.save_async(
+                step,
+                {name: array for name, array in arrays.items() if array.size},
+                overwrite=step in self._scores(),
+                force=True,
+                metrics=None if score is None else {_SCORE: score},
+                custom_metadata={_CHECKSUM: _checksum(arrays)},
+            )
+        self._whole[step] = score
+
+    def restore(
+        self, template: State, step: int | Literal["latest", "best"] | None = None
+    ) -> tuple[int, State]:
+        """Reads a state.
+
+        Args:
+          template: a state of the same structure, shapes and dtypes, whose values do not matter:
+            one just initialised, or `jax.eval_shape`'s of it.
+          step: which one; None or "latest" for the newest, "best" for that of the lowest score (the
+            newest where none has a score).
+
+        Returns:
+          Its step, and the state.
+
+        Raises:
+          LabError: there is no such checkpoint, it is of another architecture, or broken.
+        """
+        self.wait()
+        chosen = self._resolve(step)
+        wanted = _flatten(template)
+        try:
+            with _quiet():
+                _read_through(self._folder / str(chosen) / "state")
+                metadata = self._checkpointer.metadata(chosen)
+                shapes = {
+                    name: (leaf.shape, leaf.dtype) for name, leaf in metadata.metadata.items()
+                }
+        except Exception as error:
+            raise self._broken(chosen) from error
+        self._check_architecture(chosen, shapes, wanted)
+        try:
+            with _quiet():
+                stored = self._checkpointer.load(chosen, {name: wanted[name] for name in shapes})
+        except Exception as error:
+            raise self._broken(chosen) from error
+        arrays = {name: stored.get(name, array) for name, array in wanted.items()}
+        if _entry(metadata.custom_metadata, _CHECKSUM) != _checksum(arrays):
+            raise self._broken(chosen)
+        self._whole[chosen] = self._scores()[chosen]
+        return chosen, _unflatten(template, arrays)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on the disk.
+
+        Raises:
+          LabError: it cannot be written.
+        """
+        with self._writing():
+            self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits for what was saved, and ends the background threads.
+
+        Raises:
+          LabError: it cannot be written.
+        """
+        with self._writing():
+            self._checkpointer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _scores(self) -> dict[int, float | None]:
+        """Step -> score, None where it has none, of every whole checkpoint."""
+        return {
+            checkpoint.step: _entry(checkpoint.metrics, _SCORE)
+            for checkpoint in self._checkpointer.checkpoints
+        }
+
+    def _resolve(self, step: int | str | None) -> int:
+        steps = sorted(self._scores())
+        if not steps:
+            raise self._none()
+        if step is None or step == "latest":
+            return steps[-1]
+        if step == "best":
+            return steps[-1] if self.best_step is None else self.best_step
+        if step not in steps:
+            raise LabError(
+                f"There is no checkpoint of step {step} in {self._folder}; there are those of "
+                f"{_listed(steps)}."
+            )
+        return int(step)
+
+    def _check_architecture(
+        self, step: int, shapes: dict[str, tuple[Any, Any]], wanted: dict[str, np.ndarray]
+    ) -> None:
+        """Compares names, shapes and dtypes; the first that differs is the message."""
+        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
+        for name in sorted(expected | shapes, key=_params_first):
+            if shapes.get(name) != expected.get(name):
+                raise LabError(
+                    f"The checkpoint of step {step} in {self._folder} is of another architecture: "
+                    f"at {name} it has {_described(shapes.get(name))}, the model has "
+                    f"{_described(expected.get(name))}. Use the config that it was trained with, "
+                    f"or another workdir."
+                )
+
+    def _none(self) -> LabError:
+        return LabError(f"There is no checkpoint in {self._folder}: train first.")
+
+    def _broken(self, step: int) -> LabError:
+        others = [other for other in sorted(self._scores()) if other != step]
+        if others:
+            remedy = f"delete that folder to go on from the checkpoint of step {_listed(others)}"
+        else:
+            remedy = "there is no other: delete that folder and train anew"
+        return LabError(f"The checkpoint {self._folder / str(step)} is damaged; {remedy}.")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except json.JSONDecodeError as error:
+            raise LabError(
+                f"A checkpoint in {self._folder} is damaged: the score of one of them is no JSON "
+                f"({error}). Delete the folder of the step whose metrics/metrics is cut short."
+            ) from error
+        except (OSError, ValueError) as error:  # ValueError: what tensorstore makes of a full disk
+            raise LabError(f"Cannot write a checkpoint in {self._folder}: {error}.") from error
+
+
+def _read_through(folder: Path) -> None:
+    """Raises ValueError where a data file is cut short or gone.
+
+    One key after the other: where orbax, which reads all at once, meets a broken one, the others
+    end in tracebacks on stderr.
+    """
+    import tensorstore
+
+    base = {"driver": "file", "path": f"{folder}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    names = store.list().result()
+    if not names:
+        raise ValueError(f"{folder} holds no data.")
+    for name in names:
+        store.read(name).result()
+
+
+def _entry(record: Any, name: str) -> Any:
+    """An entry of what orbax keeps beside a checkpoint, None where there is none."""
+    return record.get(name) if isinstance(record, dict) else None
+
+
+def _flatten(state: Any) -> dict[str, np.ndarray]:
+    """Path -> a copy of the leaf; of a leaf that is only a shape, zeros."""
+    arrays = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            is_key = isinstance(leaf, jax.Array)
+            leaf = (
+                jax.random.key_data(leaf) if is_key else jax.eval_shape(jax.random.key_data, leaf)
+            )
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in arrays:
+            raise ValueError(f"Two leaves of the state are called {name}.")
+        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        arrays[name] = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.array(leaf)
+    return arrays
+
+
+def _unflatten(template: State, arrays: dict[str, np.ndarray]) -> State:
+    """A pytree like the template with the arrays, in the order of its leaves, as leaves."""
+    leaves, structure = jax.tree.flatten(template)
+    restored = []
+    for leaf, array in zip(leaves, arrays.values(), strict=True):
+        value = jnp.asarray(array)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            value = jax.random.wrap_key_data(value, impl=_key_impl(leaf))
+        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+            value = jax.device_put(value, leaf.sharding)
+        restored.append(value)
+    return jax.tree.unflatten(structure, restored)
+
+
+def _key_impl(key: Any) -> Any:
+    """The generator of a key, also of one that is only a shape."""
+    found = []
+    jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
+    return found[0]
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
+    total = 0
+    for _, array in sorted(arrays.items()):
+        total = zlib.crc32(array.tobytes(), total)
+    return total
+
+
+def _params_first(name: str) -> tuple[bool, str]:
+    """Of what differs, a user knows the weights best, and the optimiser's mirror them."""
+    return (not name.startswith("params"), name)
+
+
+def _described(leaf: tuple[Any, Any] | None) -> str:
+    if leaf is None:
+        return "nothing"
+    shape, dtype = leaf
+    return f"{np.dtype(dtype).name}[{','.join(map(str, shape))}]"
+
+
+def _listed(steps: list[int]) -> str:
+    return " and ".join(map(str, steps))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what orbax logs of a damaged checkpoint: the exception says it in one line."""
+
+    def foreign(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    loggers = [logging.getLogger(), logging.getLogger("absl")]
+    for logger in loggers:
+        logger.addFilter(foreign)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(foreign)

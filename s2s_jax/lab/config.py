@@ -1,0 +1,324 @@
+"""Configs: every key with its default, the command line's overrides, and what is refused."""
+
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import placeholder
+
+from s2s_jax.data.catalog import dataset_options
+from s2s_jax.lab.errors import LabError, nearest
+from s2s_jax.models.rnn import make_rnn_model
+
+COMPARED_SCHEDULES = ("teacher_forcing", "linear", "exponential", "inverse_sigmoid")
+"""The schedules that a sweep compares unless it is told otherwise."""
+
+Overrides = dict[str, Any]
+"""Values by dotted key, such as {"schedule.name": "linear", "seed": 1}."""
+
+
+def base_config(dataset: str, schedule: str = "teacher_forcing") -> ConfigDict:
+    """Every key of an experiment with its default, locked.
+
+    An experiment's `get_config` starts from it, sets what differs and returns it.
+
+    Args:
+      dataset: a name of `s2s_jax.data.catalog.LOADERS`; its options become keys of `data`.
+      schedule: the schedule's name.
+    """
+    model = {
+        name: parameter.default
+        for name, parameter in inspect.signature(make_rnn_model).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "name": dataset,
+                # Where datasets are prepared; "" is TFDS_DATA_DIR or ~/tensorflow_datasets.
+                "data_dir": "",
+                # "characters", "whitespace" or "sentencepiece", trained on the training split.
+                "source_vocabulary": "characters",
+                "target_vocabulary": "characters",
+                # Number of subwords; for sentencepiece alone.
+                "vocabulary_size": 0,
+                # Fixed shapes (source_time, time); each one is a compilation.
+                "num_buckets": 4,
+                # Training pairs with more tokens on a side are left out; 0 keeps all.
+                "max_length": 0,
+                **dataset_options(dataset),
+            },
+            "model": model,
+            "schedule": {
+                "name": schedule,
+                # Of "constant".
+                "teacher_prob": placeholder(float),
+                # Of "linear", "exponential" and "inverse_sigmoid": the paper's parameters ...
+                "k": placeholder(float),
+                "c": placeholder(float),
+                # ... or what to reach, and when: at a step, or at a fraction of the training.
+                "reach_teacher_prob": placeholder(float),
+                "reach_step": placeholder(int),
+                "reach_fraction": placeholder(float),
+                "floor": 0.0,
+                "first_step": 0,
+            },
+            "rollout": {"coin": "token", "feed": "sample", "temperature": 1.0, "top_k": 0},
+            "train": {
+                "num_steps": 1000,
+                "batch_size": 128,
+                "learning_rate": 2e-3,
+                # "cosine" to 0 or "constant", after a linear warm-up.
+                "learning_rate_schedule": "cosine",
+                "warmup_steps": 100,
+                "weight_decay": 0.0,
+                # Global L2 norm of the gradient; 0 clips nothing.
+                "clip_norm": 1.0,
+                "label_smoothing": 0.0,
+                "log_every": 100,
+            },
+            "eval": {
+                # Steps between evaluations, each followed by a checkpoint.
+                "every": 500,
+                "batch_size": 512,
+                # "phonemes", "characters", "symbols" or "translation".
+                "scores": "characters",
+                # Examples shown as text.
+                "num_examples": 5,
+                # Sequences of the dev split that evaluations during training look at; 0 for all.
+                "max_examples": 0,
+            },
+        }
+    )
+    return config.lock()
+
+
+def sweep_schedules(
+    schedules: Sequence[str] = COMPARED_SCHEDULES, num_seeds: int = 3
+) -> Iterator[Overrides]:
+    """The runs of a comparison: each schedule with each seed, the seeds outermost.
+
+    Example:
+      >>> list(sweep_schedules(["linear"], num_seeds=2))
+      [{'schedule.name': 'linear', 'seed': 0}, {'schedule.name': 'linear', 'seed': 1}]
+    """
+    for seed in range(num_seeds):
+        for schedule in schedules:
+            yield {"schedule.name": schedule, "seed": seed}
+
+
+def load_experiment(path: str) -> ModuleType:
+    """Imports an experiment file.
+
+    Raises:
+      LabError: it is missing, or raises.
+    """
+    file = Path(path)
+    if not file.is_file():
+        siblings = [str(one) for one in sorted(file.parent.glob("*.py"))]
+        hint = nearest(str(file), siblings) if siblings else ""
+        raise LabError(f"config file {path} does not exist.{hint}")
+    spec = importlib.util.spec_from_file_location(f"s2s_experiment_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise LabError(f"config file {path} cannot be read: {_where(error, file)}") from error
+    return module
+
+
+def parse_config(arguments: Sequence[str]) -> tuple[ConfigDict, Overrides, str]:
+    """Reads `--config=FILE[:ARG]` and `--config.KEY=VALUE`.
+
+    Args:
+      arguments: these flags alone, in any order.
+
+    Returns:
+      The config, the overrides by dotted key, and FILE[:ARG].
+
+    Raises:
+      LabError: what is wrong with them, in one line.
+    """
+    files = [one.split("=", 1)[1] for one in arguments if one.startswith("--config=")]
+    if len(files) != 1:
+        raise LabError("name one config: --config=FILE or --config=FILE:SCHEDULE")
+    path, _, argument = files[0].partition(":")
+    module = load_experiment(path)
+    get_config = _function(module, "get_config", path)
+    try:
+        config = get_config(argument) if argument else get_config()
+    except ValueError as error:
+        raise LabError(f"{path}: {error}") from error
+    except Exception as error:
+        message = _where(error, Path(path))
+        raise LabError(f"config file {path} cannot be used: {message}") from error
+    config.lock()
+
+    overrides: Overrides = {}
+    for one in arguments:
+        if one.startswith("--config="):
+            continue
+        key, equals, _ = one.removeprefix("--config.").partition("=")
+        if not equals:
+            raise LabError(f"{one} has no value: write --config.{key}=VALUE")
+        check_key(config, key)
+    values = flags.FlagValues()
+    argv = ["s2s", *(one for one in arguments if not one.startswith("--config="))]
+    holder = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise LabError(_one_line(error)) from error
+    overrides.update(config_flags.get_override_values(values["config"]))
+    return holder.value, overrides, files[0]
+
+
+def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the config with some keys set.
+
+    Raises:
+      LabError: a key does not exist, or a value is of another type.
+    """
+    config = config.copy_and_resolve_references().lock()
+    for key, value in overrides.items():
+        check_key(config, key)
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            raise LabError(f"{key}={value!r}: {_one_line(error)}") from error
+    return config
+
+
+def check_key(config: ConfigDict, key: str) -> None:
+    """Raises a LabError that names the nearest key unless `key` is a value of the config."""
+    known = flat_keys(config)
+    if key in known:
+        return
+    inside = [one for one in known if one.startswith(key + ".")]
+    if inside:
+        raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}.")
+    raise LabError(f"config key {key} does not exist.{nearest(key, known)}")
+
+
+def flat_keys(config: ConfigDict) -> dict[str, Any]:
+    """Values by dotted key, in order."""
+    found: dict[str, Any] = {}
+    for name, value in config.items(preserve_field_references=False):
+        if isinstance(value, ConfigDict):
+            found |= {f"{name}.{key}": inner for key, inner in flat_keys(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
+def resolve_sweep(path: str) -> Callable[[], Iterator[Overrides]]:
+    """The `sweep` function of an experiment file.
+
+    Raises:
+      LabError: the file has none.
+    """
+    path = path.partition(":")[0]
+    return _function(load_experiment(path), "sweep", path)
+
+
+def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str, dict[str, Any]]:
+    """The factory of `s2s_jax.schedules` that a config's schedule section asks for.
+
+    A decaying schedule takes the paper's parameters where they are set, and otherwise reaches
+    `reach_teacher_prob` (0 for linear, 0.05 for the others) at `reach_step`, or at
+    `reach_fraction` (the end) of the training.
+
+    Args:
+      section: the keys of `config.schedule`.
+      num_steps: the training's length in updates.
+
+    Returns:
+      The factory's name and its parameters.
+
+    Raises:
+      LabError: a key is set that this schedule cannot honour, or two that exclude each other.
+    """
+    section = dict(section)
+    name = section.pop("name")
+    own = {"constant": ("teacher_prob",), "linear": ("k", "c"), "exponential": ("k",)}
+    own["inverse_sigmoid"] = ("k",)
+    decays = name in ("linear", "exponential", "inverse_sigmoid")
+    reaching = ("reach_teacher_prob", "reach_step", "reach_fraction")
+    shape = ("floor", "first_step")
+    honoured = own.get(name, ()) + ((*reaching, *shape) if decays else ())
+    given = {
+        key: value
+        for key, value in section.items()
+        if value is not None and not (key in shape and not value)
+    }
+    for key in given:
+        if name in (*COMPARED_SCHEDULES, "constant", "free_running") and key not in honoured:
+            listed = ", ".join(f"schedule.{one}" for one in honoured) or "no parameter"
+            raise LabError(f"schedule.{key} has no effect on {name}, which takes {listed}.")
+    wanted = {key: value for key, value in given.items() if key in own.get(name, ())}
+    reach = {key: value for key, value in given.items() if key in reaching}
+    bounds = {key: value for key, value in given.items() if key in shape}
+    if not decays:
+        return name, wanted
+    if reach and set(wanted) - ({"k"} if name == "linear" else set()):
+        raise LabError(
+            f"schedule.{next(iter(wanted))} and schedule.{next(iter(reach))} both shape {name};"
+            " set one of them."
+        )
+    if "c" in wanted or (wanted and name != "linear"):
+        return name, wanted | bounds
+    if "reach_step" in reach and "reach_fraction" in reach:
+        raise LabError("schedule.reach_step and schedule.reach_fraction both say when; set one.")
+    fraction = reach.get("reach_fraction", 1.0)
+    if not (math.isfinite(fraction) and fraction > 0):
+        raise LabError(f"schedule.reach_fraction is {fraction}; it must be above 0.")
+    default = max(0.0 if name == "linear" else 0.05, section["floor"])
+    return f"{name}_reaching", {
+        "teacher_prob": reach.get("reach_teacher_prob", default),
+        "step": reach.get("reach_step", max(1, round(fraction * num_steps))),
+        **wanted,
+        **bounds,
+    }
+
+
+def _function(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise LabError(f"config file {path} has no function {name}().")
+    return function
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
+def _where(error: BaseException, file: Path) -> str:
+    """The error, and the last of the file's own lines that led to it."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    frame, line = error.__traceback__, None
+    while frame is not None:
+        if Path(frame.tb_frame.f_code.co_filename) == file:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    place = f"line {line}: " if line else ""
+    return f"{place}{type(error).__name__}: {_one_line(error)}"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    from importlib.metadata import version
+
+    packages = ("s2s_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}

@@ -1,0 +1,139 @@
+"""The evaluation of a task: metrics with both prefixes, the task's scores, what to look at."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.data.task import EvaluationData, Task
+from s2s_jax.decoding import greedy
+from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
+from s2s_jax.lab.files import write_atomic
+from s2s_jax.lab.pictures import attention_picture, examples_table
+from s2s_jax.lab.scores import HIGHER_IS_BETTER, find_scorer
+from s2s_jax.lab.tracking import Tracker
+from s2s_jax.models.interface import Params, Seq2SeqModel
+
+
+class Evaluator:
+    """Evaluates one model on the splits of its task.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      task: the splits.
+      scores: a name of `s2s_jax.lab.scores.SCORERS`.
+      batch_size: rows of a batch.
+      max_examples: of the dev split in `dev`; 0 for all.
+      num_shown: examples in `show`.
+    """
+
+    def __init__(
+        self,
+        model: Seq2SeqModel,
+        task: Task,
+        *,
+        scores: str,
+        batch_size: int,
+        max_examples: int = 0,
+        num_shown: int = 0,
+    ):
+        self._model, self._task, self._batch_size = model, task, batch_size
+        self._score, self._num_shown = find_scorer(scores), num_shown
+        self._dev = task.evaluation("dev", batch_size, max_examples)
+        self._steps: dict[int, EvaluateStep] = {}
+        self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
+        # A scorer's first score is the one that a run is judged by.
+        self.headline = next(iter(self._score(["a"], [("a",)])))
+
+    def dev(self, params: Params) -> dict[str, float]:
+        """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""
+        return self._evaluate(params, "dev", "eval", self._dev)[0]
+
+    def split(
+        self, params: Params, split: str, predictions: Path | None = None
+    ) -> dict[str, float]:
+        """A whole split's metrics, named by the split ("eval" for dev).
+
+        Args:
+          params: the model's.
+          split: which one.
+          predictions: a file for the hypotheses, one JSON object a line.
+        """
+        data = self._task.evaluation(split, self._batch_size)
+        prefix = "eval" if split == "dev" else split
+        metrics, texts = self._evaluate(params, split, prefix, data)
+        if predictions is not None:
+            rows = zip(data.pairs.sources, data.references, texts, strict=True)
+            lines = (
+                json.dumps(
+                    {"source": source, "references": list(references), "hypothesis": text},
+                    ensure_ascii=False,
+                )
+                for source, references, text in rows
+            )
+            write_atomic(predictions, "".join(line + "\n" for line in lines))
+        return metrics
+
+    def cost(self, metrics: Mapping[str, float]) -> float:
+        """What selects the best checkpoint from dev metrics: the lower, the better."""
+        value = metrics[f"eval/own/{self.headline}"]
+        return -value if self.headline in HIGHER_IS_BETTER else value
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """The metrics of one split in a few words: gold and own prefixes side by side."""
+        prefix = next(iter(metrics)).split("/")[0]
+        names = (f"own/{self.headline}", "own/token_accuracy", "gold/token_accuracy")
+        return "  ".join(f"{prefix}/{name} {metrics[f'{prefix}/{name}']:.4g}" for name in names)
+
+    def show(self, params: Params, tracker: Tracker, step: int) -> None:
+        """Logs decoded examples of the dev split as text, and where the first one attended."""
+        tokens, pairs = self._dev.tokens, self._dev.pairs
+        count = min(self._num_shown, len(tokens))
+        if not count:
+            return
+        shape = (
+            int(tokens.source.lengths[:count].max()),
+            int(tokens.target.lengths[:count].max()),
+        )
+        batch = tokens.batch(np.arange(count), shape)
+        length = self._task.max_decode_length("dev")
+        decoded, weights = jax.device_get(self._decode(params, batch, length))
+        vocabularies = self._task.vocabularies
+        texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
+        table = examples_table(pairs.sources[:count], pairs.references[:count], texts)
+        tracker.text(step, "eval/examples", table)
+        if weights is not None:
+            num_source = int(batch.source_mask[0].sum())
+            num_target = int(decoded.lengths[0])
+            picture = attention_picture(
+                weights[0, :num_target, :num_source],
+                vocabularies.source.labels(batch.source[0, :num_source].tolist()),
+                vocabularies.target.labels(decoded.tokens[0, :num_target].tolist()),
+            )
+            tracker.image(step, "eval/attention", picture)
+
+    def _evaluate(
+        self, params: Params, split: str, prefix: str, data: EvaluationData
+    ) -> tuple[dict[str, float], list[str]]:
+        length = self._task.max_decode_length(split)
+        if length not in self._steps:
+            self._steps[length] = jax.jit(make_evaluate_step(self._model, length))
+        metrics, hypotheses = evaluate(self._steps[length], params, data)
+        texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
+        scores = self._score(texts, data.references)
+        metrics |= {f"own/{name}": value for name, value in scores.items()}
+        return {f"{prefix}/{name}": value for name, value in metrics.items()}, texts
+
+
+def _decode_with_attention(model: Seq2SeqModel, params: Params, batch: Batch, max_length: int):
+    """Greedy hypotheses, and the attention weights on the way to them where the model has any."""
+    memory = model.encode(params, jnp.asarray(batch.source), jnp.asarray(batch.source_mask), None)
+    decoded = greedy(model, params, memory, max_length)
+    if model.attention_weights is None:
+        return decoded, None
+    return decoded, model.attention_weights(params, memory, gold_inputs(decoded.tokens))

@@ -1,0 +1,294 @@
+"""From a config to the objects that train: the only reader of a ConfigDict."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from s2s_jax.data.catalog import dataset_options
+from s2s_jax.data.task import Task, Vocabularies, load_task
+from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.config import Overrides, schedule_parameters
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.evaluator import Evaluator
+from s2s_jax.lab.loop import NonFiniteLoss, Trainer, progress_template
+from s2s_jax.lab.run import Run
+from s2s_jax.lab.scores import find_scorer, signature
+from s2s_jax.lab.tracking import Tracker
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.objectives import Objective, make_objective
+from s2s_jax.schedules import Schedule, make_schedule
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a config asks for."""
+
+    config: ConfigDict
+    task: Task
+    model: Seq2SeqModel
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+
+
+def make_experiment(config: ConfigDict, vocabularies: Vocabularies | None = None) -> Experiment:
+    """Builds everything that a config names; nothing of the run is written.
+
+    Args:
+      config: every key of `base_config`.
+      vocabularies: those of a run that is already there.
+
+    Raises:
+      LabError, DataError: a value that cannot be used, in one line that names it.
+    """
+    schedule = make_config_schedule(config)
+    optimizer = _make_optimizer(config)
+    _check_lengths(config)
+    find_scorer(config.eval.scores)
+    rollout = config.rollout.to_dict()
+    try:
+        make_rnn_model(8, 8, **config.model)  # refuses before the data is prepared
+    except ValueError as error:
+        raise LabError(f"model: {error}") from error
+    data = config.data
+    task = load_task(
+        data.name,
+        {name: data[name] for name in dataset_options(data.name)},
+        data.data_dir,
+        source_vocabulary=data.source_vocabulary,
+        target_vocabulary=data.target_vocabulary,
+        vocabulary_size=data.vocabulary_size,
+        vocabularies=vocabularies,
+    )
+    model = make_rnn_model(
+        len(task.vocabularies.source), len(task.vocabularies.target), **config.model
+    )
+    try:
+        objective = make_objective(
+            model, **rollout, label_smoothing=config.train.label_smoothing
+        )
+    except ValueError as error:
+        raise LabError(f"rollout: {error}") from error
+    return Experiment(config, task, model, objective, optimizer, schedule)
+
+
+def make_config_schedule(config: ConfigDict) -> Schedule:
+    """The schedule of a config.
+
+    Raises:
+      LabError: it is unknown, or a parameter is out of range.
+    """
+    name, parameters = schedule_parameters(config.schedule.to_dict(), config.train.num_steps)
+    try:
+        return make_schedule(name, **parameters)
+    except ValueError as error:
+        raise LabError(f"schedule: {error}") from error
+
+
+def train_and_evaluate(
+    config: ConfigDict,
+    workdir: str | Path,
+    overrides: Overrides | None = None,
+    *,
+    report: Callable[[str], None] = print,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains a config in a folder, or goes on where an earlier call stopped.
+
+    The folder then holds what `s2s_jax.lab.run.Run` lists. A run that was stopped and resumed ends
+    bit-identical to one that never was; a finished run is not trained again.
+
+    Args:
+      config: every key of `base_config`; experiments/*.py make them.
+      workdir: the run's folder.
+      overrides: what of the config came from the command line, for the record.
+      report: takes a line of progress.
+      should_stop: asked after each step; True saves a checkpoint and ends the call.
+
+    Returns:
+      The content of `result.json`: "status" is "finished", or "stopped" where should_stop said so.
+
+    Raises:
+      LabError, DataError: bad input, before anything is written; or a loss that is not finite,
+        with the last finite checkpoint kept and the reason in `result.json`.
+
+    Example:
+      from experiments import addition
+      config = addition.get_config("inverse_sigmoid")
+      result = train_and_evaluate(config, "runs/addition")
+      print(result["metrics"]["test/own/exact_match"])
+    """
+    run = Run(workdir)
+    run.check(config)
+    result = run.result()
+    if result is not None and result["status"] == "finished":
+        report(f"{workdir} is finished already; nothing to do")
+        return result
+    experiment = make_experiment(config, run.vocabularies())
+    batches = experiment.task.training_batches(
+        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_length
+    )
+    evaluator = make_evaluator(experiment)
+    trainer = Trainer(
+        experiment.model,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.schedule,
+        batches,
+        evaluator,
+        key=jax.random.key(config.seed),
+        num_steps=config.train.num_steps,
+        log_every=config.train.log_every,
+        evaluate_every=config.eval.every,
+        report=report,
+    )
+    run.start(config, experiment.task.vocabularies)
+    finish = partial(run.write_result, config=config, overrides=overrides or {})
+    with Checkpoints(run.checkpoints) as checkpoints:
+        start, resumed_at = None, checkpoints.latest_step
+        if resumed_at is not None:
+            resumed_at, start = checkpoints.restore(trainer.template)
+            report(f"resuming {workdir} at step {resumed_at}")
+        before = run.seconds(resumed_at)
+        clock = time.perf_counter() - before
+        with Tracker(run.folder, resumed_at) as tracker:
+            tracker.hparams(_hparams(config), trial_id=config.schedule.name)
+            try:
+                steps = trainer.train(
+                    tracker, checkpoints, start, seconds_before=before, should_stop=should_stop
+                )
+            except NonFiniteLoss as error:
+                seconds = time.perf_counter() - clock
+                finish("failed", steps=error.step, wall_seconds=seconds, error=str(error))
+                raise
+            if steps < config.train.num_steps:
+                seconds = time.perf_counter() - clock
+                return finish("stopped", steps=steps, wall_seconds=seconds)
+            best_step, best = checkpoints.restore(trainer.template, "best")
+            metrics: dict[str, float] = {}
+            for split in experiment.task.splits:
+                if split != "train":
+                    predictions = None if split == "dev" else run.predictions(split)
+                    found = evaluator.split(best.state.params, split, predictions)
+                    report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
+                    metrics |= found
+            # The dev metrics of that step are in the log already.
+            tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
+            tracker.scalars(steps, tests)
+    return finish(
+        "finished",
+        steps=steps,
+        metrics=metrics,
+        wall_seconds=time.perf_counter() - clock,
+        best_step=best_step,
+        scores=signature(config.eval.scores),
+    )
+
+
+def make_evaluator(experiment: Experiment) -> Evaluator:
+    """The evaluator that an experiment's config asks for."""
+    section = experiment.config.eval
+    return Evaluator(
+        experiment.model,
+        experiment.task,
+        scores=section.scores,
+        batch_size=section.batch_size,
+        max_examples=section.max_examples,
+        num_shown=section.num_examples,
+    )
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that has a checkpoint."""
+
+    experiment: Experiment
+    params: Params
+    step: int
+
+
+def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedRun:
+    """Opens a run for evaluation and decoding.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best" (on the dev split) or "latest".
+
+    Raises:
+      LabError: the folder holds no run, or no checkpoint that fits.
+    """
+    run = Run(workdir)
+    config = run.config()
+    experiment = make_experiment(config, run.vocabularies())
+    template = progress_template(experiment.model, experiment.objective, experiment.optimizer)
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        step, progress = checkpoints.restore(template, checkpoint)
+    return TrainedRun(experiment, progress.state.params, step)
+
+
+def _hparams(config: ConfigDict) -> dict[str, Any]:
+    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by."""
+    return {
+        "schedule": config.schedule.name,
+        "coin": config.rollout.coin,
+        "feed": config.rollout.feed,
+        "num_steps": config.train.num_steps,
+        "learning_rate": config.train.learning_rate,
+        "hidden_size": config.model.hidden_size,
+        "data": config.data.name,
+    }
+
+
+def _make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW with a linear warm-up, and the gradient clipped to a norm."""
+    train = config.train
+    for name, value, holds, allowed in (
+        ("num_steps", train.num_steps, train.num_steps >= 1, "at least 1"),
+        ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+        ("learning_rate", train.learning_rate, 0 < train.learning_rate < 1e6, "above 0"),
+        ("weight_decay", train.weight_decay, 0 <= train.weight_decay < 1e6, "at least 0"),
+        ("clip_norm", train.clip_norm, 0 <= train.clip_norm < 1e12, "at least 0"),
+        ("label_smoothing", train.label_smoothing, 0 <= train.label_smoothing < 1, "in [0, 1)"),
+        ("log_every", train.log_every, train.log_every >= 1, "at least 1"),
+        ("warmup_steps", train.warmup_steps, train.warmup_steps >= 0, "at least 0"),
+    ):
+        if not holds:
+            raise LabError(f"train.{name} is {value}; it must be {allowed}.")
+    warmup = min(train.warmup_steps, train.num_steps - 1)
+    if train.learning_rate_schedule == "cosine":
+        learning_rate = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else train.learning_rate, train.learning_rate, warmup, train.num_steps
+        )
+    elif train.learning_rate_schedule == "constant":
+        learning_rate = optax.warmup_constant_schedule(
+            0.0 if warmup else train.learning_rate, train.learning_rate, warmup
+        )
+    else:
+        raise LabError(
+            f"train.learning_rate_schedule is {train.learning_rate_schedule!r};"
+            " it must be 'cosine' or 'constant'."
+        )
+    clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
+    return optax.chain(*clip, optax.adamw(learning_rate, weight_decay=train.weight_decay))
+
+
+def _check_lengths(config: ConfigDict) -> None:
+    for name, value, lowest in (
+        ("data.num_buckets", config.data.num_buckets, 1),
+        ("data.max_length", config.data.max_length, 0),
+        ("eval.every", config.eval.every, 1),
+        ("eval.batch_size", config.eval.batch_size, 1),
+        ("eval.num_examples", config.eval.num_examples, 0),
+        ("eval.max_examples", config.eval.max_examples, 0),
+        ("seed", config.seed, 0),
+    ):
+        if value < lowest:
+            raise LabError(f"{name} is {value}; it must be at least {lowest}.")

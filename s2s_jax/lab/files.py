@@ -1,0 +1,130 @@
+"""Files that are written whole or not at all, and read with a word about what is broken."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.lab.errors import LabError
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+      path: where to; its folder exists.
+      data: all of the file; text is written as UTF-8.
+
+    Raises:
+      LabError: the file cannot be written there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise LabError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def to_json(value: Any) -> Any:
+    """A value as JSON has it; NaN and the infinities, which JSON has not, become null.
+
+    A metric without a value (the share of gold tokens where no coin fell) is thus null in every
+    file that the lab writes, and a reader takes null for "no value".
+
+    Args:
+      value: dicts, lists, tuples, strings, numbers, booleans, None, paths, and the scalars and
+        arrays of numpy and JAX, nested.
+
+    Returns:
+      The same of dict, list, str, int, float, bool and None alone.
+
+    Raises:
+      TypeError: something else is in it.
+    """
+    if isinstance(value, dict):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return to_json(value.tolist())
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON.")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a value as JSON, whole or not at all, keys in the order in which they stand.
+
+    Args:
+      path: where to.
+      value: what `to_json` takes; NaN and infinities become null.
+    """
+    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomic(path, text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      What is in it.
+
+    Raises:
+      LabError: the file is missing, cut short, or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise LabError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise LabError(
+            f"{path} is not whole JSON ({error}): delete it or write it anew."
+        ) from error
+
+
+def read_jsonl(path: str | Path) -> tuple[list[dict[str, Any]], int]:
+    """Reads a file of one JSON object a line, as far as it is whole.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The objects, and the number of lines that are none: a run that was killed while it wrote
+      leaves its last line cut short.
+
+    Raises:
+      LabError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise LabError(f"Cannot read {path}: {error.strerror or error}.") from error
+    records, num_bad = [], 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            num_bad += 1
+    return records, num_bad

@@ -1,0 +1,251 @@
+"""The pictures of a comparison: curves, learning, and what came out."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from s2s_jax.lab.statistics import estimate
+from s2s_jax.lab.tables import describe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from s2s_jax.lab.comparison import Run, Runs
+
+_COLORS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a schedule is told from others, in colour (Okabe and Ito's) and without."""
+
+    color: str
+    line: str | tuple[int, tuple[int, ...]]
+    marker: str
+
+
+def make_figures(runs: Runs, metrics: Sequence[str]) -> dict[str, Figure]:
+    """The figures of a comparison, as far as the runs have what they show.
+
+    Args:
+      runs: of `comparison.collect`.
+      metrics: full names of the final metrics to show.
+
+    Returns:
+      "schedules", "learning" and "final" -> figure.
+    """
+    figures = {
+        "schedules": schedule_figure(runs),
+        "learning": learning_figure(runs),
+        "final": final_figure(runs, metrics),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dots_per_inch)
+    return file.getvalue()
+
+
+def schedule_figure(runs: Runs) -> Figure | None:
+    """teacher_prob over the training steps, and as dots the share of coins that said gold."""
+    rows = runs.by_schedule
+    figure, axes = _new_figure(1, 1, (7.0, 4.2))
+    empty = True
+    for (schedule, members), style in zip(rows.items(), _styles(rows), strict=True):
+        steps, probs = _curve(members[:1], "train/teacher_prob")
+        if not len(steps):
+            continue
+        empty = False
+        axes[0].plot(
+            steps, probs[0], color=style.color, linestyle=style.line, linewidth=2, label=schedule
+        )
+        for run in members:
+            coin_steps, shares = _curve([run], "train/gold_share")
+            if len(coin_steps):
+                every = slice(None, None, 1 + len(coin_steps) // 40)
+                axes[0].plot(
+                    coin_steps[every],
+                    shares[0][every],
+                    style.marker,
+                    color=style.color,
+                    markersize=4,
+                    markerfacecolor="none",
+                    alpha=0.6,
+                )
+    axes[0].set_ylabel("probability of feeding the gold token")
+    axes[0].set_ylim(-0.03, 1.03)
+    _finish(figure, axes, "Line: teacher_prob; open marks: realised share of gold, each seed")
+    return None if empty else figure
+
+
+def learning_figure(runs: Runs) -> Figure | None:
+    """Token accuracy with gold and with own prefixes, and an error rate, over the steps.
+
+    The line is the mean over seeds, the band reaches from the lowest to the highest.
+    """
+    there = {name for run in runs.compared for record in run.records for name in record}
+    accuracies = ["eval/gold/token_accuracy", "eval/own/token_accuracy"]
+    rates = [f"eval/own/{name}" for name in ("per", "cer", "wer", "bleu", "exact_match")]
+    names = [name for name in accuracies if name in there]
+    names += [name for name in rates if name in there][:1]
+    if not names:
+        return None
+    figure, axes = _new_figure(1, len(names), (3.7 * len(names), 3.9))
+    rows = runs.by_schedule
+    for name, panel in zip(names, axes, strict=True):
+        metric = describe(name)
+        for (schedule, members), style in zip(rows.items(), _styles(rows), strict=True):
+            steps, values = _curve(members, name)
+            if not len(steps):
+                continue
+            values = values * metric.scale
+            label = f"{schedule} (n={len(members)})"
+            panel.plot(
+                steps,
+                np.nanmean(values, axis=0),
+                color=style.color,
+                linestyle=style.line,
+                marker=style.marker,
+                markevery=max(1, len(steps) // 6),
+                markersize=4.5,
+                label=label,
+            )
+            if len(members) > 1:
+                low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+                panel.fill_between(steps, low, high, color=style.color, alpha=0.15, linewidth=0)
+        panel.set_ylabel(metric.axis_label)
+        panel.set_title(f"{metric.prefixes} prefixes", fontsize=10)
+    for panel, metric_name in zip(axes, names, strict=True):
+        alike = accuracies if metric_name in accuracies else [metric_name]
+        _scale_to_late(panel, runs.compared, alike)
+    _finish(figure, axes, "Mean over seeds; band from the lowest seed to the highest")
+    return figure
+
+
+def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
+    """Final metrics: a dot a seed, the mean, and its 95 % t-interval."""
+    chosen = [name for name in metrics if any(name in run.metrics for run in runs.compared)]
+    wanted = ("gold/token_accuracy", "own/token_accuracy", "own/per", "own/cer", "own/wer")
+    wanted += ("own/bleu", "own/exact_match")
+    preferred = [name for end in wanted for name in chosen if name.endswith(end)]
+    names = (preferred or chosen)[:4]
+    if not names:
+        return None
+    rows = runs.by_schedule
+    size = (2.0 + 2.4 * len(names), 1.5 + 0.45 * len(rows))
+    figure, axes = _new_figure(1, len(names), size, share_rows=True)
+    for name, panel in zip(names, axes, strict=True):
+        metric = describe(name)
+        for place, (members, style) in enumerate(zip(rows.values(), _styles(rows), strict=True)):
+            values = [metric.scale * run.metrics.get(name, math.nan) for run in members]
+            found = estimate(values)
+            spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+            panel.plot(
+                values,
+                place + 0.2 + spread * 0.6,
+                style.marker,
+                color=style.color,
+                markersize=4.5,
+                markerfacecolor="none",
+            )
+            panel.errorbar(
+                found.mean,
+                place - 0.12,
+                xerr=None if math.isnan(found.half_width) else found.half_width,
+                fmt=style.marker,
+                color=style.color,
+                markersize=6,
+                capsize=4,
+                linewidth=1.6,
+            )
+        panel.set_xlabel(metric.axis_label)
+        title = f"{metric.prefixes} prefixes" if metric.prefixes else ""
+        panel.set_title(title, fontsize=10)
+        panel.margins(x=0.12)
+    labels = [f"{schedule} (n={len(members)})" for schedule, members in rows.items()]
+    axes[0].set_yticks(range(len(rows)), labels)
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.supxlabel(
+        "Open marks: seeds; filled: their mean with its 95 % t-interval", fontsize=8.5, x=0.5
+    )
+    return figure
+
+
+def _styles(rows: dict[str, list[Run]]) -> list[Style]:
+    cycle = zip(itertools.cycle(_COLORS), itertools.cycle(_LINES), itertools.cycle(_MARKERS))
+    return [Style(*look) for look in itertools.islice(cycle, len(rows))]
+
+
+def _new_figure(
+    num_rows: int, num_columns: int, size: tuple[float, float], share_rows: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure on a canvas of its own: nothing of pyplot's global state."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, sharey=share_rows).flat)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="0.88", linewidth=0.8)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: list[Axes], remark: str) -> None:
+    """Labels of the steps, one legend below all panels, and a remark."""
+    for panel in axes:
+        panel.set_xlabel("training step")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.set_xlim(left=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        columns = min(len(labels), 3 if len(axes) == 1 and len(labels) > 4 else 4)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False,
+            fontsize=9, handlelength=3.5, title=remark, title_fontsize=8.5,
+        )  # fmt: skip
+
+
+def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:
+    """Scales a panel to the last two thirds of the training, where the schedules part.
+
+    Gold and own prefixes get one scale, so that they can be held against each other.
+    """
+    low, high = math.inf, -math.inf
+    for name in names:
+        steps, values = _curve(runs, name)
+        if len(steps):
+            late = values[:, steps >= steps[-1] / 3] * describe(name).scale
+            low, high = min(low, np.nanmin(late)), max(high, np.nanmax(late))
+    margin = 0.06 * (high - low) or 1.0
+    panel.set_ylim(low - margin, high + margin)
+
+
+def _curve(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """[steps] where any run has the metric, and [runs, steps] its values, NaN for none."""
+    curves: list[dict[int, float]] = []
+    for run in runs:
+        points: dict[int, float] = defaultdict(lambda: math.nan)
+        for record in run.records:
+            value = record.get(name)
+            if isinstance(value, int | float) and "step" in record:
+                points[int(record["step"])] = float(value)
+        curves.append(points)
+    steps = sorted(set().union(*curves))
+    values = [[curve.get(step, math.nan) for step in steps] for curve in curves]
+    return np.array(steps, int), np.array(values, float).reshape(len(runs), len(steps))

@@ -1,0 +1,143 @@
+"""A run's folder: what belongs to whom, and whether this run may go on there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from s2s_jax.data.task import Vocabularies
+from s2s_jax.lab.config import Overrides, flat_keys, versions
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
+from s2s_jax.lab.tracking import METRICS_FILE
+
+
+class Run:
+    """The files of one run.
+
+        config.json              the resolved config
+        source_vocabulary.json   ... target_vocabulary.json
+        metrics.jsonl            one object a line: {"step": n, "train/loss": ..., ...}
+        events.out.tfevents.*    the same for TensorBoard, with texts and pictures
+        checkpoints/             the newest and the best state
+        predictions_*.jsonl      the hypotheses of each test split
+        result.json              how it ended
+
+    Args:
+      workdir: the folder.
+    """
+
+    def __init__(self, workdir: str | Path):
+        self.folder = Path(workdir)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the states are kept."""
+        return self.folder / "checkpoints"
+
+    def result(self) -> dict[str, Any] | None:
+        """What `write_result` wrote; None before."""
+        path = self.folder / "result.json"
+        return read_json(path) if path.exists() else None
+
+    def config(self) -> ConfigDict:
+        """The config that the run was started with.
+
+        Raises:
+          LabError: there is none.
+        """
+        path = self.folder / "config.json"
+        if not path.exists():
+            raise LabError(f"{self.folder} holds no run: there is no {path.name}.")
+        return ConfigDict(read_json(path)).lock()
+
+    def check(self, config: ConfigDict) -> None:
+        """Refuses a folder that holds another run, or that cannot be one; writes nothing.
+
+        Raises:
+          LabError: the folder holds another config (the first keys that differ are named), or
+            files that are no run's, or is a file.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise LabError(f"workdir {self.folder} is a file; name a folder.")
+        if not (self.folder / "config.json").exists():
+            if self.folder.is_dir() and (self.folder / "result.json").exists():
+                raise LabError(f"workdir {self.folder} holds a result without its config.json.")
+            return
+        there, here = flat_keys(self.config()), flat_keys(_as_stored(config))
+        differing = [
+            f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+            for key in sorted(there.keys() | here.keys())
+            if there.get(key) != here.get(key)
+        ]
+        if differing:
+            more = f" (and {len(differing) - 2} more)" if len(differing) > 2 else ""
+            raise LabError(
+                f"workdir {self.folder} holds another config: {'; '.join(differing[:2])}{more}."
+                " Name another workdir."
+            )
+
+    def start(self, config: ConfigDict, vocabularies: Vocabularies) -> None:
+        """Makes the folder with its config and vocabularies; what is there already stays.
+
+        Raises:
+          LabError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "target_vocabulary.json").exists():
+                vocabularies.save(self.folder)
+            if not (self.folder / "config.json").exists():
+                write_json(self.folder / "config.json", config.to_dict())
+        except OSError as error:
+            raise LabError(
+                f"workdir {self.folder} cannot be written: {error.strerror or error}."
+            ) from error
+
+    def vocabularies(self) -> Vocabularies | None:
+        """Those saved with the run; None before it started."""
+        if not (self.folder / "target_vocabulary.json").exists():
+            return None
+        return Vocabularies.load(self.folder)
+
+    def predictions(self, split: str) -> Path:
+        """The file of a split's hypotheses."""
+        return self.folder / f"predictions_{split}.jsonl"
+
+    def seconds(self, step: int | None) -> float:
+        """The wall time that the run had taken at a step's checkpoint; 0 for a new run."""
+        if step is None or not (self.folder / METRICS_FILE).exists():
+            return 0.0
+        records, _ = read_jsonl(self.folder / METRICS_FILE)
+        earlier = (one for one in records if one["step"] <= step)
+        return max((one.get("train/seconds", 0.0) for one in earlier), default=0.0)
+
+    def write_result(
+        self,
+        status: str,
+        config: ConfigDict,
+        overrides: Overrides,
+        steps: int,
+        wall_seconds: float,
+        metrics: Mapping[str, float] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Writes and returns `result.json`."""
+        result = {
+            "status": status,
+            "config": config.to_dict(),
+            "overrides": dict(overrides),
+            "steps": steps,
+            "metrics": dict(metrics or {}),
+            "versions": versions(),
+            "wall_seconds": round(wall_seconds, 1),
+            **more,
+        }
+        write_json(self.folder / "result.json", result)
+        return result
+
+
+def _as_stored(config: ConfigDict) -> ConfigDict:
+    """The config as it reads back from JSON: tuples as lists."""
+    return ConfigDict(to_json(config.to_dict()))

@@ -1,0 +1,217 @@
+"""The comparison as a table for the terminal, for Markdown and for LaTeX."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from s2s_jax.lab.comparison import Runs
+
+NO_INTERVAL = "\N{EN DASH}"
+"""Stands where one seed, or none, gives no interval: never a 0."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+      label: what a table's column is called, without its unit and prefixes.
+      unit: "%", "nats/token" or "".
+      scale: value shown / value stored.
+      digits: after the point.
+      long_label: what an axis is called; "" for the label.
+      prefixes: "gold" or "own", what the decoder was fed; "" where it is of both or neither.
+    """
+
+    label: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 2
+    long_label: str = ""
+    prefixes: str = ""
+
+    @property
+    def label_with_unit(self) -> str:
+        """Such as "WER %"."""
+        return f"{self.label} {self.unit}" if self.unit == "%" else self.label
+
+    @property
+    def axis_label(self) -> str:
+        """Such as "word error rate (%)"."""
+        return (self.long_label or self.label) + (f" ({self.unit})" if self.unit else "")
+
+
+_SHOWN = {
+    "nll": Metric("NLL", "nats/token", digits=3, long_label="negative log-likelihood"),
+    "token_accuracy": Metric("accuracy", "%", 100, long_label="token accuracy"),
+    "exact_match": Metric("exact", "%", 100, long_label="exact match"),
+    "gap": Metric("gap", "%", 100, long_label="accuracy gap"),
+    "wer": Metric("WER", "%", long_label="word error rate"),
+    "per": Metric("PER", "%", long_label="phoneme error rate"),
+    "cer": Metric("CER", "%", long_label="character error rate"),
+    "bleu": Metric("BLEU"),
+    "chrf": Metric("chrF"),
+}
+
+
+def describe(name: str) -> Metric:
+    """How a metric is shown.
+
+    Args:
+      name: such as "test/own/wer".
+
+    Example:
+      >>> describe("test/own/wer").axis_label
+      'word error rate (%)'
+    """
+    *scope, last = name.split("/")
+    prefixes = next((one for one in scope if one in ("gold", "own")), "")
+    shown = _SHOWN.get(last)
+    if shown is None:
+        return Metric(name, digits=4)
+    return replace(shown, prefixes=prefixes)
+
+
+def to_text(runs: Runs, frame: DataFrame) -> str:
+    """The table for a terminal, columns of gold and own prefixes under their headings.
+
+    Args:
+      runs: of `comparison.collect`.
+      frame: of `comparison.compare`.
+    """
+    metrics = _metrics(frame)
+    rows = _rows(frame)
+    labels = ["schedule", "n", *(metric.label_with_unit for metric in metrics)]
+    widths = [max(map(len, column)) for column in zip(labels, *rows, strict=True)]
+    groups = _groups(metrics)
+    headings = [""] * 2
+    spans = [widths[0], widths[1]]
+    place = 2
+    for prefixes, count in groups:
+        heading = f"{prefixes} prefixes" if prefixes else ""
+        missing = len(heading) - sum(widths[place : place + count]) - 2 * (count - 1)
+        widths[place] += max(missing, 0)
+        spans.append(sum(widths[place : place + count]) + 2 * (count - 1))
+        headings.append(heading)
+        place += count
+    ruled = [
+        f" {heading} ".center(span, "─") if heading else " " * span
+        for heading, span in zip(headings, spans, strict=True)
+    ]
+    lines = ["  ".join(ruled).rstrip()] if any(headings) else []
+    for cells in [labels, *rows]:
+        first = cells[0].ljust(widths[0])
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join([*lines, "", *_remarks(runs, frame)]) + "\n"
+
+
+def to_markdown(runs: Runs, frame: DataFrame) -> str:
+    """The table in Markdown, with what was left out below it.
+
+    Args:
+      runs: of `comparison.collect`.
+      frame: of `comparison.compare`.
+    """
+    labels = ["schedule", "n"]
+    for metric in _metrics(frame):
+        labels.append(metric.label_with_unit + (f" ({metric.prefixes})" if metric.prefixes else ""))
+    lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *_rows(frame)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    remarks = "\n".join(
+        remark.replace("  ", "  - ", 1) if remark.startswith("  ") else f"- {remark}"
+        for remark in _remarks(runs, frame)
+    )
+    return f"{table}\n\n{remarks}\n"
+
+
+def to_latex(runs: Runs, frame: DataFrame) -> str:
+    """The table in LaTeX, for the package booktabs, with what was left out as comments.
+
+    Args:
+      runs: of `comparison.collect`.
+      frame: of `comparison.compare`.
+    """
+    metrics = _metrics(frame)
+    lines = [f"% {remark}" for remark in _remarks(runs, frame)]
+    lines += [r"\begin{tabular}{l" + "r" * (1 + len(metrics)) + "}", r"\toprule"]
+    headings, rules, place = ["", ""], [], 3
+    for prefixes, count in _groups(metrics):
+        heading = f"{prefixes} prefixes" if prefixes else ""
+        headings.append(rf"\multicolumn{{{count}}}{{c}}{{{heading}}}")
+        if prefixes:
+            rules.append(rf"\cmidrule(lr){{{place}-{place + count - 1}}}")
+        place += count
+    if rules:
+        lines += [" & ".join(headings) + r" \\", " ".join(rules)]
+    labels = ["schedule", "$n$", *(_latex(metric.label_with_unit) for metric in metrics)]
+    lines += [" & ".join(labels) + r" \\", r"\midrule"]
+    for row in _rows(frame):
+        lines.append(" & ".join(map(_latex, row)) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _names(frame: DataFrame) -> list[str]:
+    return [column.removesuffix("/mean") for column in frame.columns if column.endswith("/mean")]
+
+
+def _metrics(frame: DataFrame) -> list[Metric]:
+    return [describe(name) for name in _names(frame)]
+
+
+def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
+    """Neighbours of the same prefixes, with their number."""
+    groups: list[tuple[str, int]] = []
+    for metric in metrics:
+        if groups and groups[-1][0] == metric.prefixes:
+            groups[-1] = (metric.prefixes, groups[-1][1] + 1)
+        else:
+            groups.append((metric.prefixes, 1))
+    return groups
+
+
+def _rows(frame: DataFrame) -> list[list[str]]:
+    """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
+    columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
+    for name in _names(frame):
+        metric = describe(name)
+        means, halves, counts = (frame[f"{name}/{part}"] for part in ("mean", "half_width", "n"))
+        shown = [
+            [
+                NO_INTERVAL if math.isnan(value) else f"{value * metric.scale:.{metric.digits}f}"
+                for value in values
+            ]
+            for values in (means, halves)
+        ]
+        width = max(map(len, shown[1]))
+        cells = []
+        for mean, half, count, total in zip(*shown, counts, frame["n"], strict=True):
+            cell = f"{mean} ± {half:>{width}}" if count else NO_INTERVAL
+            cells.append(cell if count == total or not count else f"{cell} (n={count})")
+        columns.append(cells)
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _remarks(runs: Runs, frame: DataFrame) -> list[str]:
+    """What a reader has to know beside the numbers, a line each."""
+    scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
+    of = f" Of the {' and '.join(scope)} split." if scope else ""
+    remarks = [
+        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} where seeds are too few.{of}"
+    ]
+    remarks += runs.notes
+    if runs.left_out:
+        remarks.append(f"Left out ({len(runs.left_out)}):")
+        remarks += [f"  {name}: {reason}" for name, reason in runs.left_out]
+    return remarks
+
+
+def _latex(text: str) -> str:
+    for mark in "%_&#":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split()).replace("±", r"$\pm$").replace(NO_INTERVAL, "--")

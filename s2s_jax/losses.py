@@ -1,0 +1,41 @@
+"""Losses of the gold targets: masked sums that know how many tokens they hold."""
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.metrics import Mean, masked_mean
+
+
+def cross_entropy(
+    logits: jax.Array, target: jax.Array, mask: jax.Array, label_smoothing: float = 0.0
+) -> Mean:
+    """Negative log-likelihood of the targets, summed over the mask.
+
+        loss = sum_t (1 - a) * -log p(y_t) + a * mean_v -log p(v),   a = label_smoothing
+
+    Args:
+      logits: [batch, time, vocab_size].
+      target: [batch, time] int32 ids.
+      mask: [batch, time] bool; what is outside counts neither in the sum nor in the count.
+      label_smoothing: a in [0, 1), spread evenly over the vocabulary (Szegedy et al. 2016,
+        arXiv:1512.00567, section 7).
+
+    Returns:
+      The sum in nats and the number of tokens.
+
+    Raises:
+      ValueError: label_smoothing is outside [0, 1).
+
+    Example:
+      >>> zeros = jnp.zeros((1, 2, 15))  # uniform over 15 symbols; the second token is padding
+      >>> loss = cross_entropy(zeros, jnp.array([[7, 0]]), jnp.array([[True, False]]))
+      >>> round(float(loss.total / loss.count), 2)  # log 15
+      2.71
+    """
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    losses = -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        losses = (1.0 - label_smoothing) * losses - label_smoothing * log_probs.mean(-1)
+    return masked_mean(losses, mask)

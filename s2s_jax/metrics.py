@@ -1,0 +1,72 @@
+"""Metrics as sums: a mean is kept as (total, count) and merged by adding, never by averaging."""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Mean(NamedTuple):
+    """A mean that can still be merged: `total / count`.
+
+    Attributes:
+      total: float32 scalar, the sum of the values.
+      count: float32 scalar, how many values were summed.
+
+    Example:
+      >>> merge({"loss": Mean(6.0, 3.0)}, {"loss": Mean(2.0, 1.0)})
+      {'loss': Mean(total=8.0, count=4.0)}
+    """
+
+    total: jax.Array | float
+    count: jax.Array | float
+
+
+MetricSums = dict[str, Mean]
+"""Metric sums by name."""
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
+    """The sum and the count of `values` where `mask` holds.
+
+    Args:
+      values: [...] numbers; whatever stands outside the mask, NaN too, counts nowhere.
+      mask: [...] bool, of the same shape.
+
+    Returns:
+      A `Mean` of float32 scalars.
+
+    Example:
+      >>> mean = masked_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False]))
+      >>> float(mean.total), float(mean.count)
+      (3.0, 2.0)
+    """
+    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    return Mean(values.sum(), mask.sum(dtype=jnp.float32))
+
+
+def merge(*sums: MetricSums) -> MetricSums:
+    """Adds metric sums of the same names: the metrics of all the data together.
+
+    Raises:
+      ValueError: where the names differ.
+    """
+    return reduce(lambda left, right: jax.tree.map(lambda a, b: a + b, left, right), sums)
+
+
+def compute(sums: Mapping[str, Mean]) -> dict[str, float]:
+    """The means as Python numbers; waits for the device.
+
+    A mean of nothing is NaN, so that it cannot pass for a score.
+
+    Example:
+      >>> compute({"loss": Mean(6.0, 3.0)})
+      {'loss': 2.0}
+    """
+    fetched = jax.device_get(dict(sums))
+    return {
+        name: float(total) / float(count) if count else float("nan")
+        for name, (total, count) in fetched.items()
+    }

@@ -1,0 +1,66 @@
+"""Attention of decoder states over encoder states: dot, general and additive scores.
+
+Inside this module a name's suffix is its shape: B batch, T target time, S source time, H features.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+AttentionKind = Literal["none", "dot", "general", "additive"]
+
+_MASKED = -1e30  # finite: a row that is all masked becomes uniform instead of NaN
+
+
+class Attention(nnx.Module):
+    """Scores, weights and context.
+
+        weights_t = softmax_s score(h_t, m_s),   context_t = sum_s weights_ts m_s
+        dot:      score = h . m
+        general:  score = h . W m                 (Luong et al. 2015, arXiv:1508.04025, section 3.1)
+        additive: score = v . tanh(U h + W m)     (Bahdanau et al. 2015, arXiv:1409.0473, A.1.2)
+
+    Here h is the decoder's state of the same step, as in Luong et al.
+    """
+
+    def __init__(self, kind: AttentionKind, features: int, *, rngs: nnx.Rngs):
+        self.kind = kind
+        glorot = nnx.initializers.glorot_uniform()
+        if kind in ("general", "additive"):
+            self.key_kernel = nnx.Param(glorot(rngs.params(), (features, features)))
+        if kind == "additive":
+            self.query_kernel = nnx.Param(glorot(rngs.params(), (features, features)))
+            self.score_kernel = nnx.Param(glorot(rngs.params(), (features, 1)))
+
+    def keys(self, encoded_BxSxH: jax.Array) -> jax.Array:
+        """What of a score depends on the source alone, computed once a sequence: [B, S, H]."""
+        if self.kind == "dot":
+            return encoded_BxSxH
+        return encoded_BxSxH @ self.key_kernel[...].astype(encoded_BxSxH.dtype)
+
+    def weights(
+        self, states_BxTxH: jax.Array, keys_BxSxH: jax.Array, mask_BxS: jax.Array
+    ) -> jax.Array:
+        """The attention weights [B, T, S] in float32; they sum to 1 over the source."""
+        if self.kind == "additive":
+            queries_BxTxH = states_BxTxH @ self.query_kernel[...].astype(states_BxTxH.dtype)
+            joint_BxTxSxH = jnp.tanh(queries_BxTxH[:, :, None] + keys_BxSxH[:, None])
+            kernel = self.score_kernel[...].astype(joint_BxTxSxH.dtype)
+            scores_BxTxS = (joint_BxTxSxH @ kernel)[..., 0]
+        else:
+            scores_BxTxS = jnp.einsum("bth,bsh->bts", states_BxTxH, keys_BxSxH)
+        scores_BxTxS = jnp.where(mask_BxS[:, None], scores_BxTxS.astype(jnp.float32), _MASKED)
+        return jax.nn.softmax(scores_BxTxS)
+
+    def context(
+        self,
+        states_BxTxH: jax.Array,
+        keys_BxSxH: jax.Array,
+        encoded_BxSxH: jax.Array,
+        mask_BxS: jax.Array,
+    ) -> jax.Array:
+        """The weighted encoder states [B, T, H]."""
+        weights_BxTxS = self.weights(states_BxTxH, keys_BxSxH, mask_BxS)
+        return jnp.einsum("bts,bsh->bth", weights_BxTxS.astype(encoded_BxSxH.dtype), encoded_BxSxH)

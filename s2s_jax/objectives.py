@@ -1,0 +1,79 @@
+"""What is minimised: the loss of the gold targets given the tokens that were fed."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.losses import cross_entropy
+from s2s_jax.metrics import MetricSums, masked_mean
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.prng import stream_key
+from s2s_jax.rollout import make_rollout
+
+Objective = Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, MetricSums]]
+"""(params, batch, key, teacher_prob) -> (loss, metric sums)."""
+
+
+def make_objective(
+    model: Seq2SeqModel,
+    *,
+    coin: str = "token",
+    feed: str = "sample",
+    temperature: float = 1.0,
+    top_k: int = 0,
+    label_smoothing: float = 0.0,
+    dropout: bool = True,
+) -> Objective:
+    """Makes the objective that teacher forcing, scheduled sampling and free running share.
+
+        loss = sum_t -log p(y_t | x_1 ... x_t) / number of target tokens
+
+    with x the fed tokens of `make_rollout`. Two passes over the target: the rollout chooses x
+    without gradient, decode_sequence then computes every p at once. Given x this is one
+    differentiable function of the parameters: one loss, one gradient for the whole sequence, equal
+    to the gradient of a single scan that samples as it goes. The encoder runs once, and both passes
+    see the same dropout masks.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      coin: see `toss_coins`.
+      feed: see `make_rollout`, also for temperature and top_k.
+      temperature: of a sampled feed.
+      top_k: of a sampled feed; 0 for all.
+      label_smoothing: see `cross_entropy`; the reported "nll" is without it.
+      dropout: False trains the model without its dropout.
+
+    Returns:
+      objective(params, batch, key, teacher_prob) -> (loss, metric sums), with the sums "loss",
+      "nll" (nats a token), "token_accuracy", "gold_share" (of the inputs that a coin decided, those
+      it made gold) and "fed_error_rate" (of the fed tokens behind the start symbol, those that are
+      not the gold one).
+
+    Raises:
+      ValueError: an option out of range, or one that another option makes meaningless.
+    """
+    rollout = make_rollout(model, coin=coin, feed=feed, temperature=temperature, top_k=top_k)
+
+    def objective(
+        params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
+    ) -> tuple[jax.Array, MetricSums]:
+        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        dropout_key = stream_key(key, "dropout") if dropout else None
+        memory = model.encode(params, source, source_mask, dropout_key)
+        fed = rollout(params, memory, target, key, teacher_prob)
+        logits = model.decode_sequence(params, memory, fed.tokens)
+
+        loss = cross_entropy(logits, target, mask, label_smoothing)
+        decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
+        metrics = {
+            "loss": loss,
+            "nll": cross_entropy(logits, target, mask) if label_smoothing else loss,
+            "token_accuracy": masked_mean(logits.argmax(-1) == target, mask),
+            "gold_share": masked_mean(fed.is_gold, decided),
+            "fed_error_rate": masked_mean(fed.tokens != gold_inputs(target), decided),
+        }
+        return loss.total / jnp.maximum(loss.count, 1.0), metrics
+
+    return objective

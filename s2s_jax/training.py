@@ -1,0 +1,99 @@
+"""The train step: a pure function from (state, batch) to (state, metric sums)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from s2s_jax.batch import Batch
+from s2s_jax.metrics import Mean, MetricSums
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.objectives import Objective
+from s2s_jax.prng import stream_key
+from s2s_jax.schedules import Schedule
+
+
+class TrainState(NamedTuple):
+    """What training carries from step to step: arrays and nothing else.
+
+    Attributes:
+      step: int32 scalar, the number of updates made.
+      params: the model's parameters.
+      opt_state: the optimiser's state.
+      key: the run's PRNG key. It never advances: every draw folds the step into it, so that a
+        resumed run draws what an uninterrupted one would have drawn.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, MetricSums]]
+Update = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, MetricSums]]
+
+
+def init_train_state(
+    model: Seq2SeqModel, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """The state before the first step; `key` decides the parameters and every later draw."""
+    params = model.init(stream_key(key, "init"))
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
+
+
+def make_update(objective: Objective, optimizer: optax.GradientTransformation) -> Update:
+    """Makes one optimiser update at a given teacher_prob.
+
+    This is the program that all schedules share: compiled once, it serves every one of them, and
+    `jax.vmap` over states and a vector of teacher_prob trains a population.
+
+    Args:
+      objective: (params, batch, key, teacher_prob) -> (loss, metric sums).
+      optimizer: any optax transformation.
+
+    Returns:
+      update(state, batch, teacher_prob) -> (state, metric sums), pure and not jitted. To the
+      objective's sums it adds "teacher_prob" and "gradient_norm" (L2, before the optimiser clips).
+    """
+    gradient = jax.grad(objective, has_aux=True)
+
+    def update(
+        state: TrainState, batch: Batch, teacher_prob: jax.Array
+    ) -> tuple[TrainState, MetricSums]:
+        key = jax.random.fold_in(state.key, state.step)
+        gradients, metrics = gradient(state.params, batch, key, teacher_prob)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = metrics | {
+            "teacher_prob": Mean(jnp.asarray(teacher_prob, jnp.float32), jnp.ones(())),
+            "gradient_norm": Mean(optax.global_norm(gradients), jnp.ones(())),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+
+    return update
+
+
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
+) -> TrainStep:
+    """Makes the train step: an update at the schedule's teacher_prob of the moment.
+
+    Args:
+      objective: see `make_update`.
+      optimizer: see `make_update`.
+      schedule: training step -> teacher_prob; evaluated on the traced step, so nothing recompiles
+        while it moves.
+
+    Returns:
+      train_step(state, batch) -> (state, metric sums); pure and not jitted: the caller chooses
+      `jax.jit`, `jax.vmap`, `jax.lax.scan`.
+    """
+    update = make_update(objective, optimizer)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
+        return update(state, batch, schedule(state.step))
+
+    return train_step

@@ -1,0 +1,218 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.errors import LabError
+
+
+class TrainState(NamedTuple):
+    step: Any
+    params: Any
+    opt_state: Any
+    key: jax.Array
+
+
+def make_state(step=0, size=5, impl="threefry2x32"):
+    params = {
+        "encoder": {"kernel": jax.random.normal(jax.random.key(step), (3, size))},
+        "bias": jnp.full((size,), 1 / 3, jnp.bfloat16),
+        "empty": jnp.zeros((0, 2)),
+    }
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    opt_state = jax.tree.map(lambda leaf: leaf + leaf.dtype.type(0.1), optimizer.init(params))
+    return TrainState(jnp.int32(step), params, opt_state, jax.random.key(step + 1, impl=impl))
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert one.dtype == other.dtype
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    with Checkpoints(folder) as checkpoints:
+        for step, score in [(10, 3.0), (20, 1.0), (30, None), (40, 2.0)]:
+            checkpoints.save(step, make_state(step), score)
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "copied"))
+
+
+def test_newest_and_best_are_kept(saved):
+    assert sorted(path.name for path in saved.iterdir()) == ["20", "40"]
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert (checkpoints.latest_step, checkpoints.best_step) == (40, 20)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_a_state_comes_back_bit_for_bit(tmp_path, impl):
+    state = make_state(7, impl=impl)
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        checkpoints.save(7, state)
+    for template in [make_state(0, impl=impl), jax.eval_shape(lambda: make_state(0, impl=impl))]:
+        with Checkpoints(tmp_path / "new") as checkpoints:
+            step, restored = checkpoints.restore(template)
+        assert step == 7
+        assert_same(restored, state)
+        assert jax.random.bits(restored.key) == jax.random.bits(state.key)
+
+
+@pytest.mark.parametrize(("which", "step"), [(None, 40), ("latest", 40), ("best", 20), (20, 20)])
+def test_which_one_is_restored(saved, which, step):
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        chosen, state = checkpoints.restore(make_state(), which)
+    assert chosen == step
+    assert_same(state, make_state(step))
+
+
+def test_best_is_the_newest_where_none_was_scored(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step is None
+        checkpoints.save(1, make_state(1), float("nan"))
+        checkpoints.save(2, make_state(2), None)
+        assert checkpoints.restore(make_state(), "best")[0] == 2
+        assert checkpoints.best_step is None
+
+
+def test_the_state_is_copied_before_save_returns(tmp_path):
+    state = {"w": np.ones(4, np.float32)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        state["w"][:] = 2
+        restored = checkpoints.restore(state)[1]
+    assert restored["w"].tolist() == [1, 1, 1, 1]
+
+
+def test_a_step_is_saved_anew_for_a_score_or_over_what_another_run_left(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"w": jnp.float32(1)})
+        checkpoints.save(1, {"w": jnp.float32(2)})  # the same step of the same run: nothing to do
+        assert checkpoints.restore({"w": jnp.float32(0)})[1]["w"] == 1
+        checkpoints.save(1, {"w": jnp.float32(3)}, score=0.5)
+        checkpoints.wait()
+        assert checkpoints.best_step == 1
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"w": jnp.float32(4)})
+        assert checkpoints.restore({"w": jnp.float32(0)})[1]["w"] == 4
+
+
+def test_an_empty_or_missing_folder_is_named(tmp_path):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(LabError, match=f"There is no checkpoint in {tmp_path}"),
+    ):
+        checkpoints.restore(make_state())
+    with pytest.raises(LabError, match=r"There is no checkpoint in .*nowhere"):
+        Checkpoints(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_step_that_is_not_there_is_told_with_those_that_are(saved):
+    with (
+        Checkpoints(saved, read_only=True) as checkpoints,
+        pytest.raises(LabError, match=r"no checkpoint of step 30 .* those of 20 and 40"),
+    ):
+        checkpoints.restore(make_state(), 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: make_state(size=6),
+            r"at params\.bias it has bfloat16\[5\], the model has bfloat16\[6\]",
+        ),
+        (
+            lambda state: state._replace(params=state.params | {"more": jnp.zeros(2)}),
+            r"at params\.more it has nothing, the model has float32\[2\]",
+        ),
+        (
+            lambda state: state._replace(params={"bias": state.params["bias"]}),
+            r"at params\.encoder\.kernel it has float32\[3,5\], the model has nothing",
+        ),
+        (
+            lambda state: state._replace(step=jnp.float32(0)),
+            r"at step it has int32\[\], the model has float32\[\]",
+        ),
+    ],
+)
+def test_another_architecture_is_told_by_its_first_leaf(saved, change, message):
+    with (
+        Checkpoints(saved, read_only=True) as checkpoints,
+        pytest.raises(LabError, match=f"step 40 .*another architecture: {message}"),
+    ):
+        checkpoints.restore(change(make_state()))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt", "d/*"])
+def test_a_damaged_checkpoint_names_the_one_to_go_on_from(copied, capfd, damage, name):
+    damage(next((copied / "40" / "state").glob(name)))
+    with (
+        Checkpoints(copied) as checkpoints,
+        pytest.raises(LabError, match=r"40 is damaged; delete .* the checkpoint of step 20"),
+    ):
+        checkpoints.restore(make_state())
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(copied / "40")
+    with Checkpoints(copied) as checkpoints:
+        assert_same(checkpoints.restore(make_state())[1], make_state(20))
+
+
+def test_a_flipped_value_is_noticed(tmp_path):
+    state = {"w": jnp.ones(3)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    metadata = json.loads(path.read_text())
+    metadata["custom_metadata"]["crc32"] ^= 1  # as if the stored data had another sum
+    path.write_text(json.dumps(metadata))
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(LabError, match="1 is damaged; there is no other"),
+    ):
+        checkpoints.restore(state)
+
+
+def test_a_broken_score_is_one_line(copied):
+    cut(copied / "40" / "metrics" / "metrics")
+    with pytest.raises(LabError, match="the score of one of them is no JSON"):
+        Checkpoints(copied)
+
+
+def test_a_killed_save_is_never_taken_for_a_checkpoint(copied):
+    left = copied / "50.orbax-checkpoint-tmp"
+    (copied / "40").rename(left)
+    with Checkpoints(copied, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 20
+    assert left.exists()
+    with Checkpoints(copied) as checkpoints:
+        assert checkpoints.latest_step == 20
+        checkpoints.save(50, make_state(50))
+    assert sorted(path.name for path in copied.iterdir()) == ["20", "50"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match=r"Cannot write a checkpoint in .*file"):
+        Checkpoints(tmp_path / "file" / "checkpoints")

@@ -1,0 +1,90 @@
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.lab import files
+from s2s_jax.lab.errors import LabError, nearest
+
+
+def test_an_error_is_one_line():
+    assert str(LabError("one\ntwo  three")) == "one two three"
+
+
+def test_nearest_offers_what_is_like_the_word_and_nothing_else():
+    options = ["teacher_forcing", "inverse_sigmoid", "linear"]
+    assert nearest("inverse-sigmoid", options) == " Did you mean 'inverse_sigmoid'?"
+    assert nearest("LINEAR", options) == " Did you mean 'linear'?"
+    assert nearest("cosine", options) == ""
+
+
+def test_json_comes_back_as_it_went_and_nan_as_null(tmp_path):
+    path = tmp_path / "a.json"
+    value = {
+        "b": 1, "a": [True, None, "é"], "t": (1, 2), "nan": math.nan, "inf": -math.inf,
+        "np": np.float32(0.5), "array": np.arange(3), "jax": jnp.float32(jnp.nan), "p": tmp_path,
+    }  # fmt: skip
+    files.write_json(path, value)
+    read = files.read_json(path)
+    assert list(read) == list(value)
+    assert read == {
+        "b": 1, "a": [True, None, "é"], "t": [1, 2], "nan": None, "inf": None,
+        "np": 0.5, "array": [0, 1, 2], "jax": None, "p": str(tmp_path),
+    }  # fmt: skip
+
+
+def test_what_json_has_not_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="object"):
+        files.write_json(tmp_path / "a.json", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.write_atomic(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(LabError, match=r"Cannot write .*a\.txt: No space left on device"):
+        files.write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_truncated_json_file_is_named(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text('{"a": 1, "b')
+    with pytest.raises(LabError, match=r"result\.json is not whole JSON"):
+        files.read_json(path)
+    with pytest.raises(LabError, match=r"Cannot read .*none\.json: No such file"):
+        files.read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bad"),
+    [
+        ('{"step": 1}\n{"step": 2}\n', 0),
+        ('{"step": 1}\n\n{"step": 2}', 0),
+        ('{"step": 1}\n{"step": 2}\n{"step": 3, "x', 1),
+        ('{"step": 1}\n7\n{"step": 2}\n\x00\x00\n', 2),
+    ],
+)
+def test_jsonl_is_read_as_far_as_it_is_whole(tmp_path, text, num_bad):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    assert files.read_jsonl(path) == ([{"step": 1}, {"step": 2}], num_bad)
+
+
+def test_jsonl_that_is_missing_is_named(tmp_path):
+    with pytest.raises(LabError, match="Cannot read"):
+        files.read_jsonl(tmp_path / "metrics.jsonl")
+
+
+def test_numbers_keep_their_value(tmp_path):
+    value = float(np.float32(0.1))
+    files.write_json(tmp_path / "a.json", [value])
+    assert json.loads((tmp_path / "a.json").read_text())[0] == value

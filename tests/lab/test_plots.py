@@ -1,0 +1,91 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2s_jax.lab import plots
+from s2s_jax.lab.comparison import Run, Runs
+
+
+@pytest.fixture
+def runs():
+    members = []
+    for schedule in ["teacher_forcing", "linear"]:
+        for seed in range(1 if schedule == "linear" else 3):
+            records = []
+            for step in range(100, 1001, 100):
+                share = None if schedule == "teacher_forcing" else 1 - step / 1000
+                records.append({"step": step, "train/teacher_prob": 0.5, "train/gold_share": share})
+                accuracy = 1 - 1 / step + seed / 100
+                records.append({"step": step, "eval/gold/token_accuracy": accuracy})
+                records.append({"step": step, "eval/own/token_accuracy": accuracy - 0.1})
+                records.append({"step": step, "eval/own/per": 8.0 + seed})
+            metrics = {"test/own/wer": 30.0 + seed, "test/gold/token_accuracy": 0.9}
+            members.append(Run(Path(schedule), schedule, seed, {}, metrics, records))
+    return Runs(Path(), members, [], [])
+
+
+def test_the_figures_are_pictures_with_named_axes(runs):
+    figures = plots.make_figures(runs, ["test/own/wer"])
+    assert list(figures) == ["schedules", "learning", "final"]
+    for figure in figures.values():
+        pixels = np.asarray(Image.open(io.BytesIO(plots.to_png(figure))).convert("L"))
+        assert pixels.std() > 5
+        assert all(axes.get_xlabel() for axes in figure.axes)
+    labels = [axes.get_ylabel() for axes in figures["learning"].axes]
+    assert labels == ["token accuracy (%)", "token accuracy (%)", "phoneme error rate (%)"]
+    assert figures["final"].axes[0].get_xlabel() == "word error rate (%)"
+
+
+def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
+    figure = plots.learning_figure(runs)
+    assert figure is not None
+    gold, own, _ = figure.axes
+    assert (gold.get_title(), own.get_title()) == ("gold prefixes", "own prefixes")
+    assert gold.get_ylim() == own.get_ylim()
+
+
+def test_bands_are_of_schedules_with_more_than_one_seed(runs):
+    figure = plots.learning_figure(runs)
+    assert figure is not None
+    axes = figure.axes[0]
+    assert len(axes.collections) == 1
+    band = axes.collections[0].get_paths()[0].vertices
+    step_1000 = [y for x, y in np.asarray(band) if x == 1000]
+    assert (min(step_1000), max(step_1000)) == pytest.approx((99.9, 101.9))
+
+
+def test_the_realised_share_stands_beside_the_curve(runs):
+    figure = plots.schedule_figure(runs)
+    assert figure is not None
+    curve, *dots = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines[1:])
+    assert curve.tolist() == [0.5] * 10
+    assert dots[0] == pytest.approx(1 - np.arange(1, 11) / 10)
+
+
+def test_one_seed_has_no_bar(runs):
+    figure = plots.final_figure(runs, ["test/own/wer"])
+    assert figure is not None
+    bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]
+    assert bars == [True, False]
+
+
+def test_styles_differ_without_colour(runs):
+    styles = plots._styles({str(index): [] for index in range(7)})
+    for attribute in ["color", "line", "marker"]:
+        assert len({getattr(style, attribute) for style in styles}) == 7
+
+
+def test_what_the_runs_have_not_is_left_out():
+    bare = Runs(Path(), [Run(Path(), "linear", 0, {}, {}, [])], [], [])
+    assert plots.make_figures(bare, []) == {}
+
+
+def test_pyplot_stays_untouched():
+    code = "import sys, s2s_jax.lab.plots; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

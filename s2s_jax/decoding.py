@@ -134,7 +134,8 @@ def _decode(
         tokens, lengths, scores, finished = state.decoded
         carry, logits = model.decode_step(params, memory, state.carry, state.fed)
         token = choose(logits, state.step)
-        gain = jnp.take_along_axis(_log_softmax(logits), token[:, None], axis=-1)[:, 0]
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        gain = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
         decoded = Decoded(
             tokens=tokens.at[:, state.step].set(jnp.where(finished, PAD, token)),
             lengths=lengths + ~finished,
@@ -218,9 +219,9 @@ def beam_search(
         carry, logits = model.decode_step(params, memory, state.carry, state.fed.reshape(-1))
         # Twice the beam of each hypothesis is enough, and leaves the beam after its one EOS. The
         # order within a hypothesis is that of its logits, which log-probabilities can round away.
-        log_probs, tokens = jax.lax.top_k(
-            _log_softmax(logits), min(2 * beam_size, logits.shape[-1])
-        )
+        logits = logits.astype(jnp.float32)
+        highest, tokens = jax.lax.top_k(logits, min(2 * beam_size, logits.shape[-1]))
+        log_probs = highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         branches = tokens.shape[-1]
         log_probs = state.log_probs[:, :, None] + log_probs.reshape(batch_size, beam_size, branches)
         log_probs, best = jax.lax.top_k(log_probs.reshape(batch_size, -1), 2 * beam_size)
@@ -292,10 +293,6 @@ def _normalise(
     log_probs: jax.Array, length: int | jax.Array, length_penalty: float | jax.Array
 ) -> jax.Array:
     return log_probs / jnp.asarray(length, jnp.float32) ** length_penalty
-
-
-def _log_softmax(logits: jax.Array) -> jax.Array:
-    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
 
 def _batch_size(memory: Memory) -> int:

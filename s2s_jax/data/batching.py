@@ -55,9 +55,8 @@ class Sequences:
         Returns:
           [len(indices), time] int32 ids, and the bool mask of their tokens.
         """
-        real = indices >= 0
-        start = np.where(real, self.offsets[indices], 0)
-        length = np.where(real, self.offsets[indices + 1] - self.offsets[indices], 0)
+        start = self.offsets[indices]
+        length = self.offsets[indices + 1] - start  # index -1: below 0, so no token
         position = np.arange(time)
         mask = position < length[:, None]
         # Where the mask is False any index will do, as long as it is in range.

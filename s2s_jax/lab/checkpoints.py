@@ -105,12 +105,15 @@ class Checkpoints:
         score = None if score is None or math.isnan(score) else float(score)
         if step in self._whole and (score is None or self._whole[step] is not None):
             return
+        overwrite = step in self._whole or step in self._scores()
+        if overwrite:
+            self.wait()
         arrays = _flatten(state)
         with self._writing():
             self._checkpointer.save_async(
                 step,
                 {name: array for name, array in arrays.items() if array.size},
-                overwrite=step in self._scores(),
+                overwrite=overwrite,
                 force=True,
                 metrics=None if score is None else {_SCORE: score},
                 custom_metadata={_CHECKSUM: _checksum(arrays)},
@@ -270,7 +273,7 @@ def _entry(record: Any, name: str) -> Any:
 
 
 def _flatten(state: Any) -> dict[str, np.ndarray]:
-    """Path -> a copy of the leaf; of a leaf that is only a shape, zeros."""
+    """Path -> the leaf, which orbax copies before it saves; of one that is only a shape, zeros."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -282,7 +285,7 @@ def _flatten(state: Any) -> dict[str, np.ndarray]:
         if name in arrays:
             raise ValueError(f"Two leaves of the state are called {name}.")
         is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
-        arrays[name] = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.array(leaf)
+        arrays[name] = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.asarray(leaf)
     return arrays
 
 

@@ -24,7 +24,11 @@ from s2s_jax.lab.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.objectives import Objective, make_objective
+from s2s_jax.rollout import make_rollout
 from s2s_jax.schedules import Schedule, make_schedule
+
+
+_ANY_MODEL = make_rnn_model(8, 8, hidden_size=2, embedding_size=2)  # to check a rollout's options
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,7 @@ def make_experiment(config: ConfigDict, vocabularies: Vocabularies | None = None
     Raises:
       LabError, DataError: a value that cannot be used, in one line that names it.
     """
-    schedule = make_config_schedule(config)
-    optimizer = _make_optimizer(config)
-    _check_lengths(config)
-    find_scorer(config.eval.scores)
-    rollout = config.rollout.to_dict()
-    try:
-        make_rnn_model(8, 8, **config.model)  # refuses before the data is prepared
-    except ValueError as error:
-        raise LabError(f"model: {error}") from error
+    schedule, optimizer = check_config(config)
     data = config.data
     task = load_task(
         data.name,
@@ -71,13 +67,33 @@ def make_experiment(config: ConfigDict, vocabularies: Vocabularies | None = None
     model = make_rnn_model(
         len(task.vocabularies.source), len(task.vocabularies.target), **config.model
     )
-    try:
-        objective = make_objective(
-            model, **rollout, label_smoothing=config.train.label_smoothing
-        )
-    except ValueError as error:
-        raise LabError(f"rollout: {error}") from error
+    objective = make_objective(
+        model, **config.rollout, label_smoothing=config.train.label_smoothing
+    )
     return Experiment(config, task, model, objective, optimizer, schedule)
+
+
+def check_config(config: ConfigDict) -> tuple[Schedule, optax.GradientTransformation]:
+    """Refuses values that cannot be used, before any data is looked at.
+
+    Returns:
+      The schedule and the optimiser, which need no data.
+
+    Raises:
+      LabError: what is wrong, in one line that names it.
+    """
+    _check_numbers(config)
+    find_scorer(config.eval.scores)
+    schedule, optimizer = make_config_schedule(config), _make_optimizer(config)
+    for section, make in (
+        ("model", lambda: make_rnn_model(8, 8, **config.model)),
+        ("rollout", lambda: make_rollout(_ANY_MODEL, **config.rollout)),
+    ):
+        try:
+            make()
+        except ValueError as error:
+            raise LabError(f"{section}: {error}") from error
+    return schedule, optimizer
 
 
 def make_config_schedule(config: ConfigDict) -> Schedule:
@@ -250,18 +266,6 @@ def _hparams(config: ConfigDict) -> dict[str, Any]:
 def _make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """AdamW with a linear warm-up, and the gradient clipped to a norm."""
     train = config.train
-    for name, value, holds, allowed in (
-        ("num_steps", train.num_steps, train.num_steps >= 1, "at least 1"),
-        ("batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
-        ("learning_rate", train.learning_rate, 0 < train.learning_rate < 1e6, "above 0"),
-        ("weight_decay", train.weight_decay, 0 <= train.weight_decay < 1e6, "at least 0"),
-        ("clip_norm", train.clip_norm, 0 <= train.clip_norm < 1e12, "at least 0"),
-        ("label_smoothing", train.label_smoothing, 0 <= train.label_smoothing < 1, "in [0, 1)"),
-        ("log_every", train.log_every, train.log_every >= 1, "at least 1"),
-        ("warmup_steps", train.warmup_steps, train.warmup_steps >= 0, "at least 0"),
-    ):
-        if not holds:
-            raise LabError(f"train.{name} is {value}; it must be {allowed}.")
     warmup = min(train.warmup_steps, train.num_steps - 1)
     if train.learning_rate_schedule == "cosine":
         learning_rate = optax.warmup_cosine_decay_schedule(
@@ -280,15 +284,28 @@ def _make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(*clip, optax.adamw(learning_rate, weight_decay=train.weight_decay))
 
 
-def _check_lengths(config: ConfigDict) -> None:
-    for name, value, lowest in (
-        ("data.num_buckets", config.data.num_buckets, 1),
-        ("data.max_length", config.data.max_length, 0),
-        ("eval.every", config.eval.every, 1),
-        ("eval.batch_size", config.eval.batch_size, 1),
-        ("eval.num_examples", config.eval.num_examples, 0),
-        ("eval.max_examples", config.eval.max_examples, 0),
-        ("seed", config.seed, 0),
+def _check_numbers(config: ConfigDict) -> None:
+    """Refuses numbers that are out of range; NaN is out of every range."""
+    infinity = float("inf")
+    for section, name, lowest, highest in (
+        ("data", "num_buckets", 1, 64),
+        ("data", "max_length", 0, infinity),
+        ("train", "num_steps", 1, 2**31 - 1),
+        ("train", "batch_size", 1, infinity),
+        ("train", "learning_rate", 1e-12, 1e6),
+        ("train", "warmup_steps", 0, infinity),
+        ("train", "weight_decay", 0, 1e6),
+        ("train", "clip_norm", 0, infinity),
+        ("train", "label_smoothing", 0, 0.999),
+        ("train", "log_every", 1, infinity),
+        ("eval", "every", 1, infinity),
+        ("eval", "batch_size", 1, infinity),
+        ("eval", "num_examples", 0, infinity),
+        ("eval", "max_examples", 0, infinity),
     ):
-        if value < lowest:
-            raise LabError(f"{name} is {value}; it must be at least {lowest}.")
+        value = config[section][name]
+        if not lowest <= value <= highest:
+            allowed = f"at least {lowest}" if highest == infinity else f"in [{lowest}, {highest}]"
+            raise LabError(f"{section}.{name} is {value}; it must be {allowed}.")
+    if not 0 <= config.seed < 2**32:
+        raise LabError(f"seed is {config.seed}; it must be in [0, 2**32).")

@@ -134,7 +134,9 @@ def learning_figure(runs: Runs) -> Figure | None:
     for panel, metric_name in zip(axes, names, strict=True):
         alike = accuracies if metric_name in accuracies else [metric_name]
         _scale_to_late(panel, runs.compared, alike)
-    _finish(figure, axes, "Mean over seeds; band from the lowest seed to the highest")
+    _finish(
+        figure, axes, "Mean over seeds; band: lowest to highest seed. Scaled to the last two thirds"
+    )
     return figure
 
 

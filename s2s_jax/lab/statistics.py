@@ -40,7 +40,7 @@ def t_half_width(values: Iterable[float], confidence: float = 0.95) -> float:
 
     Example:
       >>> round(t_half_width([30.1, 30.4, 30.9]), 4)
-      1.0039
+      1.004
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, outside (0, 1).")

@@ -16,9 +16,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import (
-    DATA_CLASS_BLOB_SEQUENCE,
-    DATA_CLASS_SCALAR,
-    DATA_CLASS_TENSOR,
     Summary,
     SummaryMetadata,
 )
@@ -102,7 +99,6 @@ class Tracker:
         summary = Summary()
         for name, number in numbers.items():
             metadata = scalar_metadata.create_summary_metadata(display_name=name, description="")
-            metadata.data_class = DATA_CLASS_SCALAR
             tensor = TensorProto(
                 dtype=DT_FLOAT, tensor_shape=TensorShapeProto(), float_val=[np.float32(number)]
             )
@@ -118,7 +114,6 @@ class Tracker:
           markdown: the text, which TensorBoard renders as Markdown.
         """
         metadata = text_metadata.create_summary_metadata(display_name=tag, description="")
-        metadata.data_class = DATA_CLASS_TENSOR
         self._add_strings(step, tag, metadata, [markdown.encode()])
 
     def image(self, step: int, tag: str, pixels: np.ndarray | bytes) -> None:
@@ -138,7 +133,6 @@ class Tracker:
             Image.fromarray(np.asarray(pixels, np.uint8)).save(file, "PNG")
             png = file.getvalue()
         metadata = image_metadata.create_summary_metadata(display_name=tag, description="")
-        metadata.data_class = DATA_CLASS_BLOB_SEQUENCE
         size = [str(width).encode(), str(height).encode()]
         self._add_strings(step, tag, metadata, [*size, png])
 
@@ -216,7 +210,6 @@ class Tracker:
 
     def _add_hparams(self, tag: str, data: plugin_data_pb2.HParamsPluginData) -> None:
         metadata = hparams_metadata.create_summary_metadata(data)
-        metadata.data_class = DATA_CLASS_TENSOR
         value = Summary.Value(tag=tag, tensor=hparams_metadata.NULL_TENSOR, metadata=metadata)
         self._add(0, Summary(value=[value]))
 

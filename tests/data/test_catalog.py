@@ -14,6 +14,7 @@ from s2s_jax.data.pairs import DataError, Pairs, one_reference
 SPLITS = {
     "train": Pairs(["b", "a", ""], ["x", "y", ""], [("x", "z"), ("y",), ("",)]),
     "dev": one_reference(["naïve \u2028 €"], ["ʊ l"]),
+    "test": one_reference(list("zyxwvuts"), list("abcdefgh")),
 }
 
 

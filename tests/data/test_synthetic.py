@@ -49,7 +49,8 @@ def test_sums(tmp_path):
 def test_all_sums_there_are_can_be_asked_for(tmp_path):
     sizes = {"num_train": 53, "num_dev": 1, "num_test": 1}
     splits = load_addition(str(tmp_path), **sizes, num_digits=1, long_digits=2)
-    assert sum(len(splits[name]) for name in ("train", "dev", "test")) == 55
+    sources = [one for name in ("train", "dev", "test") for one in splits[name].sources]
+    assert len({tuple(sorted(one.split("+"))) for one in sources}) == len(sources) == 55
     with pytest.raises(DataError, match="56 pairs asked for, but there are only 55 different"):
         load_addition(str(tmp_path), **(sizes | {"num_train": 54}), num_digits=1, long_digits=2)
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,17 @@ def test_missing_records(tmp_path):
     write_info(tmp_path, "array_record")
     with pytest.raises(DataError, match=r"cannot read .*; delete the folder"):
         load_tfds_translation(str(tmp_path), tfds_name=NAME)
+
+
+def test_the_name_is_known_without_importing_its_module_first(tmp_path):
+    code = (
+        "import sys; from s2s_jax.data.catalog import load_splits\n"
+        "try: load_splits('tfds_translation', {}, sys.argv[1])\n"
+        "except ValueError as error: print(error)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    ).stdout
+    assert "is not prepared in" in output
+    assert output.splitlines()[-1] == "False"

@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,11 +105,14 @@ def test_a_step_is_saved_anew_for_a_score_or_over_what_another_run_left(tmp_path
         checkpoints.save(1, {"w": jnp.float32(1)})
         checkpoints.save(1, {"w": jnp.float32(2)})  # the same step of the same run: nothing to do
         assert checkpoints.restore({"w": jnp.float32(0)})[1]["w"] == 1
-        checkpoints.save(1, {"w": jnp.float32(3)}, score=0.5)
+        checkpoints.save(1, {"w": jnp.float32(3)}, score=0.6)
+        checkpoints.wait()
+        checkpoints.save(2, {"w": jnp.float32(3)})
+        checkpoints.save(2, {"w": jnp.float32(3)}, score=0.7)  # while the first still goes on
         checkpoints.wait()
         assert checkpoints.best_step == 1
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"w": jnp.float32(4)})
+        checkpoints.save(2, {"w": jnp.float32(4)})
         assert checkpoints.restore({"w": jnp.float32(0)})[1]["w"] == 4
 
 
@@ -170,9 +174,13 @@ def test_a_damaged_checkpoint_names_the_one_to_go_on_from(copied, capfd, damage,
     damage(next((copied / "40" / "state").glob(name)))
     with (
         Checkpoints(copied) as checkpoints,
-        pytest.raises(LabError, match=r"40 is damaged; delete .* the checkpoint of step 20"),
+        pytest.raises(
+            LabError, match=r"40 is damaged; delete .* the checkpoint of step 20"
+        ) as told,
     ):
         checkpoints.restore(make_state())
+    if name != "_METADATA":  # found before orbax's threads meet it, which end in tracebacks
+        assert isinstance(told.value.__cause__, ValueError)
     assert capfd.readouterr().err == ""
     shutil.rmtree(copied / "40")
     with Checkpoints(copied) as checkpoints:
@@ -203,13 +211,18 @@ def test_a_broken_score_is_one_line(copied):
 def test_a_killed_save_is_never_taken_for_a_checkpoint(copied):
     left = copied / "50.orbax-checkpoint-tmp"
     (copied / "40").rename(left)
+    for mark in left.rglob("commit_success.txt"):
+        mark.unlink()
     with Checkpoints(copied, read_only=True) as checkpoints:
         assert checkpoints.latest_step == 20
+        time.sleep(0.2)  # orbax clears in the background
     assert left.exists()
     with Checkpoints(copied) as checkpoints:
         assert checkpoints.latest_step == 20
-        checkpoints.save(50, make_state(50))
-    assert sorted(path.name for path in copied.iterdir()) == ["20", "50"]
+    end = time.monotonic() + 10
+    while left.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert [path.name for path in copied.iterdir()] == ["20"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

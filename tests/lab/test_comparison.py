@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from s2s_jax.lab import tables
-from s2s_jax.lab.comparison import collect, compare, report
+from s2s_jax.lab.comparison import collect, compare, metric_names, report
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.statistics import estimate, t_half_width
 
@@ -103,6 +103,7 @@ def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
     runs = collect(sweep)
     frame = compare(runs, ["own/wer", "test/own/wer", "eval/own/wer"])
     assert list(frame.columns[1::3]) == ["test/own/wer/mean", "eval/own/wer/mean"]
+    assert metric_names(runs, ["own/wer", "test/own/wer"]) == ["test/own/wer"]
     with pytest.raises(LabError, match=r"metric test/own/were\. Did you mean 'test/own/wer'\?"):
         compare(runs, ["test/own/were"])
     with pytest.raises(LabError, match="There are: eval/own/wer, test/gold/nll"):
@@ -120,7 +121,7 @@ def test_a_metric_of_one_seed_alone_has_no_interval(sweep):
     assert frame.loc["linear", "n"] == 2
     assert frame.loc["linear", "test/own/wer/n"] == 1
     text = tables.to_text(runs, frame)
-    assert "32.00 ±    – (n=1)" in text
+    assert f"32.00 ±    {tables.NO_INTERVAL} (n=1)" in text
     assert "0.00" not in text
 
 

@@ -55,6 +55,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_atomic(path, "old")
+    with path.open() as reader:
+        files.write_atomic(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_a_truncated_json_file_is_named(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"a": 1, "b')

@@ -77,14 +77,15 @@ def test_a_line_is_on_its_way_when_the_call_returns(tmp_path):
         assert points(tmp_path)["train/loss"] == [(1, [2.0])]
 
 
+@pytest.mark.parametrize("cut", ['{"step": 4, "eval/o', '{"step": 4, "x": 1.0}'])
 @pytest.mark.parametrize("restarts", [[(4, 10)], [(4, 7), (6, 10)], [(0, 10)], [(None, 10)]])
-def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, restarts):
+def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, restarts, cut):
     with Tracker(tmp_path / "whole") as tracker:
         log(tracker, 1, 10)
     with Tracker(tmp_path / "stopped") as tracker:
         log(tracker, 1, 7)
     with (tmp_path / "stopped" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "eval/o')  # killed while it wrote
+        file.write(cut)  # killed while it wrote
     for resume_step, last in restarts:
         with Tracker(tmp_path / "stopped", resume_step) as tracker:
             log(tracker, (resume_step or 0) + 1, last)

@@ -1,0 +1,236 @@
+"""The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `compare`."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from s2s_jax.lab.errors import LabError
+
+_EXIT_BAD_INPUT = 2
+_EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
+
+_CONFIG_HELP = "an experiment and the schedule it runs with, such as experiments/g2p.py:linear"
+_OVERRIDE_HELP = (
+    "Any key of the config can be set: --config.schedule.name=linear --config.train.num_steps=500"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; exits 0, 2 on bad input, 75 when stopped by a signal."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _make_parser()
+    overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
+    rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
+    options = parser.parse_args(rest)
+    if overrides and not hasattr(options, "config"):
+        parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
+    try:
+        options.run(options, overrides)
+    except (LabError, ValueError) as error:
+        if not _is_for_the_user(error):
+            raise
+        sys.exit(_fail(str(error)))
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="s2s",
+        description="Train, compare and inspect sequence-to-sequence experiments.",
+        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 2 bad input, 75 stopped by a"
+        " signal (the same command goes on from its checkpoint).",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train one config, or go on with it")
+    train.add_argument("--config", required=True, metavar="FILE[:SCHEDULE]", help=_CONFIG_HELP)
+    train.add_argument("--workdir", required=True, help="the run's folder")
+
+    sweep = _command(commands, "sweep", _sweep, "train the runs of an experiment's sweep()")
+    sweep.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
+    sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
+    sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
+    sweep.add_argument("--dry-run", action="store_true", help="show the runs, train nothing")
+    sweep.add_argument(
+        "--launcher",
+        choices=("local", "print"),
+        default="local",
+        help="print shows each run's command, for a cluster",
+    )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a trained run on a split")
+    evaluate.add_argument("workdir", help="the run's folder")
+    evaluate.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
+    _add_checkpoint(evaluate)
+
+    decode = _command(commands, "decode", _decode, "translate source lines with a trained run")
+    decode.add_argument("workdir", help="the run's folder")
+    decode.add_argument("--input", default="-", help="source lines; - reads standard input")
+    decode.add_argument("--output", default="-", help="hypotheses; - writes standard output")
+    decode.add_argument("--beam-size", type=int, default=1, help="1 is greedy (default)")
+    decode.add_argument(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        help="a in log p / length**a, which ranks the hypotheses of a beam (default 1)",
+    )
+    decode.add_argument("--max-length", type=int, default=0, help="most tokens of a hypothesis")
+    decode.add_argument("--batch-size", type=int, default=256)
+    _add_checkpoint(decode)
+
+    compare = _command(commands, "compare", _compare, "compare the schedules of a sweep")
+    compare.add_argument("sweep_dir", help="the sweep's folder")
+    compare.add_argument("--metrics", default="", help="names separated by commas")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line instead of the usage on an error."""
+
+    def error(self, message: str):
+        self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message} ({self.prog} --help lists the rest)\n")
+
+
+def _command(commands, name: str, run, about: str) -> argparse.ArgumentParser:
+    epilog = _OVERRIDE_HELP if name in ("train", "sweep") else None
+    parser = commands.add_parser(name, help=about, description=about, epilog=epilog)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best on the dev split (default), or latest",
+    )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--config.key value` written as `--config.key=value`."""
+    joined: list[str] = []
+    for one in arguments:
+        waits = joined and joined[-1].startswith("--config.") and "=" not in joined[-1]
+        if waits and not one.startswith("--"):
+            joined[-1] += f"={one}"
+        else:
+            joined.append(one)
+    return joined
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Whether an error is about the input: one of ours, which are written for one line."""
+    if isinstance(error, LabError):
+        return True
+    from s2s_jax.data.pairs import DataError
+
+    return isinstance(error, DataError)
+
+
+def _fail(message: str) -> int:
+    print(f"s2s: {message}", file=sys.stderr)
+    return _EXIT_BAD_INPUT
+
+
+def _prepare_jax() -> None:
+    """Compiled programs are kept between runs, unless the user has said where or not at all."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "s2s_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+    from s2s_jax.lab.config import parse_config
+
+    config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
+    _prepare_jax()
+    from s2s_jax.lab.experiment import train_and_evaluate
+
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    result = train_and_evaluate(
+        config, options.workdir, chosen, report=_report, should_stop=stopped.is_set
+    )
+    if result["status"] == "stopped":
+        _report(f"stopped at step {result['steps']}; the same command goes on from there")
+        sys.exit(_EXIT_STOPPED)
+    _report(f"done; look at it with: tensorboard --logdir {options.workdir}")
+
+
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
+    from s2s_jax.lab.sweep import plan_sweep, run_sweep
+
+    plan = plan_sweep(options.config, overrides, options.workdir, options.seeds)
+    if options.launcher == "print":
+        for one in plan:
+            print(one.command_line)
+        return
+    if options.dry_run:
+        for one in plan:
+            print(f"{one.workdir}  {one.status}")
+        return
+    failed = run_sweep(plan, options.jobs, report=_report)
+    if failed:
+        sys.exit(1)
+    _report(f"compare them with: s2s compare {options.workdir}")
+
+
+def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    _prepare_jax()
+    from s2s_jax.lab.experiment import load_run, make_evaluator
+    from s2s_jax.lab.files import write_json
+
+    run = load_run(options.workdir, options.checkpoint)
+    metrics = make_evaluator(run.experiment).split(run.params, options.split)
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.6g}")
+    path = Path(options.workdir) / f"evaluation_{options.split}.json"
+    write_json(path, {"step": run.step, "checkpoint": options.checkpoint, "metrics": metrics})
+
+
+def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
+    _prepare_jax()
+    from s2s_jax.lab.translate import translate_file
+
+    unknown, lines = translate_file(
+        options.workdir,
+        options.input,
+        options.output,
+        checkpoint=options.checkpoint,
+        beam_size=options.beam_size,
+        length_penalty=options.length_penalty,
+        max_length=options.max_length,
+        batch_size=options.batch_size,
+    )
+    if unknown:
+        print(
+            f"s2s: {unknown} unknown symbols in {lines} lines were read as <unk>",
+            file=sys.stderr,
+        )
+
+
+def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
+    from s2s_jax.lab.comparison import compare_command
+
+    compare_command(options.sweep_dir, [one for one in options.metrics.split(",") if one])
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Source lines in, hypotheses out, with a trained run."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import Batch
+from s2s_jax.data.batching import Sequences, TokenPairs, choose_buckets, evaluation_batches
+from s2s_jax.decoding import Decoded, beam_search, greedy
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.experiment import TrainedRun, load_run
+from s2s_jax.lab.files import write_atomic
+from s2s_jax.models.interface import Params, Seq2SeqModel
+
+_NUM_SHAPES = 3
+
+
+def translate(
+    run: TrainedRun,
+    lines: list[str],
+    *,
+    beam_size: int = 1,
+    length_penalty: float = 1.0,
+    max_length: int = 0,
+    batch_size: int = 256,
+) -> list[str]:
+    """The hypothesis of each source line.
+
+    Args:
+      run: of `load_run`.
+      lines: source texts; an empty one is decoded like any other.
+      beam_size: 1 is greedy.
+      length_penalty: a in log p / length**a; see `beam_search`.
+      max_length: most tokens of a hypothesis; 0 for the most that the run's evaluation allows.
+      batch_size: lines at a time.
+
+    Raises:
+      LabError: a number is out of range.
+    """
+    for name, value, lowest in (
+        ("beam size", beam_size, 1),
+        ("max length", max_length, 0),
+        ("batch size", batch_size, 1),
+    ):
+        if value < lowest:
+            raise LabError(f"the {name} is {value}; it must be at least {lowest}.")
+    if not lines:
+        return []
+    task, model = run.experiment.task, run.experiment.model
+    vocabularies = task.vocabularies
+    source = Sequences.of(vocabularies.source.encode_batch(lines))
+    tokens = TokenPairs(source, Sequences.of([[]] * len(lines)))
+    length = max_length or max(task.max_decode_length("dev"), int(source.lengths.max()))
+    decode = jax.jit(partial(_decode, model, length, beam_size, length_penalty))
+    batch_size = min(batch_size, len(lines))
+    shapes = choose_buckets(tokens.source.lengths, tokens.target.lengths, _NUM_SHAPES, batch_size)
+    pending = [
+        (indices, decode(run.params, batch))
+        for indices, batch in evaluation_batches(tokens, shapes, batch_size)
+    ]
+    texts = [""] * len(lines)
+    for indices, decoded in pending:
+        for index, row in zip(indices, np.asarray(decoded.tokens), strict=True):
+            if index >= 0:
+                texts[index] = vocabularies.target.decode(row.tolist())
+    return texts
+
+
+def translate_file(
+    workdir: str | Path,
+    source: str,
+    output: str,
+    *,
+    checkpoint: str = "best",
+    beam_size: int = 1,
+    length_penalty: float = 1.0,
+    max_length: int = 0,
+    batch_size: int = 256,
+) -> tuple[int, int]:
+    """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
+
+    Returns:
+      How many source symbols were unknown, and how many lines there were.
+
+    Raises:
+      LabError: a file that cannot be read or written, or bytes that are not UTF-8.
+    """
+    lines = _read_lines(source)
+    run = load_run(workdir, checkpoint)
+    vocabulary = run.experiment.task.vocabularies.source
+    unknown = sum(map(vocabulary.count_unknown, lines))
+    texts = translate(
+        run,
+        lines,
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        max_length=max_length,
+        batch_size=batch_size,
+    )
+    content = "".join(f"{text}\n" for text in texts)
+    if output == "-":
+        sys.stdout.write(content)
+        sys.stdout.flush()
+    else:
+        try:
+            write_atomic(output, content)
+        except OSError as error:
+            raise LabError(f"{output} cannot be written: {error.strerror or error}.") from error
+    return unknown, len(lines)
+
+
+def _read_lines(source: str) -> list[str]:
+    name = "standard input" if source == "-" else source
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise LabError(f"{name} cannot be read: {error.strerror or error}.") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise LabError(f"{name} is not UTF-8 at line {line}.") from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _decode(
+    model: Seq2SeqModel,
+    max_length: int,
+    beam_size: int,
+    length_penalty: float,
+    params: Params,
+    batch: Batch,
+) -> Decoded:
+    """The best hypothesis of each row."""
+    memory = model.encode(params, jnp.asarray(batch.source), jnp.asarray(batch.source_mask), None)
+    if beam_size == 1:
+        return greedy(model, params, memory, max_length)
+    found = beam_search(model, params, memory, max_length, beam_size, length_penalty)
+    return jax.tree.map(lambda leaf: leaf[:, 0], found)

@@ -1,14 +1,12 @@
 """Addition of numbers with up to three digits: "12+345" -> "357".
 
-    s2s train --config=experiments/addition.py:inverse_sigmoid --workdir=runs/addition
+s2s train --config=experiments/addition.py:inverse_sigmoid --workdir=runs/addition
 """
 
-from ml_collections import ConfigDict
-
-from s2s_jax.lab.config import base_config, sweep_schedules
+from s2s_jax.lab.config import Config, base_config, sweep_schedules
 
 
-def get_config(schedule: str = "teacher_forcing") -> ConfigDict:
+def get_config(schedule: str = "teacher_forcing") -> Config:
     """The experiment; the argument names the schedule."""
     config = base_config("addition", schedule)
     config.data.num_buckets = 1

@@ -1,22 +1,22 @@
 """Grapheme-to-phoneme conversion on CMUdict: how is a word pronounced?
 
-    s2s train --config=experiments/g2p.py:inverse_sigmoid --workdir=runs/g2p
+s2s train --config=experiments/g2p.py:inverse_sigmoid --workdir=runs/g2p
 """
 
-from ml_collections import ConfigDict
-
-from s2s_jax.lab.config import base_config, sweep_schedules
+from s2s_jax.lab.config import Config, base_config, sweep_schedules
 
 
-def get_config(schedule: str = "teacher_forcing") -> ConfigDict:
+def get_config(schedule: str = "teacher_forcing") -> Config:
     """The full-length experiment; the argument names the schedule."""
     config = base_config("cmudict", schedule)
     config.data.target_vocabulary = "whitespace"
-    config.data.num_buckets = 5
-    config.model.dropout = 0.2
-    config.train.num_steps = 12_000
+    config.data.num_buckets = 6
+    config.model.cell = "gru"
+    config.model.dropout = 0.25
+    config.train.num_steps = 18_000
+    config.train.warmup_steps = 500
     config.train.label_smoothing = 0.1
-    config.eval.every = 1000
+    config.eval.every = 1500
     config.eval.scores = "phonemes"
     return config
 

@@ -29,7 +29,7 @@ def cross_entropy(
     Example:
       >>> zeros = jnp.zeros((1, 2, 15))  # uniform over 15 symbols; the second token is padding
       >>> loss = cross_entropy(zeros, jnp.array([[7, 0]]), jnp.array([[True, False]]))
-      >>> round(float(loss.total / loss.count), 2)  # log 15
+      >>> round(float(loss.total / loss.weight), 2)  # log 15
       2.71
     """
     if not 0.0 <= label_smoothing < 1.0:

@@ -1,4 +1,4 @@
-"""Metrics as sums: a mean is kept as (total, count) and merged by adding, never by averaging."""
+"""Metrics as sums: a mean is kept as (total, weight) and merged by adding, never by averaging."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 
 
 class Mean(NamedTuple):
-    """A mean that can still be merged: `total / count`.
+    """A mean that can still be merged: `total / weight`.
 
     Attributes:
       total: float32 scalar, the sum of the values.
-      count: float32 scalar, how many values were summed.
+      weight: float32 scalar, how many values were summed.
 
     Example:
       >>> merge({"loss": Mean(6.0, 3.0)}, {"loss": Mean(2.0, 1.0)})
-      {'loss': Mean(total=8.0, count=4.0)}
+      {'loss': Mean(total=8.0, weight=4.0)}
     """
 
     total: jax.Array | float
-    count: jax.Array | float
+    weight: jax.Array | float
 
 
 MetricSums = dict[str, Mean]
@@ -67,6 +67,6 @@ def compute(sums: Mapping[str, Mean]) -> dict[str, float]:
     """
     fetched = jax.device_get(dict(sums))
     return {
-        name: float(total) / float(count) if count else float("nan")
-        for name, (total, count) in fetched.items()
+        name: float(total) / float(weight) if weight else float("nan")
+        for name, (total, weight) in fetched.items()
     }

@@ -74,6 +74,6 @@ def make_objective(
             "gold_share": masked_mean(fed.is_gold, decided),
             "fed_error_rate": masked_mean(fed.tokens != gold_inputs(target), decided),
         }
-        return loss.total / jnp.maximum(loss.count, 1.0), metrics
+        return loss.total / jnp.maximum(loss.weight, 1.0), metrics
 
     return objective

@@ -190,11 +190,11 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     _prepare_jax()
-    from s2s_jax.lab.experiment import load_run, make_evaluator
+    from s2s_jax.lab.experiment import evaluate_run, load_run
     from s2s_jax.lab.files import write_json
 
     run = load_run(options.workdir, options.checkpoint)
-    metrics = make_evaluator(run.experiment).split(run.params, options.split)
+    metrics = evaluate_run(run, options.split)
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}}  {value:.6g}")
@@ -224,13 +224,14 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
-    from s2s_jax.lab.comparison import compare_command
+    from s2s_jax.lab.comparison import report
 
-    compare_command(options.sweep_dir, [one for one in options.metrics.split(",") if one])
+    print(report(options.sweep_dir, [one for one in options.metrics.split(",") if one] or None))
 
 
 def _report(line: str) -> None:
     print(line, flush=True)
+
 
 if __name__ == "__main__":
     main()

@@ -20,11 +20,24 @@ from s2s_jax.models.rnn import make_rnn_model
 COMPARED_SCHEDULES = ("teacher_forcing", "linear", "exponential", "inverse_sigmoid")
 """The schedules that a sweep compares unless it is told otherwise."""
 
+_SCHEDULE_KEYS = {
+    "teacher_forcing": (),
+    "constant": ("teacher_prob",),
+    "linear": ("k", "c"),
+    "exponential": ("k",),
+    "inverse_sigmoid": ("k",),
+    "free_running": (),
+}
+"""The schedules that a config can name, each with the paper's parameters that it takes."""
+
+Config = Any
+"""A locked `ConfigDict`; its keys are attributes that no type checker can know."""
+
 Overrides = dict[str, Any]
 """Values by dotted key, such as {"schedule.name": "linear", "seed": 1}."""
 
 
-def base_config(dataset: str, schedule: str = "teacher_forcing") -> ConfigDict:
+def base_config(dataset: str, schedule: str = "teacher_forcing") -> Config:
     """Every key of an experiment with its default, locked.
 
     An experiment's `get_config` starts from it, sets what differs and returns it.
@@ -130,6 +143,10 @@ def load_experiment(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # An experiment may build on another of its folder: `from experiments import g2p`.
+    root = str(file.resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.append(root)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -137,7 +154,7 @@ def load_experiment(path: str) -> ModuleType:
     return module
 
 
-def parse_config(arguments: Sequence[str]) -> tuple[ConfigDict, Overrides, str]:
+def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     """Reads `--config=FILE[:ARG]` and `--config.KEY=VALUE`.
 
     Args:
@@ -183,7 +200,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[ConfigDict, Overrides, str]:
     return holder.value, overrides, files[0]
 
 
-def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A copy of the config with some keys set.
 
     Raises:
@@ -199,7 +216,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigD
     return config
 
 
-def check_key(config: ConfigDict, key: str) -> None:
+def check_key(config: Config, key: str) -> None:
     """Raises a LabError that names the nearest key unless `key` is a value of the config."""
     known = flat_keys(config)
     if key in known:
@@ -210,7 +227,7 @@ def check_key(config: ConfigDict, key: str) -> None:
     raise LabError(f"config key {key} does not exist.{nearest(key, known)}")
 
 
-def flat_keys(config: ConfigDict) -> dict[str, Any]:
+def flat_keys(config: Config) -> dict[str, Any]:
     """Values by dotted key, in order."""
     found: dict[str, Any] = {}
     for name, value in config.items(preserve_field_references=False):
@@ -250,22 +267,26 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
     """
     section = dict(section)
     name = section.pop("name")
-    own = {"constant": ("teacher_prob",), "linear": ("k", "c"), "exponential": ("k",)}
-    own["inverse_sigmoid"] = ("k",)
+    if name not in _SCHEDULE_KEYS:
+        raise LabError(
+            f"schedule.name is {name!r}; it must be one of {', '.join(_SCHEDULE_KEYS)}."
+            + nearest(name, _SCHEDULE_KEYS)
+        )
+    own = _SCHEDULE_KEYS[name]
     decays = name in ("linear", "exponential", "inverse_sigmoid")
     reaching = ("reach_teacher_prob", "reach_step", "reach_fraction")
     shape = ("floor", "first_step")
-    honoured = own.get(name, ()) + ((*reaching, *shape) if decays else ())
+    honoured = (*own, *reaching, *shape) if decays else own
     given = {
         key: value
         for key, value in section.items()
         if value is not None and not (key in shape and not value)
     }
     for key in given:
-        if name in (*COMPARED_SCHEDULES, "constant", "free_running") and key not in honoured:
+        if key not in honoured:
             listed = ", ".join(f"schedule.{one}" for one in honoured) or "no parameter"
             raise LabError(f"schedule.{key} has no effect on {name}, which takes {listed}.")
-    wanted = {key: value for key, value in given.items() if key in own.get(name, ())}
+    wanted = {key: value for key, value in given.items() if key in own}
     reach = {key: value for key, value in given.items() if key in reaching}
     bounds = {key: value for key, value in given.items() if key in shape}
     if not decays:

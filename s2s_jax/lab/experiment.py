@@ -5,19 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.data.task import Task, Vocabularies, load_task
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.config import Overrides, schedule_parameters
+from s2s_jax.lab.config import Config, Overrides, schedule_parameters
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
-from s2s_jax.lab.loop import NonFiniteLoss, Trainer, progress_template
+from s2s_jax.lab.loop import NonFiniteLossError, Trainer, progress_template
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.scores import find_scorer, signature
 from s2s_jax.lab.tracking import Tracker
@@ -27,7 +26,6 @@ from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.rollout import make_rollout
 from s2s_jax.schedules import Schedule, make_schedule
 
-
 _ANY_MODEL = make_rnn_model(8, 8, hidden_size=2, embedding_size=2)  # to check a rollout's options
 
 
@@ -35,7 +33,7 @@ _ANY_MODEL = make_rnn_model(8, 8, hidden_size=2, embedding_size=2)  # to check a
 class Experiment:
     """What a config asks for."""
 
-    config: ConfigDict
+    config: Config
     task: Task
     model: Seq2SeqModel
     objective: Objective
@@ -43,7 +41,7 @@ class Experiment:
     schedule: Schedule
 
 
-def make_experiment(config: ConfigDict, vocabularies: Vocabularies | None = None) -> Experiment:
+def make_experiment(config: Config, vocabularies: Vocabularies | None = None) -> Experiment:
     """Builds everything that a config names; nothing of the run is written.
 
     Args:
@@ -54,26 +52,12 @@ def make_experiment(config: ConfigDict, vocabularies: Vocabularies | None = None
       LabError, DataError: a value that cannot be used, in one line that names it.
     """
     schedule, optimizer = check_config(config)
-    data = config.data
-    task = load_task(
-        data.name,
-        {name: data[name] for name in dataset_options(data.name)},
-        data.data_dir,
-        source_vocabulary=data.source_vocabulary,
-        target_vocabulary=data.target_vocabulary,
-        vocabulary_size=data.vocabulary_size,
-        vocabularies=vocabularies,
-    )
-    model = make_rnn_model(
-        len(task.vocabularies.source), len(task.vocabularies.target), **config.model
-    )
-    objective = make_objective(
-        model, **config.rollout, label_smoothing=config.train.label_smoothing
-    )
+    task = _load_task(config, vocabularies)
+    model, objective = _make_model(config, task.vocabularies)
     return Experiment(config, task, model, objective, optimizer, schedule)
 
 
-def check_config(config: ConfigDict) -> tuple[Schedule, optax.GradientTransformation]:
+def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation]:
     """Refuses values that cannot be used, before any data is looked at.
 
     Returns:
@@ -96,7 +80,7 @@ def check_config(config: ConfigDict) -> tuple[Schedule, optax.GradientTransforma
     return schedule, optimizer
 
 
-def make_config_schedule(config: ConfigDict) -> Schedule:
+def make_config_schedule(config: Config) -> Schedule:
     """The schedule of a config.
 
     Raises:
@@ -110,7 +94,7 @@ def make_config_schedule(config: ConfigDict) -> Schedule:
 
 
 def train_and_evaluate(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     overrides: Overrides | None = None,
     *,
@@ -152,7 +136,7 @@ def train_and_evaluate(
     batches = experiment.task.training_batches(
         config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_length
     )
-    evaluator = make_evaluator(experiment)
+    evaluator = _make_evaluator(config, experiment.model, experiment.task)
     trainer = Trainer(
         experiment.model,
         experiment.objective,
@@ -181,7 +165,7 @@ def train_and_evaluate(
                 steps = trainer.train(
                     tracker, checkpoints, start, seconds_before=before, should_stop=should_stop
                 )
-            except NonFiniteLoss as error:
+            except NonFiniteLossError as error:
                 seconds = time.perf_counter() - clock
                 finish("failed", steps=error.step, wall_seconds=seconds, error=str(error))
                 raise
@@ -209,29 +193,26 @@ def train_and_evaluate(
     )
 
 
-def make_evaluator(experiment: Experiment) -> Evaluator:
-    """The evaluator that an experiment's config asks for."""
-    section = experiment.config.eval
-    return Evaluator(
-        experiment.model,
-        experiment.task,
-        scores=section.scores,
-        batch_size=section.batch_size,
-        max_examples=section.max_examples,
-        num_shown=section.num_examples,
-    )
-
-
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that has a checkpoint."""
+    """A run that has a checkpoint; no data is needed to open it.
 
-    experiment: Experiment
+    Attributes:
+      config: the run's.
+      vocabularies: the run's.
+      model: its functions.
+      params: of the checkpoint.
+      step: of the checkpoint.
+    """
+
+    config: Config
+    vocabularies: Vocabularies
+    model: Seq2SeqModel
     params: Params
     step: int
 
 
-def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedRun:
+def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best") -> TrainedRun:
     """Opens a run for evaluation and decoding.
 
     Args:
@@ -242,15 +223,58 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> TrainedRun:
       LabError: the folder holds no run, or no checkpoint that fits.
     """
     run = Run(workdir)
-    config = run.config()
-    experiment = make_experiment(config, run.vocabularies())
-    template = progress_template(experiment.model, experiment.objective, experiment.optimizer)
+    config, vocabularies = run.config(), run.vocabularies()
+    if vocabularies is None:
+        raise LabError(f"{workdir} holds no trained run: its vocabularies are missing.")
+    _, optimizer = check_config(config)
+    model, objective = _make_model(config, vocabularies)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        template = progress_template(model, objective, optimizer)
         step, progress = checkpoints.restore(template, checkpoint)
-    return TrainedRun(experiment, progress.state.params, step)
+    return TrainedRun(config, vocabularies, model, progress.state.params, step)
 
 
-def _hparams(config: ConfigDict) -> dict[str, Any]:
+def evaluate_run(run: TrainedRun, split: str) -> dict[str, float]:
+    """The metrics of a whole split, named "<split>/gold/nll", "<split>/own/..." and so on.
+
+    Raises:
+      DataError: the data cannot be loaded, or has no such split.
+    """
+    task = _load_task(run.config, run.vocabularies)
+    return _make_evaluator(run.config, run.model, task).split(run.params, split)
+
+
+def _make_model(config: Config, vocabularies: Vocabularies) -> tuple[Seq2SeqModel, Objective]:
+    model = make_rnn_model(len(vocabularies.source), len(vocabularies.target), **config.model)
+    smoothing = config.train.label_smoothing
+    return model, make_objective(model, **config.rollout, label_smoothing=smoothing)
+
+
+def _load_task(config: Config, vocabularies: Vocabularies | None) -> Task:
+    data = config.data
+    return load_task(
+        data.name,
+        {name: data[name] for name in dataset_options(data.name)},
+        data.data_dir,
+        source_vocabulary=data.source_vocabulary,
+        target_vocabulary=data.target_vocabulary,
+        vocabulary_size=data.vocabulary_size,
+        vocabularies=vocabularies,
+    )
+
+
+def _make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluator:
+    return Evaluator(
+        model,
+        task,
+        scores=config.eval.scores,
+        batch_size=config.eval.batch_size,
+        max_examples=config.eval.max_examples,
+        num_shown=config.eval.num_examples,
+    )
+
+
+def _hparams(config: Config) -> dict[str, Any]:
     """What TensorBoard's HPARAMS table shows of a config: what runs are compared by."""
     return {
         "schedule": config.schedule.name,
@@ -263,7 +287,7 @@ def _hparams(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+def _make_optimizer(config: Config) -> optax.GradientTransformation:
     """AdamW with a linear warm-up, and the gradient clipped to a norm."""
     train = config.train
     warmup = min(train.warmup_steps, train.num_steps - 1)
@@ -284,7 +308,7 @@ def _make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(*clip, optax.adamw(learning_rate, weight_decay=train.weight_decay))
 
 
-def _check_numbers(config: ConfigDict) -> None:
+def _check_numbers(config: Config) -> None:
     """Refuses numbers that are out of range; NaN is out of every range."""
     infinity = float("inf")
     for section, name, lowest, highest in (

@@ -27,7 +27,7 @@ from s2s_jax.training import TrainState, Update, init_train_state, make_update
 _REPORT_SECONDS = 5.0
 
 
-class NonFiniteLoss(LabError):
+class NonFiniteLossError(LabError):
     """The loss or the gradient of a step was NaN or infinite.
 
     Attributes:
@@ -127,7 +127,7 @@ class Trainer:
           The number of steps made, in all; below num_steps where it should stop.
 
         Raises:
-          NonFiniteLoss: a step's loss or gradient is not finite; no checkpoint has its parameters.
+          NonFiniteLossError: a step's loss or gradient is not finite; what it made is not saved.
         """
         clock = _Clock(seconds_before)
         state, sums = start or Progress(self._init(), self._no_sums)
@@ -146,7 +146,7 @@ class Trainer:
                 logged, done = waiting
                 waiting = None
                 metrics = {f"train/{name}": value for name, value in compute(done).items()}
-                num_tokens = float(done["loss"].count)
+                num_tokens = float(done["loss"].weight)
                 metrics["train/tokens_per_second"] = num_tokens / max(rate.restart(), 1e-9)
                 metrics["train/seconds"] = clock.seconds
                 tracker.scalars(logged, metrics)
@@ -166,7 +166,7 @@ class Trainer:
             if evaluates or stops:
                 log_waiting()
                 if int(bad_step) >= 0:
-                    raise NonFiniteLoss(int(bad_step), checkpoints.latest_step)
+                    raise NonFiniteLossError(int(bad_step), checkpoints.latest_step)
                 cost = None
                 if evaluates:
                     metrics = self._evaluator.dev(state.params)
@@ -178,7 +178,7 @@ class Trainer:
                 checkpoints.save(step, Progress(state, sums), cost)
                 rate.restart()
             elif step % self._log_every == 1 and int(bad_step) >= 0:
-                raise NonFiniteLoss(int(bad_step), checkpoints.latest_step)
+                raise NonFiniteLossError(int(bad_step), checkpoints.latest_step)
             if stops:
                 break
         return step
@@ -190,13 +190,13 @@ class Trainer:
         self._report(f"compiling the train step for {len(shapes)} batch shapes ...")
 
         def compile_one(shape: tuple[int, int]) -> Callable[..., Any]:
-            source, target = (rows, shape[0]), (rows, shape[1])
-            batch = Batch(
-                jax.ShapeDtypeStruct(source, jnp.int32),
-                jax.ShapeDtypeStruct(source, jnp.bool_),
-                jax.ShapeDtypeStruct(target, jnp.int32),
-                jax.ShapeDtypeStruct(target, jnp.bool_),
+            source_time, time = shape
+            arrays: Any = (
+                jax.ShapeDtypeStruct((rows, length), dtype)
+                for length in (source_time, time)
+                for dtype in (jnp.int32, jnp.bool_)
             )
+            batch = Batch(*arrays)
             bad_step = jax.ShapeDtypeStruct((), jnp.int32)
             teacher_prob = jax.ShapeDtypeStruct((), jnp.float32)
             return self._step.lower(*self.template, bad_step, batch, teacher_prob).compile()

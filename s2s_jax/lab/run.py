@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.config import Overrides, flat_keys, versions
+from s2s_jax.lab.config import Config, Overrides, flat_keys, versions
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
 from s2s_jax.lab.tracking import METRICS_FILE
@@ -41,7 +41,7 @@ class Run:
         path = self.folder / "result.json"
         return read_json(path) if path.exists() else None
 
-    def config(self) -> ConfigDict:
+    def config(self) -> Config:
         """The config that the run was started with.
 
         Raises:
@@ -52,7 +52,7 @@ class Run:
             raise LabError(f"{self.folder} holds no run: there is no {path.name}.")
         return ConfigDict(read_json(path)).lock()
 
-    def check(self, config: ConfigDict) -> None:
+    def check(self, config: Config) -> None:
         """Refuses a folder that holds another run, or that cannot be one; writes nothing.
 
         Raises:
@@ -78,7 +78,7 @@ class Run:
                 " Name another workdir."
             )
 
-    def start(self, config: ConfigDict, vocabularies: Vocabularies) -> None:
+    def start(self, config: Config, vocabularies: Vocabularies) -> None:
         """Makes the folder with its config and vocabularies; what is there already stays.
 
         Raises:
@@ -116,7 +116,7 @@ class Run:
     def write_result(
         self,
         status: str,
-        config: ConfigDict,
+        config: Config,
         overrides: Overrides,
         steps: int,
         wall_seconds: float,
@@ -138,6 +138,6 @@ class Run:
         return result
 
 
-def _as_stored(config: ConfigDict) -> ConfigDict:
+def _as_stored(config: Config) -> Config:
     """The config as it reads back from JSON: tuples as lists."""
     return ConfigDict(to_json(config.to_dict()))

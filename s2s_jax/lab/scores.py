@@ -1,6 +1,7 @@
 """Scores of decoded text against any of several references."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from s2s_jax.lab.errors import LabError, nearest
 
@@ -63,7 +64,8 @@ def translation_scores(hypotheses: Sequence[str], references: References) -> dic
     """
     bleu, chrf = _sacrebleu()
     width = max(len(accepted) for accepted in references)
-    columns = [
+    # One column a reference; sacrebleu takes None where an example has fewer.
+    columns: list[Any] = [
         [accepted[i] if i < len(accepted) else None for accepted in references]
         for i in range(width)
     ]

@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from s2s_jax.lab.files import write_atomic
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
 _NUM_SHAPES = 3
+_DEFAULT_LENGTH = 32
 
 
 def translate(
@@ -35,7 +37,7 @@ def translate(
       lines: source texts; an empty one is decoded like any other.
       beam_size: 1 is greedy.
       length_penalty: a in log p / length**a; see `beam_search`.
-      max_length: most tokens of a hypothesis; 0 for the most that the run's evaluation allows.
+      max_length: most tokens of a hypothesis; 0 for twice the longest source and 32 more.
       batch_size: lines at a time.
 
     Raises:
@@ -50,11 +52,10 @@ def translate(
             raise LabError(f"the {name} is {value}; it must be at least {lowest}.")
     if not lines:
         return []
-    task, model = run.experiment.task, run.experiment.model
-    vocabularies = task.vocabularies
+    model, vocabularies = run.model, run.vocabularies
     source = Sequences.of(vocabularies.source.encode_batch(lines))
     tokens = TokenPairs(source, Sequences.of([[]] * len(lines)))
-    length = max_length or max(task.max_decode_length("dev"), int(source.lengths.max()))
+    length = max_length or _DEFAULT_LENGTH + 2 * int(source.lengths.max())
     decode = jax.jit(partial(_decode, model, length, beam_size, length_penalty))
     batch_size = min(batch_size, len(lines))
     shapes = choose_buckets(tokens.source.lengths, tokens.target.lengths, _NUM_SHAPES, batch_size)
@@ -75,7 +76,7 @@ def translate_file(
     source: str,
     output: str,
     *,
-    checkpoint: str = "best",
+    checkpoint: Literal["best", "latest"] = "best",
     beam_size: int = 1,
     length_penalty: float = 1.0,
     max_length: int = 0,
@@ -91,7 +92,7 @@ def translate_file(
     """
     lines = _read_lines(source)
     run = load_run(workdir, checkpoint)
-    vocabulary = run.experiment.task.vocabularies.source
+    vocabulary = run.vocabularies.source
     unknown = sum(map(vocabulary.count_unknown, lines))
     texts = translate(
         run,

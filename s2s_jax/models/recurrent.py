@@ -17,10 +17,10 @@ _NUM_GATES = {"lstm": 4, "gru": 3}
 class RecurrentLayer(nnx.Module):
     """One recurrent layer, in two parts: what depends on the input alone, and the recurrence.
 
-        LSTM: i, f, g, o = x W + h U + b;  c' = sigm(f) c + sigm(i) tanh(g);  h' = sigm(o) tanh(c')
-              (Hochreiter & Schmidhuber 1997; the forget gate's bias starts at 1)
-        GRU:  r, z = sigm(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + u_n));
-              h' = (1 - z) n + z h   (Cho et al. 2014, in the form that cuDNN computes)
+    LSTM: i, f, g, o = x W + h U + b;  c' = sigm(f) c + sigm(i) tanh(g);  h' = sigm(o) tanh(c')
+          (Hochreiter & Schmidhuber 1997; the forget gate's bias starts at 1)
+    GRU:  r, z = sigm(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + u_n));
+          h' = (1 - z) n + z h   (Cho et al. 2014, in the form that cuDNN computes)
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int, *, rngs: nnx.Rngs):
@@ -30,11 +30,10 @@ class RecurrentLayer(nnx.Module):
         glorot = nnx.initializers.glorot_uniform()
         orthogonal = nnx.initializers.orthogonal()
         self.input_kernel = nnx.Param(glorot(rngs.params(), (input_size, gates * hidden_size)))
-        self.recurrent_kernel = nnx.Param(
-            jnp.concatenate(
-                [orthogonal(rngs.params(), (hidden_size, hidden_size)) for _ in range(gates)], 1
-            )
-        )
+        # One orthogonal matrix a gate; batched, which compiles once instead of once a gate.
+        keys = jax.random.split(rngs.params(), gates)
+        squares = jax.vmap(lambda key: orthogonal(key, (hidden_size, hidden_size)))(keys)
+        self.recurrent_kernel = nnx.Param(jnp.concatenate(list(squares), axis=1))
         bias = jnp.zeros(gates * hidden_size)
         if cell == "lstm":
             bias = bias.at[hidden_size : 2 * hidden_size].set(1.0)
@@ -47,10 +46,16 @@ class RecurrentLayer(nnx.Module):
         zeros = jnp.zeros((batch_size, self.hidden_size), dtype)
         return (zeros, zeros) if self.cell == "lstm" else (zeros,)
 
-    def project(self, inputs: jax.Array) -> jax.Array:
-        """x W + b for inputs [..., input_size]: all the steps at once."""
-        kernel, bias = self.input_kernel[...], self.bias[...]
-        return inputs @ kernel.astype(inputs.dtype) + bias.astype(inputs.dtype)
+    def project(
+        self, inputs: jax.Array, rows: slice = slice(None), *, bias: bool = True
+    ) -> jax.Array:
+        """X W + b for inputs [..., size]: all the steps at once.
+
+        `rows` takes a part of W, for an input whose parts are known at different times: the
+        projections of the parts add up to that of the whole, with `bias` in one of them.
+        """
+        projected = inputs @ self.input_kernel[...][rows].astype(inputs.dtype)
+        return projected + self.bias[...].astype(inputs.dtype) if bias else projected
 
     def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentCarry:
         """One step of the recurrence from a projected input [batch, gates * hidden_size]."""

@@ -1,5 +1,6 @@
 """The recurrent encoder-decoder with attention, as the functions of `Seq2SeqModel`."""
 
+import itertools
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -71,6 +72,7 @@ class RNNEncoderDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.hidden_size = hidden_size
+        self.embedding_size = embedding_size
         self.input_feeding = input_feeding
         self.dropout = dropout
         self.dtype = dtype
@@ -128,12 +130,14 @@ class RNNEncoderDecoder(nnx.Module):
     def encode(
         self, source: jax.Array, source_mask: jax.Array, dropout_key: jax.Array | None
     ) -> RNNMemory:
+        """See `Seq2SeqModel.encode`."""
         batch_size = source.shape[0]
         drop = dropout_key is not None and self.dropout > 0
-        names = iter(range(2 + self.num_encoder_layers + self.num_decoder_layers))
+        numbers = itertools.count()
 
         def mask(size: int) -> jax.Array:
-            key = jax.random.fold_in(dropout_key, next(names))
+            assert dropout_key is not None
+            key = jax.random.fold_in(dropout_key, next(numbers))
             return _dropout_mask(key, self.dropout, (batch_size, size), self.dtype)
 
         mask_SxB = source_mask.T
@@ -180,23 +184,32 @@ class RNNEncoderDecoder(nnx.Module):
         return RNNMemory(encoded, keys, source_mask, start, token_mask, layer_masks)
 
     def initial_carry(self, memory: RNNMemory) -> RNNCarry:
+        """See `Seq2SeqModel.initial_carry`."""
         attended = jnp.zeros_like(memory.start[0][0]) if self.input_feeding else None
         return RNNCarry(memory.start, attended)
 
     def decode_step(
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
     ) -> tuple[RNNCarry, jax.Array]:
-        carry, attended = self._advance(memory, carry, self._embed(memory, token))
+        """See `Seq2SeqModel.decode_step`."""
+        first = self.decoder["layer_0"]
+        projected = first.project(self._embed(memory, token), rows=slice(self.embedding_size))
+        carry, state = self._advance(memory, carry, projected)
+        attended = carry.attended
+        if attended is None:
+            attended = self._attend(memory, state[:, None])[:, 0]
         return carry, self._logits(attended)
 
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
-        attended = self._attend(memory, self._states(memory, tokens))
-        return self._logits(attended)
+        """See `Seq2SeqModel.decode_sequence`."""
+        states, attended = self._unroll(memory, tokens)
+        return self._logits(self._attend(memory, states) if attended is None else attended)
 
     def attention_weights(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """See `Seq2SeqModel.attention_weights`."""
         assert self.attention is not None
         assert memory.keys is not None
-        states, _ = self._states(memory, tokens)
+        states, _ = self._unroll(memory, tokens)
         return self.attention.weights(states, memory.keys, memory.mask)
 
     def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
@@ -209,67 +222,62 @@ class RNNEncoderDecoder(nnx.Module):
         return states if memory.layer_masks is None else states * memory.layer_masks[layer]
 
     def _advance(
-        self, memory: RNNMemory, carry: RNNCarry, embedded: jax.Array
-    ) -> tuple[RNNCarry, jax.Array]:
-        """One step of all layers and the attention, from an embedding [batch, embedding_size]."""
-        inputs = embedded
-        if carry.attended is not None:
-            inputs = jnp.concatenate([embedded, carry.attended], axis=-1)
-        return self._advance_projected(memory, carry, self.decoder["layer_0"].project(inputs))
-
-    def _advance_projected(
         self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
     ) -> tuple[RNNCarry, jax.Array]:
+        """One step of all layers, from the first one's projected token.
+
+        Returns:
+          The new carry, and the last layer's state [batch, hidden_size].
+        """
+        if carry.attended is not None:
+            fed_back = slice(self.embedding_size, None)
+            projected = projected + self.decoder["layer_0"].project(
+                carry.attended, rows=fed_back, bias=False
+            )
         layers: list[RecurrentCarry] = []
-        states = projected
+        state = projected
         for layer in range(self.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
-            if layer:
-                projected = recurrent.project(states)
-            layers.append(recurrent.step(carry.layers[layer], projected))
-            states = self._drop(memory, layers[-1][0], layer)
-        attended = self._attend(memory, (states[:, None], None))[:, 0]
-        return RNNCarry(tuple(layers), attended if self.input_feeding else None), attended
+            layers.append(
+                recurrent.step(
+                    carry.layers[layer], recurrent.project(state) if layer else projected
+                )
+            )
+            state = self._drop(memory, layers[-1][0], layer)
+        attended = None
+        if carry.attended is not None:
+            attended = self._attend(memory, state[:, None])[:, 0]
+        return RNNCarry(tuple(layers), attended), state
 
-    def _states(
-        self, memory: RNNMemory, tokens: jax.Array
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """The last layer's states, and with input feeding the attended vectors; [batch, time, H].
+    def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The last layer's states, and with input feeding the attentional vectors.
 
-        Without input feeding a layer's inputs are all known before its scan, so that each layer
-        is one large product and one scan of the recurrence alone. With it the attention of a step
-        is part of the next step's input and stays inside the scan; only the embeddings' share of
-        the projection leaves it.
+        Without input feeding a layer's inputs are all known before its scan: one large product,
+        then a scan of the recurrence alone. With it the attention of a step is part of the next
+        step's input and stays inside the scan; the embeddings' share of the projection leaves it.
+
+        Returns:
+          Both [batch, time, hidden_size].
         """
-        embedded = self._embed(memory, tokens.T)
+        states = self._embed(memory, tokens.T)
         if not self.input_feeding:
-            states = embedded
             for layer in range(self.num_decoder_layers):
                 _, states = self.decoder[f"layer_{layer}"].unroll(memory.start[layer], states)
                 states = self._drop(memory, states, layer)
             return states.swapaxes(0, 1), None
 
-        first = self.decoder["layer_0"]
-        embedding_size = embedded.shape[-1]
-        kernel = first.input_kernel[...].astype(self.dtype)
-        of_tokens = embedded @ kernel[:embedding_size] + first.bias[...].astype(self.dtype)
-
         def step(carry: RNNCarry, projected: jax.Array):
-            projected = projected + carry.attended @ kernel[embedding_size:]
-            carry, attended = self._advance_projected(memory, carry, projected)
-            last = self._drop(memory, carry.layers[-1][0], self.num_decoder_layers - 1)
-            return carry, (last, attended)
+            carry, state = self._advance(memory, carry, projected)
+            return carry, (state, carry.attended)
 
-        _, (states, attended) = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
-        return states.swapaxes(0, 1), attended.swapaxes(0, 1)
+        of_tokens = self.decoder["layer_0"].project(states, rows=slice(self.embedding_size))
+        _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
+        return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
 
-    def _attend(
-        self, memory: RNNMemory, states_and_attended: tuple[jax.Array, jax.Array | None]
-    ) -> jax.Array:
-        """The attentional vector tanh(W [context; state]); the state itself without attention."""
-        states, attended = states_and_attended
-        if attended is not None or self.attention is None:
-            return states if attended is None else attended
+    def _attend(self, memory: RNNMemory, states: jax.Array) -> jax.Array:
+        """The attentional vectors tanh(C [context; state]); without attention the states."""
+        if self.attention is None:
+            return states
         assert memory.keys is not None
         assert memory.encoded is not None
         context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)

@@ -1,0 +1,45 @@
+# make demo    train four schedules on CMUdict and compare them (at most 10 minutes on 2 cores)
+# make test    run every test
+# make check   lint and types
+# make bench   what is timed
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+SHELL := /bin/bash
+
+.PHONY: install demo test check format bench constraints clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "s2s_jax needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+demo: install
+	$(BIN)/s2s sweep --config=experiments/demo.py --workdir=$(DEMO) --jobs=2
+	$(BIN)/s2s compare $(DEMO)
+	@echo "Look at it: $(BIN)/tensorboard --logdir $(DEMO)"
+
+test: install
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python benchmarks/input_pipeline.py
+
+# The pinned set, for every Python that is supported, without addresses.
+constraints:
+	uv pip compile --universal --no-header --no-annotate --extra dev --upgrade -p 3.11 pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.losses import cross_entropy
+
+LOGITS = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32) * 2
+TARGET = np.random.default_rng(1).integers(7, size=(3, 4)).astype(np.int32)
+MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def test_uniform_logits_cost_the_log_of_the_vocabulary_however_much_is_padding():
+    target = np.array([[7, 3, 2, 0, 0, 0], [2, 0, 0, 0, 0, 0]], np.int32)
+    loss = cross_entropy(jnp.zeros((2, 6, 15)), target, target != 0)
+    assert float(loss.weight) == 4
+    assert float(loss.total / loss.weight) == pytest.approx(np.log(15), abs=1e-6)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
+def test_the_loss_is_the_formula_summed_over_the_mask(label_smoothing):
+    loss = cross_entropy(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)
+    expected = 0.0
+    for row, time in np.argwhere(MASK):
+        log_probs = log_softmax(LOGITS[row, time])
+        expected -= (1 - label_smoothing) * log_probs[TARGET[row, time]]
+        expected -= label_smoothing * sum(log_probs) / 7
+    assert float(loss.total) == pytest.approx(expected, abs=1e-4)
+    assert float(loss.weight) == 6
+
+
+def test_label_smoothing_computed_by_hand():
+    # p = (1/2, 1/4, 1/4), target 0, a = 0.3: 0.7 log 2 + 0.3 (log 2 + 2 log 4) / 3 = 1.2 log 2
+    logits = jnp.log(jnp.array([[[2.0, 1.0, 1.0]]]))
+    loss = cross_entropy(logits, jnp.array([[0]]), jnp.array([[True]]), 0.3)
+    assert float(loss.total) == pytest.approx(1.2 * np.log(2), abs=1e-6)
+
+
+def test_the_gradient_is_softmax_minus_target_inside_the_mask_and_zero_outside():
+    gradient = jax.grad(lambda logits: cross_entropy(logits, TARGET, MASK).total)(LOGITS)
+    expected = (np.exp(log_softmax(LOGITS)) - np.eye(7)[TARGET]) * MASK[..., None]
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def test_half_precision_logits_are_normalised_in_float32():
+    logits = jnp.asarray(LOGITS, jnp.bfloat16)
+    loss = cross_entropy(logits, TARGET, MASK)
+    assert loss.total.dtype == jnp.float32
+    expected = cross_entropy(logits.astype(jnp.float32), TARGET, MASK)
+    assert float(loss.total) == float(expected.total)
+
+
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, 2.0, float("nan")])
+def test_label_smoothing_out_of_range_is_refused(label_smoothing):
+    with pytest.raises(ValueError, match=rf"label_smoothing is {label_smoothing}; it must be in"):
+        cross_entropy(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)

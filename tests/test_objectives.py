@@ -1,0 +1,324 @@
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.batch import BOS, Batch, gold_inputs
+from s2s_jax.losses import cross_entropy
+from s2s_jax.metrics import compute
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.objectives import make_objective
+from s2s_jax.prng import per_step_keys, stream_key
+from s2s_jax.rollout import toss_coins
+from s2s_jax.sampling import make_token_chooser
+
+KEY = jax.random.key(5)
+
+CASES: dict[str, dict[str, Any]] = {
+    "none": {"cell": "lstm", "attention": "none", "bidirectional": False},
+    "dot": {"cell": "gru", "attention": "dot", "input_feeding": True, "bidirectional": False},
+    "general": {"cell": "lstm", "attention": "general", "input_feeding": True},
+    "additive": {"cell": "gru", "attention": "additive", "bidirectional": False},
+}
+FEEDS = {"none": "argmax", "dot": "sample", "general": "sample", "additive": "sample"}
+
+
+class Case(NamedTuple):
+    model: Seq2SeqModel
+    params: Params
+    gradient: Callable[..., Any]  # (params, batch, key, teacher_prob) -> (loss, metrics), gradient
+
+
+@pytest.fixture(scope="module")
+def make_case(make_rnn, jit) -> Callable[[str], Case]:
+    """A model with dropout and its objective's gradient, compiled once."""
+
+    @cache
+    def make(name: str) -> Case:
+        model, params = make_rnn(dropout=0.3, **CASES[name])
+        objective = make_objective(model, feed=FEEDS[name])
+        return Case(model, params, jit(jax.value_and_grad(objective, has_aux=True)))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_one_pass(make_case, jit) -> Callable[[str], Any]:
+    """The reference: one differentiated scan that samples as it goes; tells what it fed."""
+
+    @cache
+    def make(name: str) -> Any:
+        model = make_case(name).model
+        choose = make_token_chooser(FEEDS[name])
+
+        def loss(params, batch, key, teacher_prob):
+            memory = model.encode(
+                params, batch.source, batch.source_mask, stream_key(key, "dropout")
+            )
+            num_rows, time = batch.target.shape
+            coins = toss_coins(stream_key(key, "coins"), teacher_prob, num_rows, time - 1)
+            coins = jnp.pad(coins, ((0, 0), (0, 1)))  # the last token is fed to nobody
+            keys = per_step_keys(stream_key(key, "samples"), time)
+
+            def step(state, inputs):
+                carry, token = state
+                gold, coin, sample_key = inputs
+                carry, logits = model.decode_step(params, memory, carry, token)
+                own = jax.lax.stop_gradient(choose(logits, sample_key))
+                return (carry, jnp.where(coin, gold, own)), (logits, token)
+
+            start = jnp.full(num_rows, BOS, jnp.int32)
+            _, (logits, tokens) = jax.lax.scan(
+                step, (model.initial_carry(params, memory), start), (batch.target.T, coins.T, keys)
+            )
+            loss = cross_entropy(logits.swapaxes(0, 1), batch.target, batch.target_mask)
+            return loss.total / loss.weight, tokens.T
+
+        return jit(jax.value_and_grad(loss, has_aux=True))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def given_tokens(make_case, jit) -> Any:
+    """(params, batch, key, tokens) -> loss, gradient of "general": the tokens are constants."""
+    model = make_case("general").model
+
+    def loss(params, batch, key, tokens):
+        memory = model.encode(params, batch.source, batch.source_mask, stream_key(key, "dropout"))
+        logits = model.decode_sequence(params, memory, tokens)
+        loss = cross_entropy(logits, batch.target, batch.target_mask)
+        return loss.total / loss.weight
+
+    return jit(jax.value_and_grad(loss))
+
+
+def assert_close(left: Any, right: Any, atol: float) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), left, right)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_passes_give_the_gradient_of_one_scan_that_samples(
+    make_case, make_one_pass, batch, name
+):
+    case = make_case(name)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        (loss, metrics), gradient = case.gradient(case.params, batch, key, 0.5)
+        (expected, tokens), reference = make_one_pass(name)(case.params, batch, key, 0.5)
+        wrong = (tokens != gold_inputs(batch.target)) & batch.target_mask
+        assert float(metrics["fed_error_rate"].total) == int(wrong.sum()) > 0
+        assert float(loss) == pytest.approx(float(expected), abs=1e-6)
+        assert_close(gradient, reference, atol=1e-5)
+
+
+def test_at_1_loss_and_gradient_are_those_of_teacher_forcing(make_case, given_tokens, batch):
+    case = make_case("general")
+    (loss, metrics), gradient = case.gradient(case.params, batch, KEY, 1.0)
+    expected, forced = given_tokens(case.params, batch, KEY, gold_inputs(batch.target))
+    assert float(loss) == pytest.approx(float(expected), abs=1e-7)
+    assert_close(gradient, forced, atol=1e-7)
+    assert float(metrics["fed_error_rate"].total) == 0
+
+
+def test_no_gradient_flows_through_the_fed_tokens(make_case, make_one_pass, given_tokens, batch):
+    case = make_case("general")
+    (_, _), gradient = case.gradient(case.params, batch, KEY, 0.3)
+    (_, tokens), _ = make_one_pass("general")(case.params, batch, KEY, 0.3)
+    assert np.any(tokens != gold_inputs(batch.target))
+    _, constant = given_tokens(case.params, batch, KEY, tokens)
+    assert_close(gradient, constant, atol=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_gradient(make_case, batch, padded_batch):
+    case = make_case("general")
+    (loss, metrics), gradient = case.gradient(case.params, batch, KEY, 0.5)
+    (padded_loss, padded_metrics), padded_gradient = case.gradient(
+        case.params, padded_batch, KEY, 0.5
+    )
+    assert float(padded_loss) == pytest.approx(float(loss), abs=1e-6)
+    assert_close(padded_metrics, metrics, atol=1e-5)
+    assert_close(padded_gradient, gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_all_padding_row_gives_no_nan(make_case, batch, name):
+    case = make_case(name)
+    empty = jax.tree.map(np.zeros_like, batch)
+    rows = np.array([True, False, True, False])[:, None]
+    mixed = Batch(*(np.where(rows, *arrays) for arrays in zip(batch, empty, strict=True)))
+    for teacher_prob in (0.5, 1.0):
+        (loss, _), gradient = case.gradient(case.params, mixed, KEY, teacher_prob)
+        assert np.isfinite(loss)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    (loss, _), gradient = case.gradient(case.params, empty, KEY, 0.5)
+    assert float(loss) == 0
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
+
+
+def test_whatever_is_fed_the_dropout_masks_are_the_same(make_case, batch):
+    case = make_case("general")
+    first = np.zeros_like(batch.target_mask)
+    first[:, 0] = True  # the first prediction sees the dropout masks and no token but BOS
+    first_token = batch._replace(target_mask=first)
+    losses = [
+        float(case.gradient(case.params, first_token, key, teacher_prob)[0][0])
+        for key in (KEY, jax.random.key(6))
+        for teacher_prob in (1.0, 0.5, 0.0)
+    ]
+    assert losses[0] == losses[1] == losses[2]
+    assert losses[3] == losses[4] == losses[5]
+    assert losses[0] != losses[3]
+
+
+def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch, jit):
+    models = [
+        make_rnn(attention="general")[0],
+        make_rnn(attention="none", cell="gru", tie_embeddings=True, embedding_size=8)[0],
+    ]
+
+    @jit
+    def losses(key):
+        params = [model.init(key) for model in models]
+        return [
+            make_objective(model)(params, batch, key, jnp.float32(1.0))[0]
+            for model, params in zip(models, params, strict=True)
+        ]
+
+    for loss in losses(KEY):
+        assert float(loss) == pytest.approx(np.log(10), rel=0.05)
+
+
+# What follows needs no recurrence: a table of logits by the fed token shows it exactly.
+
+
+@pytest.fixture(scope="module")
+def run_table(make_table_model, jit) -> Callable[..., Any]:
+    """(table, batch, teacher_prob, **options) -> metric means and the table's gradient."""
+
+    @cache
+    def compiled(vocab_size: int, options: tuple[tuple[str, Any], ...]) -> Any:
+        objective = make_objective(make_table_model(vocab_size), **dict(options))
+        return jit(jax.value_and_grad(objective, has_aux=True))
+
+    def run(table: Any, batch: Batch, teacher_prob: float, **options: Any) -> Any:
+        gradient = compiled(len(table), tuple(sorted(options.items())))
+        (loss, metrics), gradients = gradient(table, batch, KEY, jnp.float32(teacher_prob))
+        assert float(loss) == pytest.approx(compute(metrics)["loss"])
+        return metrics, np.asarray(gradients)
+
+    return run
+
+
+def markov_batch() -> Batch:
+    """Two tokens, a = 2 and b = 3, in the proportions P1 = (.7, .3), rows (.9, .1) and (.2, .8)."""
+    pairs = np.repeat([[2, 2], [2, 3], [3, 2], [3, 3]], [63_000, 7_000, 6_000, 24_000], axis=0)
+    pairs = np.random.default_rng(0).permutation(pairs).astype(np.int32)
+    mask = np.ones(pairs.shape, bool)
+    return Batch(pairs[:, :1], mask[:, :1], pairs, mask)
+
+
+@pytest.mark.parametrize("feed", ["sample", "argmax"])
+def test_scheduled_sampling_rests_at_the_exact_answer(run_table, feed):
+    """The inconsistent conditionals that it converges to, and a first token that stays right."""
+    answers = {  # teacher_prob -> q(a|a), q(a|b)
+        "sample": {0.75: (0.8475, 0.3225), 0.5: (0.795, 0.445), 0.25: (0.7425, 0.5675)},
+        "argmax": {0.75: (0.8323, 0.2), 0.5: (0.7765, 0.2), 0.25: (0.7297, 0.2)},
+    }[feed]
+    batch = markov_batch()
+    for teacher_prob, (after_a, after_b) in {1.0: (0.9, 0.2), **answers, 0.0: (0.69, 0.69)}.items():
+        table = np.full((4, 4), -30.0, np.float32)
+        for fed, first in ((BOS, 0.7), (2, after_a), (3, after_b)):
+            table[fed, 2:] = np.log([first, 1 - first])
+        _, gradient = run_table(table, batch, teacher_prob, feed=feed)
+        np.testing.assert_allclose(2 * gradient[2:], 0, atol=6e-3)
+        np.testing.assert_allclose(gradient[BOS], 0, atol=1e-6)
+
+
+def table_batch(num_rows: int, time: int, seed: int = 0) -> Batch:
+    generator = np.random.default_rng(seed)
+    target = generator.integers(4, 10, (num_rows, time)).astype(np.int32)
+    mask = np.arange(time) < generator.integers(1, time + 1, num_rows)[:, None]
+    return Batch(target[:, :1], mask[:, :1], np.where(mask, target, 0).astype(np.int32), mask)
+
+
+@pytest.mark.parametrize("teacher_prob", [0.0, 0.3, 1.0])
+def test_gold_share_is_teacher_prob_over_the_decided_inputs_alone(run_table, teacher_prob):
+    batch = table_batch(300, 20)
+    metrics, _ = run_table(np.zeros((10, 10), np.float32), batch, teacher_prob)
+    gold = metrics["gold_share"]
+    decided = batch.target_mask[:, 1:].sum()  # neither the start symbol nor padding
+    assert float(gold.weight) == decided
+    assert float(gold.total / gold.weight) == pytest.approx(
+        teacher_prob, abs=4 * np.sqrt(teacher_prob * (1 - teacher_prob) / decided)
+    )
+
+
+def test_fed_error_rate_counted_by_hand(run_table, make_batch):
+    # The model says 5, whatever it is fed; gold inputs behind BOS: 5 5 6 | 7 | none.
+    always_5 = np.broadcast_to(50 * np.eye(10, dtype=np.float32)[5], (10, 10))
+    batch = make_batch([[4]] * 3, [[5, 5, 6, 2], [7, 2], [2]])
+    metrics, _ = run_table(always_5, batch, 0.0, feed="argmax")
+    assert (float(metrics["fed_error_rate"].total), float(metrics["fed_error_rate"].weight)) == (
+        2,
+        4,
+    )
+    assert (float(metrics["token_accuracy"].total), float(metrics["token_accuracy"].weight)) == (
+        2,
+        7,
+    )
+    metrics, _ = run_table(always_5, batch, 1.0, feed="argmax")
+    assert float(metrics["fed_error_rate"].total) == 0
+
+
+def test_label_smoothing_is_in_the_loss_and_not_in_the_nll(run_table):
+    table = np.random.default_rng(0).normal(size=(10, 10)).astype(np.float32)
+    batch = table_batch(8, 4)
+    plain, _ = run_table(table, batch, 1.0)
+    smoothed, _ = run_table(table, batch, 1.0, label_smoothing=0.2)
+    plain, smoothed = compute(plain), compute(smoothed)
+    assert smoothed["nll"] == plain["nll"] == plain["loss"]
+    logits = table[np.asarray(gold_inputs(batch.target))]
+    expected = compute(
+        {"loss": cross_entropy(jnp.asarray(logits), batch.target, batch.target_mask, 0.2)}
+    )
+    assert smoothed["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_without_dropout_the_model_gets_no_dropout_key(make_table_model, dropout):
+    got = []
+
+    def encode(params, source, source_mask, dropout_key):
+        got.append(dropout_key is not None)
+        return source[:, 0]
+
+    model = make_table_model(10)
+    spy = Seq2SeqModel(**{**vars(model), "encode": encode})
+    objective = make_objective(spy, dropout=dropout)
+    jax.eval_shape(objective, jnp.zeros((10, 10)), table_batch(2, 3), KEY, 0.5)
+    assert got == [dropout]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coin": "word"}, "coin is 'word'"),
+        ({"feed": "greedy"}, "feed must be 'sample' or 'argmax', not 'greedy'"),
+        ({"feed": "argmax", "temperature": 2.0}, "feed='argmax' has no temperature"),
+        ({"feed": "argmax", "top_k": 2}, "feed='argmax' has no top_k"),
+        ({"label_smoothing": 1.0}, r"label_smoothing is 1.0; it must be in \[0, 1\)"),
+        ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused_before_training(
+    make_table_model, options, message
+):
+    with pytest.raises(ValueError, match=message) as error:
+        make_objective(make_table_model(10), **options)
+    assert "\n" not in str(error.value)

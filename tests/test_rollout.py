@@ -1,0 +1,229 @@
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.batch import BOS, gold_inputs
+from s2s_jax.decoding import greedy
+from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.rollout import Fed, make_rollout, toss_coins
+
+KEY = jax.random.key(7)
+SUCCESSOR = np.array([9, 7, 4, 5, 8, 9, 7, 6, 3, 4], np.int32)  # of each token, the likeliest next
+TARGET = np.random.default_rng(0).integers(4, 10, (6, 5)).astype(np.int32)
+
+RunRollout = Callable[..., Fed]
+
+
+@pytest.fixture(scope="module")
+def table_model(make_table_model: Callable[[int], Seq2SeqModel]) -> Seq2SeqModel:
+    return make_table_model(10)
+
+
+@pytest.fixture(scope="module")
+def run(table_model: Seq2SeqModel, jit: Callable[..., Any]) -> RunRollout:
+    """A rollout of the table model, compiled once for each of its options."""
+    compiled: dict[tuple[tuple[str, Any], ...], Any] = {}
+
+    def run(
+        target: np.ndarray, teacher_prob: float, key: jax.Array = KEY, table: Any = None, **options
+    ) -> Fed:
+        name = tuple(sorted(options.items()))
+        if name not in compiled:
+            compiled[name] = jit(make_rollout(table_model, **options))
+        table = np.zeros((10, 10), np.float32) if table is None else table
+        memory = np.zeros(len(target), np.int32)
+        return jax.device_get(compiled[name](table, memory, target, key, jnp.float32(teacher_prob)))
+
+    return run
+
+
+DETERMINISTIC = 50.0 * np.eye(10, dtype=np.float32)[SUCCESSOR]
+
+
+@pytest.mark.parametrize("teacher_prob", [0.1, 0.5, 0.9])
+def test_the_coins_mean_is_teacher_prob_over_time_and_over_the_batch(teacher_prob):
+    coins = np.asarray(toss_coins(KEY, jnp.float32(teacher_prob), 200, 200))
+    deviation = np.sqrt(teacher_prob * (1 - teacher_prob))
+    assert abs(coins.mean() - teacher_prob) < 4 * deviation / 200
+    for axis in (0, 1):  # the mean of 200 coins, 200 times: spread as of independent coins
+        means = coins.mean(axis)
+        assert np.all(np.abs(means - teacher_prob) < 5 * deviation / np.sqrt(200))
+        assert means.std() == pytest.approx(deviation / np.sqrt(200), rel=0.3)
+
+
+def test_a_coin_says_nothing_about_its_neighbours():
+    coins = np.asarray(toss_coins(KEY, jnp.float32(0.5), 200, 200))
+    assert abs((coins[:, 1:] == coins[:, :-1]).mean() - 0.5) < 0.01
+    assert abs((coins[1:] == coins[:-1]).mean() - 0.5) < 0.01
+
+
+def test_a_sequence_coin_is_shared_over_time_alone_and_a_batch_coin_by_all():
+    sequence = np.asarray(toss_coins(KEY, jnp.float32(0.3), 1000, 4, "sequence"))
+    assert np.all(sequence == sequence[:, :1])
+    assert abs(sequence[:, 0].mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 1000)
+    keys = jax.random.split(KEY, 1000)
+    batch = np.asarray(jax.vmap(lambda key: toss_coins(key, 0.3, 3, 4, "batch"))(keys))
+    assert batch.shape == (1000, 3, 4)
+    assert np.all(batch == batch[:, :1, :1])
+    assert abs(batch[:, 0, 0].mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 1000)
+
+
+@pytest.mark.parametrize("coin", ["token", "sequence", "batch"])
+def test_at_1_every_coin_is_gold_and_at_0_none(coin):
+    for seed in range(5):
+        key = jax.random.key(seed)
+        assert np.all(toss_coins(key, jnp.float32(1.0), 30, 30, coin))
+        assert not np.any(toss_coins(key, jnp.float32(0.0), 30, 30, coin))
+
+
+@pytest.mark.parametrize("coin", ["token", "sequence"])
+def test_more_rows_and_steps_toss_the_same_coins_and_then_more(coin):
+    few = toss_coins(KEY, jnp.float32(0.5), 4, 5, coin)
+    many = toss_coins(KEY, jnp.float32(0.5), 9, 8, coin)
+    np.testing.assert_array_equal(many[:4, :5], few)
+
+
+@pytest.mark.parametrize("coin", ["token", "sequence", "batch"])
+def test_the_scan_feeds_gold_where_the_coin_says_so_and_else_the_own_token(run: RunRollout, coin):
+    fed = run(TARGET, 0.5, table=DETERMINISTIC, feed="argmax", coin=coin)
+    assert np.all(fed.tokens[:, 0] == BOS)
+    own = SUCCESSOR[fed.tokens[:, :-1]]  # said after the token fed before, never after the gold one
+    expected = np.where(fed.is_gold[:, 1:], TARGET[:, :-1], own)
+    np.testing.assert_array_equal(fed.tokens[:, 1:], expected)
+
+
+def test_the_coin_of_the_scan_thaws_over_time_and_over_the_batch(run: RunRollout):
+    target = np.full((40, 41), 5, np.int32)
+    always_9 = np.broadcast_to(50.0 * np.eye(10, dtype=np.float32)[9], (10, 10))
+    fed = run(target, 0.5, table=always_9, feed="argmax", coin="token")
+    np.testing.assert_array_equal(fed.tokens[:, 1:] == 5, fed.is_gold[:, 1:])
+    gold = fed.is_gold[:, 1:]
+    assert abs(gold.mean() - 0.5) < 4 * 0.5 / 40
+    assert np.all((gold.mean(0) > 0.1) & (gold.mean(0) < 0.9))
+    assert np.all((gold.mean(1) > 0.1) & (gold.mean(1) < 0.9))
+
+
+def test_samples_vary_over_time_and_over_the_batch_as_the_model_says(run: RunRollout):
+    fed = run(np.full((50, 51), 5, np.int32), 0.0)  # uniform logits
+    tokens = fed.tokens[:, 1:]
+    assert abs((tokens[:, 1:] == tokens[:, :-1]).mean() - 0.1) < 0.03
+    assert abs((tokens[1:] == tokens[:-1]).mean() - 0.1) < 0.03
+    assert np.all(np.abs(np.bincount(tokens.ravel(), minlength=10) / 2500 - 0.1) < 0.03)
+
+
+def test_the_samples_do_not_follow_the_coins(run: RunRollout):
+    mixed = run(np.full((50, 51), 5, np.int32), 0.5)
+    own = mixed.tokens[:, 1:][~mixed.is_gold[:, 1:]]  # a shared key would tie these to the coin
+    assert np.all(np.abs(np.bincount(own, minlength=10) / own.size - 0.1) < 0.04)
+
+
+def test_coins_are_the_same_whatever_is_fed(run: RunRollout):
+    sampled = run(TARGET, 0.5)
+    likeliest = run(TARGET, 0.5, table=DETERMINISTIC, feed="argmax", coin="token")
+    np.testing.assert_array_equal(sampled.is_gold, likeliest.is_gold)
+
+
+@pytest.mark.parametrize("teacher_prob", [0.0, 0.5, 1.0])
+def test_the_start_symbol_is_never_replaced(run: RunRollout, teacher_prob):
+    for seed in range(5):
+        fed = run(TARGET, teacher_prob, jax.random.key(seed))
+        assert np.all(fed.tokens[:, 0] == BOS)
+        assert np.all(fed.is_gold[:, 0])
+
+
+def test_at_1_the_fed_tokens_are_the_gold_inputs(run: RunRollout):
+    fed = run(TARGET, 1.0)
+    np.testing.assert_array_equal(fed.tokens, gold_inputs(TARGET))
+    assert np.all(fed.is_gold)
+
+
+def test_at_0_no_gold_token_is_fed(run: RunRollout):
+    one, other = (run(target, 0.0) for target in (TARGET, (TARGET - 3) % 10))
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    assert not np.any(one.is_gold[:, 1:])
+
+
+@pytest.mark.parametrize("time", range(TARGET.shape[1]))
+def test_no_target_of_now_or_later_reaches_a_fed_token(run: RunRollout, time):
+    changed = TARGET.copy()
+    changed[:, time:] = 13 - changed[:, time:]
+    one, other = (run(target, 0.7).tokens for target in (TARGET, changed))
+    np.testing.assert_array_equal(one[:, : time + 1], other[:, : time + 1])
+
+
+@pytest.mark.parametrize(("num_rows", "time"), [(4, 9), (11, 5)], ids=["time", "rows"])
+def test_padding_changes_no_fed_token(run: RunRollout, num_rows, time):
+    padded = np.zeros((num_rows, time), np.int32)
+    padded[:4, :5] = TARGET[:4]
+    one, other = run(TARGET[:4], 0.5), run(padded, 0.5)
+    np.testing.assert_array_equal(other.is_gold[:4, :5], one.is_gold)
+    np.testing.assert_array_equal(other.tokens[:4, :5], one.tokens)
+
+
+def test_a_target_of_one_token_is_fed_the_start_symbol(run: RunRollout):
+    fed = run(TARGET[:, :1], 0.5)
+    assert fed.tokens.tolist() == [[BOS]] * len(TARGET)
+    assert fed.is_gold.shape == (len(TARGET), 1)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-3}, {"top_k": 1}])
+def test_temperature_and_top_k_reach_the_sample(run: RunRollout, options):
+    table = np.random.default_rng(1).normal(size=(10, 10)).astype(np.float32)
+    sampled = run(TARGET, 0.5, table=table, **options)
+    likeliest = run(TARGET, 0.5, table=table, feed="argmax", coin="token")
+    np.testing.assert_array_equal(sampled.tokens, likeliest.tokens)
+
+
+def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
+    num_steps = []
+
+    def counted(params, memory, carry, token):
+        jax.debug.callback(lambda: num_steps.append(1))
+        return table_model.decode_step(params, memory, carry, token)
+
+    rollout = jax.jit(make_rollout(dataclasses.replace(table_model, decode_step=counted)))
+    for teacher_prob, expected in ((1.0, 0), (0.999, 4)):
+        num_steps.clear()
+        rollout(
+            jnp.zeros((10, 10)), jnp.zeros(6, jnp.int32), TARGET, KEY, jnp.float32(teacher_prob)
+        )
+        jax.effects_barrier()
+        assert len(num_steps) == expected
+
+
+def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, batch, jit):
+    model, params = make_rnn(scale=1.0, attention="general")
+    time = 12
+    target = np.zeros((4, time + 1), np.int32)
+
+    def both(params: Any) -> tuple[Fed, Any]:
+        memory = model.encode(params, batch.source, batch.source_mask, None)
+        rollout = make_rollout(model, feed="argmax")
+        return rollout(params, memory, target, KEY, 0.0), greedy(model, params, memory, time)
+
+    fed, decoded = jax.device_get(jit(both)(params))
+    assert len({tuple(row) for row in fed.tokens.tolist()}) > 1
+    for row, length in enumerate(decoded.lengths):
+        assert fed.tokens[row, 1 : 1 + length].tolist() == decoded.tokens[row, :length].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coin": "word"}, "coin is 'word'; it must be one of token, sequence, batch"),
+        ({"feed": "greedy"}, "feed must be 'sample' or 'argmax', not 'greedy'"),
+        ({"feed": "argmax", "temperature": 0.5}, "feed='argmax' has no temperature"),
+        ({"feed": "argmax", "top_k": 3}, "feed='argmax' has no top_k"),
+        ({"temperature": 0.0}, "temperature must be"),
+        ({"top_k": -1}, "top_k must be"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused_in_one_line(table_model, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_rollout(table_model, **options)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,208 @@
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from s2s_jax import schedules
+from s2s_jax.batch import Batch
+from s2s_jax.metrics import compute
+from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.objectives import make_objective
+from s2s_jax.training import TrainState, init_train_state, make_train_step, make_update
+
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.02))
+TEACHER_PROBS = [1.0, 0.5, 0.0]
+
+
+class Trainer(NamedTuple):
+    init: Callable[[int], TrainState]
+    update: Any
+    jitted: Any
+
+
+@pytest.fixture(scope="module")
+def trainer(make_rnn, jit) -> Trainer:
+    """A recurrent model with dropout, and its update compiled once."""
+    model, _ = make_rnn(attention="dot", cell="gru", bidirectional=False, dropout=0.2)
+
+    def init(seed: int) -> TrainState:
+        params = make_rnn(seed, attention="dot", cell="gru", bidirectional=False)[1]
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, OPTIMIZER.init(params), jax.random.key(seed)
+        )
+
+    update = make_update(make_objective(model), OPTIMIZER)
+    return Trainer(init, update, jit(update))
+
+
+def assert_identical(left: Any, right: Any) -> None:
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_resumed_run_is_bit_identical_to_one_that_never_stopped(trainer, batch):
+    uninterrupted, resumed = trainer.init(0), trainer.init(0)
+    for step in range(4):
+        if step == 2:  # to plain arrays and back, as a checkpoint keeps them
+            saved = jax.device_get(resumed._replace(key=jax.random.key_data(resumed.key)))
+            resumed = jax.device_put(saved._replace(key=jax.random.wrap_key_data(saved.key)))
+        uninterrupted, metrics = trainer.jitted(uninterrupted, batch, 0.5)
+        resumed, resumed_metrics = trainer.jitted(resumed, batch, 0.5)
+        assert_identical(resumed_metrics, metrics)
+    assert_identical(resumed, uninterrupted)
+    assert int(resumed.step) == 4
+
+
+def test_the_states_key_never_advances(trainer, batch):
+    state = trainer.init(3)
+    for _ in range(2):
+        state, _ = trainer.jitted(state, batch, 0.5)
+    assert state.key == jax.random.key(3)
+
+
+def test_vmapped_lanes_equal_solo_runs(trainer, batch, jit):
+    teacher_probs = jnp.array(TEACHER_PROBS)
+    solo = [trainer.init(seed) for seed in range(3)]
+    lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), *solo)
+    update_lanes = jit(jax.vmap(trainer.update, in_axes=(0, None, 0)))
+    for _ in range(3):
+        lanes, metrics = update_lanes(lanes, batch, teacher_probs)
+        runs = [
+            trainer.jitted(state, batch, probability)
+            for state, probability in zip(solo, teacher_probs, strict=True)
+        ]
+        solo = [state for state, _ in runs]
+        for lane, (state, solo_metrics) in enumerate(runs):
+            one = jax.tree.map(lambda leaf, lane=lane: leaf[lane], (lanes.params, metrics))
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+                one,
+                (state.params, solo_metrics),
+            )
+
+
+# The rest is seen on somebody's own model, a table of logits by the last token.
+
+BATCH = Batch(
+    np.full((16, 1), 4, np.int32),
+    np.ones((16, 1), bool),
+    np.random.default_rng(0).integers(4, 7, (16, 6)).astype(np.int32),
+    np.ones((16, 6), bool),
+)
+
+
+@pytest.fixture(scope="module")
+def table_model(make_table_model: Callable[[int], Seq2SeqModel]) -> Seq2SeqModel:
+    return make_table_model(10)
+
+
+def test_the_first_state_is_decided_by_the_key(table_model, make_rnn, jit):
+    state = init_train_state(table_model, OPTIMIZER, jax.random.key(1))
+    assert int(state.step) == 0
+    assert state.key == jax.random.key(1)
+    model, _ = make_rnn(attention="none", cell="gru", bidirectional=False)
+
+    @jit
+    def init(seed):
+        return init_train_state(model, OPTIMIZER, jax.random.key(seed)).params
+
+    assert_identical(init(0), init(0))
+    assert not np.array_equal(init(0)["target_embedding"], init(1)["target_embedding"])
+
+
+def test_one_program_serves_every_schedule_and_every_teacher_prob(table_model):
+    num_traces = []
+    objective = make_objective(table_model)
+
+    def counted(*args):
+        num_traces.append(1)
+        return objective(*args)
+
+    state = init_train_state(table_model, OPTIMIZER, jax.random.key(0))
+    update = jax.jit(make_update(counted, OPTIMIZER))
+    for schedule in (
+        schedules.teacher_forcing(),
+        schedules.constant(0.3),
+        schedules.linear(c=0.25),
+        schedules.exponential(0.5),
+        schedules.inverse_sigmoid(2.0),
+        schedules.free_running(),
+    ):
+        for _ in range(3):
+            state, _ = update(state, BATCH, schedule(state.step))
+    assert len(num_traces) == 1
+
+
+@pytest.fixture(scope="module")
+def linear_step(table_model) -> tuple[Any, list[int]]:
+    """A jitted train step whose teacher_prob falls 1, .75, .5, .25, 0; and how often it traced."""
+    num_traces: list[int] = []
+    train_step = make_train_step(
+        make_objective(table_model), optax.adam(0.1), schedules.linear(c=0.25)
+    )
+
+    def counted(state, batch):
+        num_traces.append(1)
+        return train_step(state, batch)
+
+    return jax.jit(counted), num_traces
+
+
+def first_state(table_model: Seq2SeqModel) -> TrainState:
+    return init_train_state(table_model, optax.adam(0.1), jax.random.key(0))
+
+
+def test_nothing_recompiles_while_the_schedule_moves(linear_step, table_model):
+    train_step, num_traces = linear_step
+    state, seen = first_state(table_model), []
+    for _ in range(6):
+        state, metrics = train_step(state, BATCH)
+        seen.append(compute(metrics)["teacher_prob"])
+    assert seen == [1, 0.75, 0.5, 0.25, 0, 0]  # the schedule of the step before the update
+    assert int(state.step) == 6
+    assert len(num_traces) == 1
+
+
+def test_somebodys_own_model_trains_with_no_change(linear_step, table_model):
+    train_step, _ = linear_step
+    state, losses = first_state(table_model), []
+    for _ in range(60):
+        state, metrics = train_step(state, BATCH)
+        losses.append(compute(metrics)["nll"])
+    assert losses[0] == pytest.approx(np.log(10), abs=1e-5)
+    assert losses[-1] < 1.3  # three tokens at random: log 3 = 1.10
+
+
+def test_each_step_draws_anew_and_each_key_too(linear_step, table_model):
+    train_step, _ = linear_step
+    start = first_state(table_model)._replace(step=jnp.int32(2))
+    wrong = {
+        float(train_step(state, BATCH)[1]["fed_error_rate"].total)
+        for state in (
+            *(start._replace(step=jnp.int32(step)) for step in range(4, 9)),  # teacher_prob is 0
+            *(start._replace(step=jnp.int32(4), key=jax.random.key(seed)) for seed in range(1, 5)),
+        )
+    }
+    assert len(wrong) > 3
+
+
+def test_the_gradient_norm_is_that_before_clipping(table_model):
+    objective = make_objective(table_model)
+    optimizer = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
+    state = init_train_state(table_model, optimizer, jax.random.key(0))
+    new, metrics = jax.jit(make_update(objective, optimizer))(state, BATCH, jnp.float32(1.0))
+    gradient = np.zeros((10, 10))
+    before = np.concatenate([np.ones((16, 1), int), BATCH.target[:, :-1]], 1)
+    for fed, target in zip(before.ravel(), BATCH.target.ravel(), strict=True):
+        gradient[fed] += (0.1 - np.eye(10)[target]) / BATCH.target.size
+    norm = np.sqrt((gradient**2).sum())
+    assert compute(metrics)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    np.testing.assert_allclose(new.params, -1e-3 * gradient / norm, atol=1e-7)

@@ -42,4 +42,4 @@ constraints:
 	uv pip compile --universal --no-header --no-annotate --extra dev --upgrade -p 3.11 pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv

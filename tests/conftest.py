@@ -27,7 +27,7 @@ def make_rnn() -> Callable[..., tuple[Seq2SeqModel, Params]]:
     """Makes a tiny recurrent model and parameters large enough for its choices to vary."""
 
     def make(seed: int = 0, scale: float = 0.7, **options: Any) -> tuple[Seq2SeqModel, Params]:
-        sizes = {"hidden_size": 8, "embedding_size": 6} | options
+        sizes: dict[str, Any] = {"hidden_size": 8, "embedding_size": 6} | options
         model = make_rnn_model(VOCAB_SIZE, VOCAB_SIZE, **sizes)
         generator = np.random.default_rng(seed)
         return model, jax.tree.map(

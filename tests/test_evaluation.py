@@ -121,7 +121,7 @@ def test_hypotheses_come_in_the_examples_order_without_eos_and_cut_ones_whole(ma
         init=lambda key: (),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
         initial_carry=lambda params, memory: memory,
-        decode_step=lambda params, memory, carry, token: (carry + 1, TABLE[carry - 1]),
+        decode_step=lambda params, memory, carry, token: (carry + 1, jnp.asarray(TABLE)[carry - 1]),
         decode_sequence=lambda params, memory, tokens: jnp.zeros((*tokens.shape, 10)),
         vocab_size=10,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from s2s_jax.data.cmudict import load_cmudict
+from s2s_jax.data.markov import load_hmm, load_markov
 from s2s_jax.data.pairs import DataError, Pairs, nearest
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
@@ -16,6 +17,8 @@ LOADERS: dict[str, Loader] = {
     "addition": load_addition,
     "cmudict": load_cmudict,
     "copy": load_copy,
+    "hmm": load_hmm,
+    "markov": load_markov,
     "parallel_text": load_parallel_text,
     "reverse": load_reverse,
     "tfds_translation": load_tfds_translation,

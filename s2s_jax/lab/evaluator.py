@@ -96,17 +96,20 @@ class Evaluator:
         count = min(self._num_shown, len(tokens))
         if not count:
             return
+        # Spread over the split, which may be sorted.
+        chosen = np.linspace(0, len(tokens) - 1, count + 2).astype(int)[1:-1]
         shape = (
-            int(tokens.source.lengths[:count].max()),
-            int(tokens.target.lengths[:count].max()),
+            int(tokens.source.lengths[chosen].max()),
+            int(tokens.target.lengths[chosen].max()),
         )
-        batch = tokens.batch(np.arange(count), shape)
+        batch = tokens.batch(chosen, shape)
         length = self._task.max_decode_length("dev")
         decoded, weights = jax.device_get(self._decode(params, batch, length))
         vocabularies = self._task.vocabularies
         texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
-        table = examples_table(pairs.sources[:count], pairs.references[:count], texts)
-        tracker.text(step, "eval/examples", table)
+        sources = [pairs.sources[index] for index in chosen]
+        references = [pairs.references[index] for index in chosen]
+        tracker.text(step, "eval/examples", examples_table(sources, references, texts))
         if weights is not None:
             num_source = int(batch.source_mask[0].sum())
             num_target = int(decoded.lengths[0])

@@ -1,0 +1,112 @@
+"""A task: splits, vocabularies and batches together."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from s2s_jax.batch import EOS, UNK
+from s2s_jax.data.catalog import LOADERS
+from s2s_jax.data.pairs import DataError, merge_references, one_reference
+from s2s_jax.data.task import Task, Vocabularies, load_task
+
+TRAIN = one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"])
+DEV = merge_references(["ab", "ab", "c"], ["x y", "y", "x x x"])
+
+
+@pytest.fixture
+def task():
+    vocabularies = Vocabularies.train(TRAIN, "characters", "whitespace", 0)
+    return Task({"train": TRAIN, "dev": DEV}, vocabularies)
+
+
+@pytest.mark.parametrize("missing", ["train", "dev"])
+def test_a_task_without_training_or_dev_is_refused(missing):
+    vocabularies = Vocabularies.train(TRAIN, "characters", "whitespace", 0)
+    splits = {split: TRAIN for split in ("train", "dev", "test") if split != missing}
+    with pytest.raises(DataError, match=f"the data has no {missing} split; it has"):
+        Task(splits, vocabularies)
+
+
+@pytest.mark.parametrize("missing", ["train", "dev"])
+def test_loading_refuses_them_too(monkeypatch, missing):
+    splits = {split: TRAIN for split in ("train", "dev", "test") if split != missing}
+    monkeypatch.setitem(LOADERS, "mine", lambda data_dir: splits)
+    with pytest.raises(DataError, match=f"the data has no {missing} split"):
+        load_task("mine", {})
+
+
+def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, tmp_path):
+    monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
+    task = load_task("mine", {}, target_vocabulary="whitespace")
+    assert task.vocabularies.source.encode("abc")[-1] == UNK
+    task.vocabularies.save(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["source_vocabulary.json", "target_vocabulary.json"]
+    again = Vocabularies.load(tmp_path)
+    assert again.source.kind == "characters"
+    assert again.target.kind == "whitespace"
+    for text in ("ab", "ba c"):
+        assert again.source.encode(text) == task.vocabularies.source.encode(text)
+        assert again.target.encode(text) == task.vocabularies.target.encode(text)
+    # Those of the run are taken, whatever the data would give.
+    assert load_task("mine", {}, vocabularies=again).vocabularies is again
+
+
+def test_an_unknown_kind_of_vocabulary_is_refused(monkeypatch):
+    monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
+    with pytest.raises(DataError, match="did you mean characters"):
+        load_task("mine", {}, source_vocabulary="charcters")
+
+
+def test_training_batches_have_every_pair_once_an_epoch(task):
+    batches = task.training_batches(num_buckets=2, batch_size=2, seed=3)
+    epoch = list(islice(batches, batches.num_batches))
+    assert {batch.target.shape[0] for batch in epoch} == {2}
+    assert {(batch.source.shape[1], batch.target.shape[1]) for batch in epoch} <= set(
+        batches.shapes
+    )
+    seen = sorted(
+        task.vocabularies.source.decode(row.tolist())
+        for batch in epoch
+        for row, mask in zip(batch.source, batch.target_mask, strict=True)
+        if mask.any()
+    )
+    assert seen == sorted(TRAIN.sources)
+    again = task.training_batches(num_buckets=2, batch_size=2, seed=3)
+    other = [task.training_batches(2, 2, seed) for seed in range(4, 9)]
+    assert all((batches[5].source == again[5].source).all() for _ in range(2))
+    assert any(
+        one[step].source.shape != batches[step].source.shape
+        or (one[step].source != batches[step].source).any()
+        for one in other
+        for step in range(2)
+    )
+
+
+def test_pairs_that_are_too_long_are_left_out_of_training_alone(task):
+    batches = task.training_batches(1, 4, 0, max_length=3)
+    assert int(sum(batch.target_mask.any(-1).sum() for batch in [batches[0]])) == 3
+    assert len(task.tokens("train")) == 4
+    assert len(task.evaluation("train", 4).tokens) == 4
+
+
+def test_evaluation_has_every_pair_once_with_its_references(task):
+    data = task.evaluation("dev", 512)
+    assert data.batch_size == 2
+    assert data.references == [("x y", "y"), ("x x x",)]
+    for _ in range(2):  # as often as one likes
+        indices = np.concatenate([some for some, _ in data])
+        assert sorted(index for index in indices if index >= 0) == [0, 1]
+    first = task.evaluation("dev", 512, max_examples=1)
+    assert len(first.tokens) == len(first.references) == 1
+    assert len(task.evaluation("dev", 512, max_examples=99).references) == 2
+    with pytest.raises(DataError, match="no split 'tset'; it has train, dev"):
+        task.evaluation("tset", 4)
+
+
+def test_targets_end_in_eos_and_decoding_may_be_half_as_long_again(task):
+    _, batch = next(iter(task.evaluation("dev", 512)))
+    lengths = batch.target_mask.sum(-1)
+    assert (batch.target[np.arange(len(lengths)), lengths - 1] == EOS).all()
+    assert task.max_decode_length("dev") == 5 + 2 + 1  # "x y x y" and EOS in training

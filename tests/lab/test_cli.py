@@ -1,0 +1,394 @@
+"""The command line: what it does, and one line on stderr for what it cannot."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from s2s_jax.lab.cli import _prepare_jax
+
+COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
+
+
+@pytest.fixture
+def refused(s2s, snapshot, tmp_path):
+    """Runs a command that must end in one line and leave the test's folder as it was."""
+
+    def run(*arguments, stdin=b""):
+        before = snapshot(tmp_path)
+        code, out, err = s2s(*arguments, stdin=stdin)
+        assert code == 2, (code, out, err)
+        assert err.endswith("\n")
+        assert len(err.splitlines()) == 1, err
+        assert err.startswith("s2s"), err
+        assert not out, out
+        assert snapshot(tmp_path) == before
+        return err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--workdir=x"], "required: --config"),
+        (["train", "--config=x.py"], "required: --workdir"),
+        (["train", "--config=x.py", "--workdir=x", "--nope"], "unrecognized arguments: --nope"),
+        (["sweep", "--config=x.py", "--workdir=x", "--jobs=two"], "invalid int value: 'two'"),
+        (["sweep", "--config=x.py", "--workdir=x", "--launcher=slrum"], "invalid choice: 'slrum'"),
+        (["decode", "x", "--checkpoint=newest"], "invalid choice: 'newest'"),
+        (["compare", "x", "--config.seed=1"], "compare takes no config; --config.seed=1"),
+        (["evaluate", "x", "--config.seed=1"], "evaluate takes no config"),
+        (["evaluate", "nowhere"], "nowhere holds no run"),
+        (["decode", "nowhere"], "nowhere holds no run"),
+        (["compare", "nowhere"], "nowhere"),
+        (["train", "--config=nowhere.py", "--workdir=x"], "nowhere.py does not exist"),
+    ],
+)
+def test_a_wrong_command_is_refused(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "flags", "message"),
+    [
+        (":linaer", [], "Did you mean 'linear'?"),
+        ("", ["--config.schedule.name=zebra"], "schedule.name is 'zebra'; it must be one of"),
+        (":linear", ["--config.train.num_step=3"], "Did you mean 'train.num_steps'?"),
+        (":linear", ["--config.train=3"], "config key train is a section"),
+        (":linear", ["--config.seed"], "has no value"),
+        (":linear", ["--config.seed=one"], "seed"),
+        (":exponential", ["--config.schedule.k=2"], "k must be in (0, 1), not 2.0"),
+        (":linear", ["--config.schedule.k=nan"], "k must be in (0, 1], not nan"),
+        (":constant", ["--config.schedule.teacher_prob=1.5"], "in [0, 1], not 1.5"),
+        ("", ["--config.schedule.k=2"], "schedule.k has no effect on teacher_forcing"),
+        ("", ["--config.model.cell=rnn"], "cell is 'rnn'"),
+        ("", ["--config.data.source_vocabulary=words"], "words"),
+        ("", ["--config.data.target_vocabulary=sentencepiece"], "data.vocabulary_size"),
+        ("", ["--config.rollout.top_k=100"], "top_k is 100"),
+        ("", ["--config.data.folder=nowhere"], "nowhere is not a folder"),
+        ("", ["--config.data.max_length=1"], "none of"),
+    ],
+)
+def test_a_wrong_config_is_refused(refused, experiment_file, tmp_path, schedule, flags, message):
+    arguments = [f"--config={experiment_file}{schedule}", f"--workdir={tmp_path}/run"]
+    assert message in refused("train", *arguments, *flags)
+
+
+def test_a_config_that_raises_is_refused(refused, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config(schedule=''):\n    return 1 / 0\n")
+    message = refused("train", f"--config={path}", f"--workdir={tmp_path}/run")
+    assert "line 2: ZeroDivisionError" in message
+
+
+@pytest.fixture
+def text_flags(tmp_path):
+    """Flags of a training on parallel text; the files of its folder, to be spoilt."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for split in ("train", "dev"):
+        for language in ("en", "de"):
+            (folder / f"{split}.{language}").write_text("one two\nthree four\n")
+    config = tmp_path / "text.py"
+    config.write_text(
+        "from s2s_jax.lab.config import base_config\n"
+        "def get_config(schedule='teacher_forcing'):\n"
+        "    return base_config('parallel_text', schedule)\n"
+    )
+    flags = [
+        f"--config={config}",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.folder={folder}",
+        f"--config.data.data_dir={tmp_path}/tfds",
+        "--config.data.source_language=en",
+        "--config.data.target_language=de",
+    ]
+    return folder, flags
+
+
+def test_unequal_line_counts_are_both_named(refused, text_flags):
+    folder, flags = text_flags
+    (folder / "train.de").write_text("eins\nzwei\ndrei\n")
+    message = refused("train", *flags)
+    assert f"{folder}/train.en has 2 lines" in message
+    assert f"{folder}/train.de 3" in message
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_is_not_utf8_is_named_with_its_line(refused, text_flags, zipped):
+    folder, flags = text_flags
+    content = b"gr\xc3\xbcn\nstra\xdfe\n"
+    (folder / "dev.de").unlink()
+    name = "dev.de.gz" if zipped else "dev.de"
+    (folder / name).write_bytes(gzip.compress(content) if zipped else content)
+    assert f"{folder}/{name}, line 2: not UTF-8" in refused("train", *flags)
+
+
+def test_an_empty_or_missing_split_is_named(refused, text_flags):
+    folder, flags = text_flags
+    for language in ("en", "de"):
+        (folder / f"dev.{language}").write_text("")
+    assert f"{folder}/dev.en is empty" in refused("train", *flags)
+    (folder / "dev.de").unlink()
+    assert "has no dev.de" in refused("train", *flags)
+    (folder / "dev.en").unlink()
+    assert "has no dev.en or val.en or valid.en" in refused("train", *flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wmt14_translate/de-en", "is not prepared in"),
+        ("wmt14_translte/de-en", "did you mean wmt14_translate?"),
+        ("wmt14_translate/de-em", "did you mean de-en?"),
+    ],
+)
+def test_a_tfds_set_that_is_not_here_is_refused(refused, tmp_path, name, message):
+    config = tmp_path / "wmt.py"
+    config.write_text(
+        "from s2s_jax.lab.config import base_config\n"
+        "def get_config(schedule='teacher_forcing'):\n"
+        "    return base_config('tfds_translation', schedule)\n"
+    )
+    flags = [f"--config.data.tfds_name={name}", f"--config.data.data_dir={tmp_path}/tfds"]
+    line = refused("train", f"--config={config}", f"--workdir={tmp_path}/run", *flags)
+    assert message in line
+
+
+def test_a_workdir_that_cannot_be_one_is_refused(refused, experiment_file, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "is a file; name a folder" in refused(
+        "train", f"--config={experiment_file}", f"--workdir={file}"
+    )
+    assert f"workdir {file}/run cannot be written: Not a directory" in refused(
+        "train", f"--config={experiment_file}", f"--workdir={file}/run"
+    )
+
+
+def test_a_workdir_of_another_config_is_refused(refused, experiment_file, copied):
+    flags = [f"--config={experiment_file}:inverse_sigmoid", f"--workdir={copied}"]
+    message = refused("train", *flags, "--config.model.hidden_size=16")
+    assert "model.hidden_size is 8 there and 16 here" in message
+    message = refused("train", f"--config={experiment_file}:linear", f"--workdir={copied}")
+    assert "schedule.name is 'inverse_sigmoid' there and 'linear' here" in message
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(s2s, experiment_file, copied, snapshot):
+    before = snapshot(copied)
+    code, out, err = s2s(
+        "train", "--config", f"{experiment_file}:inverse_sigmoid", "--workdir", copied
+    )
+    assert (code, err) == (0, "")
+    assert "finished already; nothing to do" in out
+    assert f"tensorboard --logdir {copied}" in out
+    assert snapshot(copied) == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "decode"])
+def test_a_checkpoint_of_another_architecture_is_refused(refused, copied, command):
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["hidden_size"] = 16
+    path.write_text(json.dumps(config))
+    message = refused(command, copied)
+    assert "is of another architecture" in message
+    assert "float32[" in message
+
+
+def cut_short(checkpoint: Path) -> None:
+    for path in (checkpoint / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 200:
+            path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_checkpoint_that_is_cut_short_is_refused(refused, copied, experiment_file, command):
+    best = json.loads((copied / "result.json").read_text())["best_step"]
+    (copied / "result.json").unlink()
+    cut_short(copied / "checkpoints" / "12")
+    cut_short(copied / "checkpoints" / str(best))
+    train = [f"--config={experiment_file}:inverse_sigmoid", f"--workdir={copied}"]
+    message = refused(command, *(train if command == "train" else [copied]))
+    assert f"{copied}/checkpoints/{12 if command == 'train' else best} is damaged" in message
+
+
+def test_a_run_without_a_checkpoint_is_refused(refused, copied):
+    shutil.rmtree(copied / "checkpoints")
+    assert "There is no checkpoint in" in refused("evaluate", copied)
+
+
+def test_an_unknown_split_names_those_that_there_are(refused, copied):
+    message = refused("evaluate", copied, "--split=tset")
+    assert "no split 'tset'" in message
+    assert "train, dev, test" in message
+
+
+def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
+    code, out, err = s2s("evaluate", copied, "--split=test")
+    assert (code, err) == (0, "")
+    result = json.loads((finished / "result.json").read_text())
+    wanted = {name: value for name, value in result["metrics"].items() if name[:5] == "test/"}
+    kept = json.loads((copied / "evaluation_test.json").read_text())
+    assert kept["metrics"] == wanted
+    assert kept["step"] == result["best_step"]
+    assert kept["checkpoint"] == "best"
+    printed = dict(line.split() for line in out.splitlines())
+    assert {name: float(value) for name, value in printed.items()} == pytest.approx(
+        wanted, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--beam-size=0"], "the beam size is 0; it must be at least 1"),
+        (["--max-length=-1"], "the max length is -1"),
+        (["--batch-size=0"], "the batch size is 0"),
+        (["--beam-size=2", "--length-penalty=nan"], "length"),
+        (["--beam-size=2", "--length-penalty=-1"], "length"),
+        (["--beam-size=1", "--length-penalty=nan"], "length"),
+        (["--input=nowhere.txt"], "nowhere.txt cannot be read: No such file"),
+        (["--output=nowhere/out.txt"], "nowhere/"),
+    ],
+)
+def test_decode_refuses_what_it_cannot_do(refused, finished, flags, message):
+    assert message in refused("decode", finished, *flags, stdin=b"abc\n")
+
+
+def test_decode_refuses_what_is_not_utf8(refused, finished, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"abc\nab\xff\n")
+    assert f"{path} is not UTF-8 at line 2" in refused("decode", finished, f"--input={path}")
+    assert "standard input is not UTF-8 at line 1" in refused("decode", finished, stdin=b"\xff")
+
+
+def test_unknown_characters_are_counted(s2s, finished):
+    code, out, err = s2s("decode", finished, stdin="abc\nxay\nzü\n".encode())
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert err == "s2s: 4 unknown symbols in 3 lines were read as <unk>\n"
+
+
+def test_greedy_is_a_beam_of_one_and_files_are_as_the_standard_streams(s2s, finished, tmp_path):
+    lines = b"abc\nfe\n\nabcdef\n"
+    code, greedy, err = s2s("decode", finished, stdin=lines)
+    assert (code, err) == (0, "")
+    assert greedy.count("\n") == 4
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_bytes(lines)
+    code, out, _ = s2s(
+        "decode", finished, f"--input={source}", f"--output={target}", "--beam-size=1"
+    )
+    assert (code, out) == (0, "")
+    assert target.read_text() == greedy
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+
+
+def test_nothing_in_nothing_out(s2s, finished):
+    assert s2s("decode", finished, stdin=b"") == (0, "", "")
+
+
+def test_a_value_may_stand_behind_a_space(s2s, monkeypatch, experiment_file, tmp_path):
+    from s2s_jax.lab import experiment
+
+    seen = []
+
+    def train(config, workdir, overrides, **options):
+        seen.append((config.to_dict(), workdir, overrides))
+        return {"status": "finished"}
+
+    monkeypatch.setattr(experiment, "train_and_evaluate", train)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    front = ["train", "--config", str(experiment_file), "--workdir", str(tmp_path)]
+    spaced = [*front, "--config.train.num_steps", "3", "--config.schedule.name", "linear"]
+    joined = [*front, "--config.train.num_steps=3", "--config.schedule.name=linear"]
+    mixed = ["train", "--config.train.num_steps", "3", *front[1:], "--config.schedule.name=linear"]
+    for arguments in (spaced, joined, mixed):
+        assert s2s(*arguments)[0] == 0
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][2] == {"train.num_steps": 3, "schedule.name": "linear"}
+    assert s2s(*front, "--config.schedule.floor", "-1")[0] == 0  # checked by what is replaced here
+    assert seen[3][0]["schedule"]["floor"] == -1
+
+
+@pytest.mark.parametrize(
+    "command", [(), *((one,) for one in COMMANDS)], ids=lambda one: " ".join(one)
+)
+def test_help_is_there(s2s, command):
+    code, out, err = s2s(*command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: {' '.join(('s2s', *command))}")
+    if not command:
+        assert all(one in out for one in COMMANDS)
+
+
+def test_an_error_of_ours_keeps_its_traceback(s2s, monkeypatch, finished):
+    from s2s_jax.lab import experiment
+
+    def broken(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(experiment, "load_run", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        s2s("evaluate", finished)
+
+
+def process(*arguments, stdin=b"", cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "s2s_jax.lab.cli", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        timeout=300,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_process_of_its_own_says_one_line_too(text_flags, tmp_path):
+    folder, flags = text_flags
+    (folder / "train.de").write_text("eins\n")
+    code, out, err = process("train", *flags)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "2 lines" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_of_its_own_refuses_a_checkpoint_that_is_cut_short(copied):
+    best = json.loads((copied / "result.json").read_text())["best_step"]
+    cut_short(copied / "checkpoints" / str(best))
+    code, out, err = process("decode", copied, stdin=b"abc\n")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1, err
+    assert "is damaged" in err
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(finished):
+    script = f"{sys.executable} -m s2s_jax.lab.cli decode {finished} | true"
+    done = subprocess.run(
+        ["bash", "-c", script], input=b"abc\n" * 5, capture_output=True, timeout=300
+    )
+    assert done.stderr == b""
+
+
+def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_path):
+    theirs = jax.config.jax_compilation_cache_dir
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    _prepare_jax()
+    assert jax.config.jax_compilation_cache_dir == theirs
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        _prepare_jax()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", theirs)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

@@ -1,0 +1,80 @@
+"""Every config of experiments/ builds, with every schedule and in every sweep."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from s2s_jax.data.catalog import LOADERS
+from s2s_jax.lab.config import (
+    COMPARED_SCHEDULES,
+    apply_overrides,
+    flat_keys,
+    load_experiment,
+    parse_config,
+    resolve_sweep,
+)
+from s2s_jax.lab.experiment import check_config
+from s2s_jax.lab.sweep import plan_sweep
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+FILES = sorted(FOLDER.glob("*.py"))
+NEEDED = {
+    "constant": {"schedule.teacher_prob": 0.5},
+}
+SCHEDULES = (*COMPARED_SCHEDULES, "constant", "free_running")
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def test_the_experiments_of_the_table_are_there():
+    assert {"addition", "demo", "g2p", "parallel_text", "reverse", "wmt14"} <= set(
+        map(named, FILES)
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_config_builds_with_every_schedule(path, schedule):
+    config, overrides, _ = parse_config([f"--config={path}:{schedule}"])
+    assert not overrides
+    config = apply_overrides(config, NEEDED.get(schedule, {}))
+    make_schedule, _ = check_config(config)
+    assert config.schedule.name == schedule
+    assert config.data.name in LOADERS
+    assert 0 <= float(make_schedule(config.train.num_steps - 1)) <= 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_a_config_without_an_argument_is_teacher_forcing(path):
+    assert parse_config([f"--config={path}"])[0].schedule.name == "teacher_forcing"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_every_run_of_a_sweep_builds(path, tmp_path):
+    runs = list(resolve_sweep(str(path))())
+    assert {one["schedule.name"] for one in runs} == set(COMPARED_SCHEDULES)
+    plan = plan_sweep(str(path), [], tmp_path / "sweep")  # checks each config
+    assert len(plan) == len(runs) >= 4
+    assert all(one.status == "waiting" for one in plan)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_docstring_gives_a_command_that_names_this_file_and_known_keys(path):
+    module = load_experiment(str(path))
+    assert module.__doc__ is not None
+    assert f"--config=experiments/{path.name}" in module.__doc__
+    assert "--workdir=" in module.__doc__
+    known = flat_keys(module.get_config())
+    for key in re.findall(r"--config\.([\w.]+)", module.__doc__):
+        assert key in known
+
+
+def test_training_drops_none_of_the_generated_pairs():
+    """The letters of the longest string are no limit for the tokens of a training pair."""
+    for name in ("addition", "reverse"):
+        config = load_experiment(str(FOLDER / f"{name}.py")).get_config()
+        assert config.data.max_length == 0

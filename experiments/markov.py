@@ -34,13 +34,11 @@ def get_config(schedule: str = "teacher_forcing") -> Config:
 
 
 def sweep() -> Iterator[Overrides]:
-    """Five mixtures of gold and own tokens with both coins and both feeds."""
-    for teacher_prob in (1.0, 0.75, 0.5, 0.25, 0.0):
-        for coin in ("token", "sequence"):
-            for feed in ("sample", "argmax"):
-                yield {
-                    "schedule.name": "constant",
-                    "schedule.teacher_prob": teacher_prob,
-                    "rollout.coin": coin,
-                    "rollout.feed": feed,
-                }
+    """Five mixtures of gold and own tokens, three seeds each."""
+    for seed in range(3):
+        for teacher_prob in (1.0, 0.75, 0.5, 0.25, 0.0):
+            yield {
+                "schedule.name": "constant",
+                "schedule.teacher_prob": teacher_prob,
+                "seed": seed,
+            }

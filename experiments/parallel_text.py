@@ -1,7 +1,9 @@
 """Translation of parallel text in a folder: train.en, train.de, val.en, ... (also .gz).
 
-    s2s train --config=experiments/parallel_text.py:inverse_sigmoid --workdir=runs/text \
-        --config.data.folder=FOLDER --config.data.source_language=en --config.data.target_language=de
+    s2s train --config=experiments/parallel_text.py:linear --workdir=runs/text \
+        --config.data.folder=FOLDER
+
+English to German unless --config.data.source_language and --config.data.target_language say else.
 """
 
 from s2s_jax.lab.config import Config, base_config, sweep_schedules
@@ -22,7 +24,7 @@ def translation_settings(config: Config) -> None:
     config.data.source_vocabulary = "sentencepiece"
     config.data.target_vocabulary = "sentencepiece"
     config.data.num_buckets = 6
-    config.data.max_length = 60
+    config.data.max_tokens = 60
     config.model.hidden_size = 512
     config.model.embedding_size = 256
     config.model.input_feeding = True

@@ -1,6 +1,6 @@
 """Reversal of letter strings; the test_long split has longer strings than training.
 
-    s2s train --config=experiments/reverse.py:inverse_sigmoid --workdir=runs/reverse
+s2s train --config=experiments/reverse.py:inverse_sigmoid --workdir=runs/reverse
 """
 
 from s2s_jax.lab.config import Config, base_config, sweep_schedules

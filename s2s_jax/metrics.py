@@ -40,7 +40,7 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
 
     Example:
       >>> mean = masked_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False]))
-      >>> float(mean.total), float(mean.count)
+      >>> float(mean.total), float(mean.weight)
       (3.0, 2.0)
     """
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)

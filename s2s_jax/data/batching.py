@@ -125,7 +125,7 @@ def tokenize(
     ]
     if not kept:
         raise DataError(
-            f"none of {len(pairs)} pairs is within max_length {max_length}: raise data.max_length"
+            f"none of {len(pairs)} pairs is within max_length {max_length}: raise data.max_tokens"
             if len(pairs)
             else "no pairs to tokenize: the split is empty"
         )

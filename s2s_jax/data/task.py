@@ -66,18 +66,18 @@ class Task:
             if split not in self.splits:
                 raise DataError(f"the data has no {split} split; it has {', '.join(splits)}")
 
-    def tokens(self, split: str, max_length: int | None = None) -> TokenPairs:
+    def tokens(self, split: str, max_tokens: int | None = None) -> TokenPairs:
         """A split as token ids."""
         if split not in self.splits:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(self.splits)}")
         vocabularies = self.vocabularies
-        return tokenize(self.splits[split], vocabularies.source, vocabularies.target, max_length)
+        return tokenize(self.splits[split], vocabularies.source, vocabularies.target, max_tokens)
 
     def training_batches(
-        self, num_buckets: int, batch_size: int, seed: int, max_length: int = 0
+        self, num_buckets: int, batch_size: int, seed: int, max_tokens: int = 0
     ) -> TrainingBatches:
         """The training split as an endless sequence of batches; see `TrainingBatches`."""
-        tokens = self.tokens("train", max_length or None)
+        tokens = self.tokens("train", max_tokens or None)
         shapes = choose_buckets(
             tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
         )

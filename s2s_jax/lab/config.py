@@ -61,12 +61,12 @@ def base_config(dataset: str, schedule: str = "teacher_forcing") -> Config:
                 # "characters", "whitespace" or "sentencepiece", trained on the training split.
                 "source_vocabulary": "characters",
                 "target_vocabulary": "characters",
-                # Number of subwords; for sentencepiece alone.
+                # Most ids of a vocabulary, 0 for no limit; sentencepiece needs a limit.
                 "vocabulary_size": 0,
                 # Fixed shapes (source_time, time); each one is a compilation.
                 "num_buckets": 4,
                 # Training pairs with more tokens on a side are left out; 0 keeps all.
-                "max_length": 0,
+                "max_tokens": 0,
                 **dataset_options(dataset),
             },
             "model": model,

@@ -90,7 +90,10 @@ def make_config_schedule(config: Config) -> Schedule:
     try:
         return make_schedule(name, **parameters)
     except ValueError as error:
-        raise LabError(f"schedule: {error}") from error
+        where = ""
+        if name.endswith("_reaching") and config.schedule.reach_step is None:
+            where = " (the step is schedule.reach_fraction of train.num_steps)"
+        raise LabError(f"schedule: {error}{where}") from error
 
 
 def train_and_evaluate(
@@ -134,7 +137,7 @@ def train_and_evaluate(
         return result
     experiment = make_experiment(config, run.vocabularies())
     batches = experiment.task.training_batches(
-        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_length
+        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
     )
     evaluator = _make_evaluator(config, experiment.model, experiment.task)
     trainer = Trainer(
@@ -313,7 +316,7 @@ def _check_numbers(config: Config) -> None:
     infinity = float("inf")
     for section, name, lowest, highest in (
         ("data", "num_buckets", 1, 64),
-        ("data", "max_length", 0, infinity),
+        ("data", "max_tokens", 0, infinity),
         ("train", "num_steps", 1, 2**31 - 1),
         ("train", "batch_size", 1, infinity),
         ("train", "learning_rate", 1e-12, 1e6),

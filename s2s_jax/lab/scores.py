@@ -88,7 +88,7 @@ SCORERS: dict[str, Callable[[Sequence[str], References], dict[str, float]]] = {
     "symbols": symbol_scores,
     "translation": translation_scores,
 }
-"""Scorers by name; the last score of each is what selects a checkpoint."""
+"""Scorers by name; the first score of each selects the best checkpoint."""
 
 HIGHER_IS_BETTER = {"bleu", "chrf"}
 

@@ -38,7 +38,7 @@ class PlannedRun:
 
     name: str
     workdir: Path
-    arguments: list[str]
+    arguments: tuple[str, ...]
     status: str
 
     @property
@@ -90,13 +90,13 @@ def plan_sweep(
             PlannedRun(
                 name,
                 folder,
-                [
+                (
                     "train",
                     f"--config={config_file}",
                     f"--workdir={folder}",
                     *override_flags,
                     *flags,
-                ],
+                ),
                 result["status"] if result else "waiting",
             )
         )

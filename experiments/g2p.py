@@ -11,12 +11,10 @@ def get_config(schedule: str = "teacher_forcing") -> Config:
     config = base_config("cmudict", schedule)
     config.data.target_vocabulary = "whitespace"
     config.data.num_buckets = 6
-    config.model.cell = "gru"
-    config.model.dropout = 0.25
-    config.train.num_steps = 18_000
+    config.model.dropout = 0.2
+    config.train.num_steps = 10_700  # twelve epochs
     config.train.warmup_steps = 500
-    config.train.label_smoothing = 0.1
-    config.eval.every = 1500
+    config.eval.every = 1070
     config.eval.scores = "phonemes"
     return config
 

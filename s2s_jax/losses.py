@@ -32,10 +32,15 @@ def cross_entropy(
       >>> round(float(loss.total / loss.weight), 2)  # log 15
       2.71
     """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")
+    check_label_smoothing(label_smoothing)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     losses = -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
     if label_smoothing:
         losses = (1.0 - label_smoothing) * losses - label_smoothing * log_probs.mean(-1)
     return masked_mean(losses, mask)
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Raises a ValueError unless label_smoothing is in [0, 1)."""
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1)")

@@ -32,7 +32,7 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
     """The sum and the count of `values` where `mask` holds.
 
     Args:
-      values: [...] numbers; whatever stands outside the mask, NaN too, counts nowhere.
+      values: [...] numbers; what stands outside the mask counts nowhere.
       mask: [...] bool, of the same shape.
 
     Returns:
@@ -51,8 +51,10 @@ def merge(*sums: MetricSums) -> MetricSums:
     """Adds metric sums of the same names: the metrics of all the data together.
 
     Raises:
-      ValueError: where the names differ.
+      ValueError: the names differ, or there is nothing to merge.
     """
+    if not sums:
+        raise ValueError("there are no metric sums to merge")
     return reduce(lambda left, right: jax.tree.map(lambda a, b: a + b, left, right), sums)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from s2s_jax.batch import Batch, gold_inputs
-from s2s_jax.losses import cross_entropy
+from s2s_jax.losses import check_label_smoothing, cross_entropy
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
@@ -24,7 +24,6 @@ def make_objective(
     temperature: float = 1.0,
     top_k: int = 0,
     label_smoothing: float = 0.0,
-    dropout: bool = True,
 ) -> Objective:
     """Makes the objective that teacher forcing, scheduled sampling and free running share.
 
@@ -43,7 +42,6 @@ def make_objective(
       temperature: of a sampled feed.
       top_k: of a sampled feed; 0 for all.
       label_smoothing: see `cross_entropy`; the reported "nll" is without it.
-      dropout: False trains the model without its dropout.
 
     Returns:
       objective(params, batch, key, teacher_prob) -> (loss, metric sums), with the sums "loss",
@@ -54,14 +52,14 @@ def make_objective(
     Raises:
       ValueError: an option out of range, or one that another option makes meaningless.
     """
+    check_label_smoothing(label_smoothing)
     rollout = make_rollout(model, coin=coin, feed=feed, temperature=temperature, top_k=top_k)
 
     def objective(
         params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
     ) -> tuple[jax.Array, MetricSums]:
         source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
-        dropout_key = stream_key(key, "dropout") if dropout else None
-        memory = model.encode(params, source, source_mask, dropout_key)
+        memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed = rollout(params, memory, target, key, teacher_prob)
         logits = model.decode_sequence(params, memory, fed.tokens)
 

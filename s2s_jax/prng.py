@@ -6,45 +6,43 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-STREAMS = ("init", "data", "dropout", "coins", "samples")
+STREAMS = ("init", "dropout", "coins", "samples")
 """The streams that there are; `stream_key` refuses any other."""
 
 
-def stream_key(key: jax.Array, name: str, step: jax.typing.ArrayLike | None = None) -> jax.Array:
-    """The key of one named stream, of one step where a step is given.
+def stream_key(key: jax.Array, name: str) -> jax.Array:
+    """The key of one named stream.
 
-        stream_key(key, name, step) = fold_in(fold_in(key, crc32(name)), step)
+        stream_key(key, name) = fold_in(key, crc32(name))
 
-    The given key is never consumed, so a run that resumes at a step draws what the run that was
-    never stopped draws there, and a method that draws more from one stream leaves the others as
-    they are: with one seed, a teacher-forced and a sampled run see the same batches, initial
-    weights and dropout. The hash is crc32, since Python's own changes with every process.
+    A train step folds its number into the run's key and takes its streams of that. No key is ever
+    consumed, so a run that resumes at a step draws what the run that was never stopped draws there,
+    and a method that draws more from one stream leaves the others as
+    they are: with one seed, a teacher-forced and a sampled run see the same initial weights and
+    dropout. The hash is crc32, since Python's own changes with every process.
 
     Args:
       key: a scalar typed key, as `jax.random.key` makes it.
       name: one of `STREAMS`.
-      step: integer scalar, possibly traced; None for a stream that is drawn from once.
 
     Returns:
-      A scalar typed key. A key of a stream and a key of its step are different keys: draw from
-      the one or from the other.
+      A scalar typed key.
 
     Raises:
       ValueError: the stream's name is unknown.
 
     Example:
       >>> key = jax.random.key(0)
-      >>> bool(stream_key(key, "coins", 7) == stream_key(key, "coins", 7))
+      >>> bool(stream_key(key, "coins") == stream_key(key, "coins"))
       True
-      >>> bool(stream_key(key, "coins", 7) == stream_key(key, "samples", 7))
+      >>> bool(stream_key(key, "coins") == stream_key(key, "samples"))
       False
     """
     if name not in STREAMS:
         nearest = difflib.get_close_matches(name, STREAMS, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"unknown key stream {name!r}{hint} (streams: {', '.join(STREAMS)})")
-    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    return key if step is None else jax.random.fold_in(key, step)
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def per_step_keys(key: jax.Array, num_steps: int) -> jax.Array:

@@ -56,10 +56,15 @@ def toss_coins(
     Returns:
       [batch_size, num_steps] bool.
 
+    Raises:
+      ValueError: an unknown coin.
+
     Example:
-      >>> toss_coins(jax.random.key(0), 0.5, 2, 3, coin="sequence").tolist()
-      [[True, True, True], [False, False, False]]
+      >>> coins = toss_coins(jax.random.key(0), jnp.float32(0.5), 1000, 3, coin="sequence")
+      >>> bool(jnp.all(coins == coins[:, :1])), abs(float(coins.mean()) - 0.5) < 0.05
+      (True, True)
     """
+    _check_coin(coin)
     if coin == "token":
         keys = per_step_keys(key, num_steps)
         draws = jax.vmap(lambda k: jax.random.uniform(k, (batch_size,)), out_axes=1)(keys)
@@ -98,8 +103,9 @@ def make_rollout(
     Raises:
       ValueError: an unknown coin or feed, a temperature or top_k that the feed cannot honour.
     """
-    if coin not in COINS:
-        raise ValueError(f"coin is {coin!r}; it must be one of {', '.join(COINS)}")
+    _check_coin(coin)
+    if top_k > model.vocab_size:
+        raise ValueError(f"top_k is {top_k}; the vocabulary has {model.vocab_size} tokens")
     choose_token = make_token_chooser(feed, temperature, top_k)
 
     def own_or_gold(
@@ -146,3 +152,8 @@ def make_rollout(
         )
 
     return rollout
+
+
+def _check_coin(coin: str) -> None:
+    if coin not in COINS:
+        raise ValueError(f"coin is {coin!r}; it must be one of {', '.join(COINS)}")

@@ -99,10 +99,11 @@ def _draw(logits: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
     weights = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
     padding = [(0, 0)] * (logits.ndim - 1) + [(0, num_blocks * block_size - vocab_size)]
     blocks = jnp.pad(weights, padding).reshape(*logits.shape[:-1], num_blocks, block_size)
-    uniforms = jax.random.uniform(key, (2, *logits.shape[:-1]))
-    block = _invert_cdf(jnp.sum(blocks, axis=-1), uniforms[0])
+    # Two a row, the rows first: a row's draws then do not depend on how many rows there are.
+    uniforms = jax.random.uniform(key, (*logits.shape[:-1], 2))
+    block = _invert_cdf(jnp.sum(blocks, axis=-1), uniforms[..., 0])
     within = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-    return block * block_size + _invert_cdf(within, uniforms[1])
+    return block * block_size + _invert_cdf(within, uniforms[..., 1])
 
 
 def _invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -68,7 +68,7 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation) -
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = metrics | {
             "teacher_prob": Mean(jnp.asarray(teacher_prob, jnp.float32), jnp.ones(())),
-            "gradient_norm": Mean(optax.global_norm(gradients), jnp.ones(())),
+            "gradient_norm": Mean(optax.tree.norm(gradients), jnp.ones(())),
         }
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics

@@ -77,4 +77,4 @@ def test_training_drops_none_of_the_generated_pairs():
     """The letters of the longest string are no limit for the tokens of a training pair."""
     for name in ("addition", "reverse"):
         config = load_experiment(str(FOLDER / f"{name}.py")).get_config()
-        assert config.data.max_tokens == 0
+        assert config.data.max_length == 0

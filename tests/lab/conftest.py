@@ -72,9 +72,12 @@ def session_environment(session_folder: Path) -> Iterator[None]:
         patch.setenv("TFDS_DATA_DIR", str(session_folder / "tfds"))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
         options = {
             "jax_compilation_cache_dir": cache,
             "jax_persistent_cache_min_compile_time_secs": 0.0,
+            # Else the cache's own path is part of what a program is found by.
+            "jax_persistent_cache_enable_xla_caches": "none",
         }
         old = {name: getattr(jax.config, name) for name in options}
         for name, value in options.items():

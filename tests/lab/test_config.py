@@ -51,7 +51,7 @@ def test_every_key_is_there_and_locked(dataset):
 @pytest.mark.parametrize("dataset", LOADERS)
 def test_no_option_of_a_dataset_takes_the_place_of_a_key_of_every_config(dataset):
     common = {"name", "data_dir", "source_vocabulary", "target_vocabulary", "vocabulary_size"}
-    common |= {"num_buckets", "max_tokens"}
+    common |= {"num_buckets", "max_length"}
     assert not common & dataset_options(dataset).keys()
 
 

@@ -26,7 +26,7 @@ def test_the_plan_names_folders_and_commands(experiment_file, tmp_path):
     plan = plan_sweep(str(experiment_file), flags, tmp_path / "sweep")
     assert [one.name for one in plan] == NAMES
     assert plan[1].workdir == tmp_path / "sweep" / "linear" / "seed_0"
-    assert plan[1].arguments == [
+    assert list(plan[1].arguments) == [
         "train",
         f"--config={experiment_file}",
         f"--workdir={tmp_path}/sweep/linear/seed_0",
@@ -35,6 +35,7 @@ def test_the_plan_names_folders_and_commands(experiment_file, tmp_path):
         "--config.seed=0",
     ]
     assert {one.status for one in plan} == {"waiting"}
+    assert len(set(plan)) == 4  # the pool keeps its processes by run
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +127,7 @@ def fake_runs(monkeypatch, tmp_path):
 
     def plan(*scripts):
         return [
-            PlannedRun(f"run_{number}", tmp_path / "sweep" / f"run_{number}", [script], status)
+            PlannedRun(f"run_{number}", tmp_path / "sweep" / f"run_{number}", (script,), status)
             for number, (script, status) in enumerate(scripts)
         ]
 

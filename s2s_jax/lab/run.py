@@ -50,7 +50,7 @@ class Run:
         path = self.folder / "config.json"
         if not path.exists():
             raise LabError(f"{self.folder} holds no run: there is no {path.name}.")
-        return ConfigDict(read_json(path)).lock()
+        return _from_json(read_json(path))
 
     def check(self, config: Config) -> None:
         """Refuses a folder that holds another run, or that cannot be one; writes nothing.
@@ -65,7 +65,7 @@ class Run:
             if self.folder.is_dir() and (self.folder / "result.json").exists():
                 raise LabError(f"workdir {self.folder} holds a result without its config.json.")
             return
-        there, here = flat_keys(self.config()), flat_keys(_as_stored(config))
+        there, here = flat_keys(self.config()), flat_keys(_from_json(to_json(config.to_dict())))
         differing = [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
             for key in sorted(there.keys() | here.keys())
@@ -138,6 +138,12 @@ class Run:
         return result
 
 
-def _as_stored(config: Config) -> Config:
-    """The config as it reads back from JSON: tuples as lists."""
-    return ConfigDict(to_json(config.to_dict()))
+def _from_json(value: Any) -> Config:
+    """The config that JSON holds. Its lists were tuples: no key of a config is a list."""
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: restored(inner) for name, inner in value.items()}
+        return tuple(map(restored, value)) if isinstance(value, list) else value
+
+    return ConfigDict(restored(value)).lock()

@@ -27,7 +27,7 @@ def test_options_are_the_loaders_keywords():
     assert dataset_options("addition")["num_digits"] == 3
     for name in LOADERS:
         for value in dataset_options(name).values():
-            assert type(value) in (str, int, bool)
+            assert type(value) in (str, int, bool, float, tuple)
 
 
 def test_loading_by_name(tmp_path):

@@ -99,8 +99,8 @@ def train(teacher_probs, *, coin, feed, length, num_rows, num_steps):
 WAYS = list(product(("token", "sequence"), ("sample", "argmax")))
 
 
-def check(length: int, coin: str, feed: str, num_rows: int, num_steps: int, least: float) -> None:
-    """Compares all q behind prefixes that are fed with a probability above `least`, and the KL."""
+def check(length: int, coin: str, feed: str, num_rows: int, num_steps: int) -> None:
+    """Compares every q that is identified, and the KL."""
     sizes = {"length": length, "num_rows": num_rows, "num_steps": num_steps}
     logits = train(jnp.array(TEACHER_PROBS), coin=coin, feed=feed, **sizes)
     joint = markov_sequence_probs(INITIAL, TRANSITION, length).reshape(-1)
@@ -113,8 +113,8 @@ def check(length: int, coin: str, feed: str, num_rows: int, num_steps: int, leas
         np.testing.assert_allclose(trained[0], INITIAL, atol=1e-4)
         num_compared = 0
         for found, expected, fed in zip(trained, optimum.probs, optimum.fed_probs, strict=True):
-            np.testing.assert_allclose(found[fed > least], expected[fed > least], atol=2e-3)
-            num_compared += (fed > least).sum()
+            np.testing.assert_allclose(found[fed > 0], expected[fed > 0], atol=2e-3)
+            num_compared += (fed > 0).sum()
             # What is never fed is never moved: no truth could be read off it.
             assert np.all(found[fed == 0] == 0.5)
         assert num_compared >= length
@@ -127,13 +127,7 @@ def check(length: int, coin: str, feed: str, num_rows: int, num_steps: int, leas
 
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
 def test_two_tokens_converge_to_the_predicted_optimum(coin, feed):
-    check(2, coin, feed, num_rows=1000, num_steps=2000, least=0.0)
-
-
-@pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_three_tokens_converge_to_the_predicted_optimum(coin, feed):
-    # Rarer prefixes are too few to tell 2e-3 apart from chance in seconds.
-    check(3, coin, feed, num_rows=1000, num_steps=4000, least=0.02)
+    check(2, coin, feed, num_rows=1000, num_steps=2000)
 
 
 def test_the_two_coins_part_at_three_tokens():
@@ -141,7 +135,7 @@ def test_the_two_coins_part_at_three_tokens():
         scheduled_sampling_optimum(INITIAL, TRANSITION, 3, 0.5, coin=coin)
         for coin in ("token", "sequence")
     )
-    assert sequence.kl - token.kl > 0.015  # more than the comparison above tolerates
+    assert sequence.kl - token.kl > 0.015
     assert abs(sequence.probs[2][1, 0, 0] - token.probs[2][1, 0, 0]) > 0.04
 
 

@@ -105,7 +105,7 @@ def make_rollout(
     """
     _check_coin(coin)
     if top_k > model.vocab_size:
-        raise ValueError(f"top_k is {top_k}; the vocabulary has {model.vocab_size} tokens")
+        raise ValueError(f"top_k is {top_k}, and the vocabulary has {model.vocab_size} tokens")
     choose_token = make_token_chooser(feed, temperature, top_k)
 
     def own_or_gold(

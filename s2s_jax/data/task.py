@@ -62,9 +62,7 @@ class Task:
     def __init__(self, splits: Mapping[str, Pairs], vocabularies: Vocabularies):
         self.splits = dict(splits)
         self.vocabularies = vocabularies
-        for split in ("train", "dev"):
-            if split not in self.splits:
-                raise DataError(f"the data has no {split} split; it has {', '.join(splits)}")
+        _check_splits(splits)
 
     def tokens(self, split: str, max_tokens: int | None = None) -> TokenPairs:
         """A split as token ids."""
@@ -152,8 +150,16 @@ def load_task(
       DataError: what is wrong with the data, in one line.
     """
     splits = load_splits(name, options, data_dir)
+    _check_splits(splits)
     if vocabularies is None:
         vocabularies = Vocabularies.train(
             splits["train"], source_vocabulary, target_vocabulary, vocabulary_size
         )
     return Task(splits, vocabularies)
+
+
+def _check_splits(splits: Mapping[str, Pairs]) -> None:
+    """Refuses data that cannot be trained on, or not be evaluated while training."""
+    for split in ("train", "dev"):
+        if split not in splits:
+            raise DataError(f"the data has no {split} split; it has {', '.join(splits) or 'none'}")

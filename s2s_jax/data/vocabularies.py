@@ -221,7 +221,9 @@ def _train_sentencepiece(texts: Iterable[str], size: int) -> SentencePieceVocabu
     import sentencepiece
 
     if size == 0:
-        raise DataError("a sentencepiece vocabulary needs a size, such as 8000")
+        raise DataError(
+            "a sentencepiece vocabulary needs a size: set data.vocabulary_size, such as 8000"
+        )
     model = io.BytesIO()
     trainer: Any = sentencepiece.SentencePieceTrainer
     try:

@@ -179,6 +179,8 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     except Exception as error:
         message = _where(error, Path(path))
         raise LabError(f"config file {path} cannot be used: {message}") from error
+    if not isinstance(config, ConfigDict):
+        raise LabError(f"get_config of {path} must return a ConfigDict, as base_config makes it.")
     config.lock()
 
     overrides: Overrides = {}
@@ -227,6 +229,17 @@ def check_key(config: Config, key: str) -> None:
     raise LabError(f"config key {key} does not exist.{nearest(key, known)}")
 
 
+def check_complete(config: Config) -> None:
+    """Raises a LabError that names a key which `base_config` has and this config lacks."""
+    try:
+        known = flat_keys(base_config(config.data.name))
+    except (AttributeError, KeyError):
+        raise LabError("the config has no data.name; make it with base_config.") from None
+    missing = [key for key in known if key not in flat_keys(config)]
+    if missing:
+        raise LabError(f"the config has no {missing[0]}; make it with base_config.")
+
+
 def flat_keys(config: Config) -> dict[str, Any]:
     """Values by dotted key, in order."""
     found: dict[str, Any] = {}
@@ -238,14 +251,22 @@ def flat_keys(config: Config) -> dict[str, Any]:
     return found
 
 
-def resolve_sweep(path: str) -> Callable[[], Iterator[Overrides]]:
-    """The `sweep` function of an experiment file.
+def sweep_of(path: str) -> list[Overrides]:
+    """What the `sweep` function of an experiment file yields: the overrides of each run.
 
     Raises:
-      LabError: the file has none.
+      LabError: the file has no such function, or it raises or yields something else.
     """
     path = path.partition(":")[0]
-    return _function(load_experiment(path), "sweep", path)
+    sweep = _function(load_experiment(path), "sweep", path)
+    try:
+        runs = list(sweep())
+    except Exception as error:
+        message = _where(error, Path(path))
+        raise LabError(f"sweep() of {path} cannot be used: {message}") from error
+    if not all(isinstance(one, dict) for one in runs):
+        raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}.")
+    return runs
 
 
 def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str, dict[str, Any]]:
@@ -330,7 +351,7 @@ def _where(error: BaseException, file: Path) -> str:
         return f"line {error.lineno}: {error.msg}"
     frame, line = error.__traceback__, None
     while frame is not None:
-        if Path(frame.tb_frame.f_code.co_filename) == file:
+        if Path(frame.tb_frame.f_code.co_filename).resolve() == file.resolve():
             line = frame.tb_lineno
         frame = frame.tb_next
     place = f"line {line}: " if line else ""

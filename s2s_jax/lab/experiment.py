@@ -13,7 +13,7 @@ import optax
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.data.task import Task, Vocabularies, load_task
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.config import Config, Overrides, schedule_parameters
+from s2s_jax.lab.config import Config, Overrides, check_complete, schedule_parameters
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.loop import NonFiniteLossError, Trainer, progress_template
@@ -26,7 +26,8 @@ from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.rollout import make_rollout
 from s2s_jax.schedules import Schedule, make_schedule
 
-_ANY_MODEL = make_rnn_model(8, 8, hidden_size=2, embedding_size=2)  # to check a rollout's options
+# To check a rollout's options before the data's vocabulary is known; nothing of it is computed.
+_ANY_MODEL = make_rnn_model(8, 2**24, hidden_size=2, embedding_size=2)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
     Raises:
       LabError: what is wrong, in one line that names it.
     """
+    check_complete(config)
     _check_numbers(config)
     find_scorer(config.eval.scores)
     schedule, optimizer = make_config_schedule(config), _make_optimizer(config)
@@ -185,7 +187,8 @@ def train_and_evaluate(
                     metrics |= found
             # The dev metrics of that step are in the log already.
             tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
-            tracker.scalars(steps, tests)
+            if not run.has_logged(tests):  # before it was killed and resumed
+                tracker.scalars(steps, tests)
     return finish(
         "finished",
         steps=steps,
@@ -250,7 +253,10 @@ def evaluate_run(run: TrainedRun, split: str) -> dict[str, float]:
 def _make_model(config: Config, vocabularies: Vocabularies) -> tuple[Seq2SeqModel, Objective]:
     model = make_rnn_model(len(vocabularies.source), len(vocabularies.target), **config.model)
     smoothing = config.train.label_smoothing
-    return model, make_objective(model, **config.rollout, label_smoothing=smoothing)
+    try:
+        return model, make_objective(model, **config.rollout, label_smoothing=smoothing)
+    except ValueError as error:
+        raise LabError(f"rollout: {error}") from error
 
 
 def _load_task(config: Config, vocabularies: Vocabularies | None) -> Task:
@@ -331,7 +337,7 @@ def _check_numbers(config: Config) -> None:
         ("eval", "max_examples", 0, infinity),
     ):
         value = config[section][name]
-        if not lowest <= value <= highest:
+        if not (lowest <= value <= highest and value < infinity):
             allowed = f"at least {lowest}" if highest == infinity else f"in [{lowest}, {highest}]"
             raise LabError(f"{section}.{name} is {value}; it must be {allowed}.")
     if not 0 <= config.seed < 2**32:

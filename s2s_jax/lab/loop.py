@@ -99,6 +99,7 @@ class Trainer:
         self._init = partial(init, key)
         update = make_update(objective, optimizer)
         self._step = jax.jit(partial(_accumulate, update), donate_argnums=0)
+        self._are_finite = jax.jit(lambda tree: jnp.isfinite(optax.tree.norm(tree)))
         self.template = progress_template(model, objective, optimizer)
         """The shapes of a checkpoint's content."""
         self._no_sums = jax.tree.map(
@@ -138,13 +139,18 @@ class Trainer:
         printer = _Printer(self._report, first, self._num_steps)
         rate = _Clock()
         bad_step: jax.Array | np.ndarray = np.full((), -1, np.int32)
-        waiting: tuple[int, MetricSums] | None = None
+        waiting: tuple[int, MetricSums, jax.Array] | None = None
+
+        def check_finite(first_bad: int) -> None:
+            if first_bad >= 0:
+                raise NonFiniteLossError(first_bad, checkpoints.latest_step)
 
         def log_waiting() -> None:
             nonlocal waiting
             if waiting is not None:
-                logged, done = waiting
+                logged, done, first_bad = waiting
                 waiting = None
+                check_finite(int(first_bad))
                 metrics = {f"train/{name}": value for name, value in compute(done).items()}
                 num_tokens = float(done["loss"].weight)
                 metrics["train/tokens_per_second"] = num_tokens / max(rate.restart(), 1e-9)
@@ -161,12 +167,12 @@ class Trainer:
             log_waiting()
             evaluates = step % self._evaluate_every == 0 or step == self._num_steps
             if step % self._log_every == 0 or evaluates:
-                waiting, sums = (step, sums), self._no_sums
+                waiting, sums = (step, sums, bad_step), self._no_sums
             stops = step < self._num_steps and should_stop()
             if evaluates or stops:
                 log_waiting()
-                if int(bad_step) >= 0:
-                    raise NonFiniteLossError(int(bad_step), checkpoints.latest_step)
+                # The last update can leave parameters that only the next step would find out.
+                check_finite(int(bad_step) if self._are_finite(state.params) else step)
                 cost = None
                 if evaluates:
                     metrics = self._evaluator.dev(state.params)
@@ -177,8 +183,6 @@ class Trainer:
                 tracker.flush()
                 checkpoints.save(step, Progress(state, sums), cost)
                 rate.restart()
-            elif step % self._log_every == 1 and int(bad_step) >= 0:
-                raise NonFiniteLossError(int(bad_step), checkpoints.latest_step)
             if stops:
                 break
         return step

@@ -107,11 +107,21 @@ class Run:
 
     def seconds(self, step: int | None) -> float:
         """The wall time that the run had taken at a step's checkpoint; 0 for a new run."""
-        if step is None or not (self.folder / METRICS_FILE).exists():
+        if step is None:
             return 0.0
-        records, _ = read_jsonl(self.folder / METRICS_FILE)
-        earlier = (one for one in records if one["step"] <= step)
-        return max((one.get("train/seconds", 0.0) for one in earlier), default=0.0)
+        earlier = (one for one in self._records() if one["step"] <= step)
+        logged = max((one.get("train/seconds", 0.0) for one in earlier), default=0.0)
+        result = self.result() or {}
+        stopped_there = result.get("steps") == step
+        return max(logged, result["wall_seconds"]) if stopped_there else logged
+
+    def has_logged(self, metrics: Mapping[str, float]) -> bool:
+        """Whether some line of `metrics.jsonl` has these metrics."""
+        return any(metrics.keys() <= one.keys() for one in self._records())
+
+    def _records(self) -> list[dict[str, Any]]:
+        path = self.folder / METRICS_FILE
+        return read_jsonl(path)[0] if path.exists() else []
 
     def write_result(
         self,

@@ -15,7 +15,7 @@ from s2s_jax.lab.config import (
     Overrides,
     apply_overrides,
     parse_config,
-    resolve_sweep,
+    sweep_of,
 )
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import check_config
@@ -72,7 +72,7 @@ def plan_sweep(
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1.")
     plan: list[PlannedRun] = []
     base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
-    for varied in resolve_sweep(config_file)():
+    for varied in sweep_of(config_file):
         clash = sorted(varied.keys() & fixed.keys())
         if clash:
             raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs.")

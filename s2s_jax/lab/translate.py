@@ -50,6 +50,8 @@ def translate(
     ):
         if value < lowest:
             raise LabError(f"the {name} is {value}; it must be at least {lowest}.")
+    if not 0.0 <= length_penalty < float("inf"):
+        raise LabError(f"the length penalty is {length_penalty}; it must be at least 0.")
     if not lines:
         return []
     model, vocabularies = run.model, run.vocabularies
@@ -121,11 +123,12 @@ def _read_lines(source: str) -> list[str]:
     except OSError as error:
         raise LabError(f"{name} cannot be read: {error.strerror or error}.") from error
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # without a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise LabError(f"{name} is not UTF-8 at line {line}.") from error
-    return text.removesuffix("\n").split("\n") if text else []
+    # Not splitlines, which breaks lines where a text has other separators, such as U+2028.
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
 def _decode(

@@ -85,7 +85,7 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
 
 
 def test_pairs_that_are_too_long_are_left_out_of_training_alone(task):
-    batches = task.training_batches(1, 4, 0, max_length=3)
+    batches = task.training_batches(1, 4, 0, max_tokens=3)
     assert int(sum(batch.target_mask.any(-1).sum() for batch in [batches[0]])) == 3
     assert len(task.tokens("train")) == 4
     assert len(task.evaluation("train", 4).tokens) == 4

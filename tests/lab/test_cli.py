@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -74,7 +75,7 @@ def test_a_wrong_command_is_refused(refused, arguments, message):
         ("", ["--config.data.target_vocabulary=sentencepiece"], "data.vocabulary_size"),
         ("", ["--config.rollout.top_k=100"], "top_k is 100"),
         ("", ["--config.data.folder=nowhere"], "nowhere is not a folder"),
-        ("", ["--config.data.max_length=1"], "none of"),
+        ("", ["--config.data.max_tokens=1"], "none of"),
     ],
 )
 def test_a_wrong_config_is_refused(refused, experiment_file, tmp_path, schedule, flags, message):
@@ -380,15 +381,16 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(finished):
 
 
 def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_path):
-    theirs = jax.config.jax_compilation_cache_dir
-    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    config: Any = jax.config  # its options are attributes that no type checker knows
+    theirs = config.jax_compilation_cache_dir
+    seconds = config.jax_persistent_cache_min_compile_time_secs
     _prepare_jax()
-    assert jax.config.jax_compilation_cache_dir == theirs
+    assert config.jax_compilation_cache_dir == theirs
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
         _prepare_jax()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
+        assert config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
     finally:
-        jax.config.update("jax_compilation_cache_dir", theirs)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+        config.update("jax_compilation_cache_dir", theirs)
+        config.update("jax_persistent_cache_min_compile_time_secs", seconds)

@@ -12,8 +12,8 @@ from s2s_jax.lab.config import (
     flat_keys,
     load_experiment,
     parse_config,
-    resolve_sweep,
     schedule_parameters,
+    sweep_of,
     sweep_schedules,
 )
 from s2s_jax.lab.errors import LabError
@@ -51,7 +51,7 @@ def test_every_key_is_there_and_locked(dataset):
 @pytest.mark.parametrize("dataset", LOADERS)
 def test_no_option_of_a_dataset_takes_the_place_of_a_key_of_every_config(dataset):
     common = {"name", "data_dir", "source_vocabulary", "target_vocabulary", "vocabulary_size"}
-    common |= {"num_buckets", "max_length"}
+    common |= {"num_buckets", "max_tokens"}
     assert not common & dataset_options(dataset).keys()
 
 
@@ -350,6 +350,6 @@ def test_a_config_that_lacks_keys_is_refused(write):
 
 def test_the_sweep_of_a_file(write):
     path = write(GOOD + "\n\ndef sweep():\n    yield {'seed': 1}\n")
-    assert list(resolve_sweep(f"{path}:linear")()) == [{"seed": 1}]
+    assert sweep_of(f"{path}:linear") == [{"seed": 1}]
     with pytest.raises(LabError, match=r"has no function sweep\(\)"):
-        resolve_sweep(write(GOOD, "other.py"))
+        sweep_of(write(GOOD, "other.py"))

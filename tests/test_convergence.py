@@ -40,7 +40,11 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
         return row, params[row]
 
     def decode_sequence(params, memory, tokens):
-        _, rows = jax.lax.scan(lambda row, token: 2 * (advance(row, token),), memory, tokens.T)
+        def step(row: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+            row = advance(row, token)
+            return row, row
+
+        _, rows = jax.lax.scan(step, memory, tokens.T)
         return params[rows.T]
 
     return Seq2SeqModel(

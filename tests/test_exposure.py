@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ MODEL = (0.7, 0.3), ((0.9, 0.1), (0.05, 0.95))
 OTHER = (0.6, 0.4), ((0.8, 0.2), (0.25, 0.75))
 
 
-def tables(chain, length=5):
+def tables(chain: tuple[Any, Any], length=5):
     return next_token_tables(*chain, length)
 
 
@@ -175,16 +177,16 @@ def test_what_else_is_refused():
         estimate_accumulated_error(function(sure), function(MODEL), 2)
     with pytest.raises(ValueError, match="distance is 'l2'; it must be one of total_variation, j"):
         relative_distance((HALF,), (HALF,), "l2")
-    for options, message in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"length": 0}, "length is 0; it must be at least 1"),
         ({"num_samples": 1}, "num_samples is 1; it must be at least 2"),
         ({"num_resamples": 0}, "num_resamples is 0; it must be at least 1"),
         ({"confidence": 1.0}, "confidence is 1.0; it must be in"),
-    ):
+    )
+    for options, message in wrong:
+        options = {"length": 3} | options
         with pytest.raises(ValueError, match=message):
-            estimate_accumulated_error(
-                function(TRUTH), function(MODEL), **({"length": 3} | options)
-            )
+            estimate_accumulated_error(function(TRUTH), function(MODEL), **options)
     with pytest.raises(ValueError, match="2 symbols have 2097152 sequences of length 21"):
         tabulate(function(TRUTH), 2, 21)
     with pytest.raises(ValueError, match="length is 0 and num_symbols 2; both are at least 1"):

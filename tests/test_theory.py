@@ -1,5 +1,6 @@
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,9 @@ def test_three_tokens(coin, kl, q):
     "chain", [(*CHAIN, None), (*THREE_STATES, None), (*WITH_ZEROS, None), (*CHAIN, EMISSION)]
 )
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(chain, coin, feed):
+def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(
+    chain: Any, coin: str, feed: str
+):
     initial, transition, emission = chain
     for teacher_prob in TEACHER_PROBS:
         optimum = scheduled_sampling_optimum(
@@ -144,7 +147,9 @@ def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(chain, c
 
 @pytest.mark.parametrize("chain", [CHAIN, THREE_STATES, WITH_ZEROS])
 @pytest.mark.parametrize("coin", ["token", "sequence"])
-def test_at_0_samples_end_at_the_marginals_and_the_total_correlation(chain, coin):
+def test_at_0_samples_end_at_the_marginals_and_the_total_correlation(
+    chain: tuple[Any, Any], coin: str
+):
     optimum = scheduled_sampling_optimum(*chain, 5, 0.0, coin=coin)
     joint = markov_sequence_probs(*chain, 5)
     assert optimum.kl == pytest.approx(total_correlation(joint), abs=1e-12)
@@ -157,7 +162,7 @@ def test_at_0_samples_end_at_the_marginals_and_the_total_correlation(chain, coin
 
 @pytest.mark.parametrize("chain", [CHAIN, THREE_STATES, WITH_ZEROS])
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_at_1_the_optimum_is_the_truth(chain, coin, feed):
+def test_at_1_the_optimum_is_the_truth(chain: tuple[Any, Any], coin: str, feed: str):
     optimum = scheduled_sampling_optimum(*chain, 4, 1.0, coin=coin, feed=feed)
     assert optimum.kl == 0
     assert optimum.kl_is_identified
@@ -169,7 +174,9 @@ def test_at_1_the_optimum_is_the_truth(chain, coin, feed):
 
 @pytest.mark.parametrize("chain", [CHAIN, THREE_STATES, WITH_ZEROS])
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_the_kl_is_that_of_whole_sequences_and_at_0_the_limit(chain, coin, feed):
+def test_the_kl_is_that_of_whole_sequences_and_at_0_the_limit(
+    chain: tuple[Any, Any], coin: str, feed: str
+):
     joint = markov_sequence_probs(*chain, 4)
     for teacher_prob in TEACHER_PROBS:
         optimum = scheduled_sampling_optimum(*chain, 4, teacher_prob, coin=coin, feed=feed)

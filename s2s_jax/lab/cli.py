@@ -44,8 +44,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
-        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 2 bad input, 75 stopped by a"
-        " signal (the same command goes on from its checkpoint).",
+        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed, 2"
+        " bad input, 75 stopped by a signal (the same command goes on from its checkpoint).",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -159,8 +159,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2s_jax.lab.experiment import train_and_evaluate
 
     stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step's end
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, stop)
     result = train_and_evaluate(
         config, options.workdir, chosen, report=_report, should_stop=stopped.is_set
     )
@@ -182,7 +187,12 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
         for one in plan:
             print(f"{one.workdir}  {one.status}")
         return
-    failed = run_sweep(plan, options.jobs, report=_report)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failed = run_sweep(plan, options.jobs, report=_report)
+    except KeyboardInterrupt:
+        _report("stopped; the same command goes on from the checkpoints")
+        sys.exit(_EXIT_STOPPED)
     if failed:
         sys.exit(1)
     _report(f"compare them with: s2s compare {options.workdir}")

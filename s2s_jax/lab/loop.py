@@ -38,7 +38,7 @@ class NonFiniteLossError(LabError):
         checkpoint = f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint"
         super().__init__(
             f"the loss of step {step} is not finite; {checkpoint}:"
-            " try a lower train.learning_rate or train.clip_norm."
+            " try a lower train.learning_rate, or set train.clip_norm lower."
         )
         self.step = step
 
@@ -139,7 +139,7 @@ class Trainer:
         printer = _Printer(self._report, first, self._num_steps)
         rate = _Clock()
         bad_step: jax.Array | np.ndarray = np.full((), -1, np.int32)
-        waiting: tuple[int, MetricSums, jax.Array] | None = None
+        waiting: tuple[int, MetricSums, jax.Array | np.ndarray] | None = None
 
         def check_finite(first_bad: int) -> None:
             if first_bad >= 0:

@@ -1,5 +1,6 @@
 """A run's folder: what belongs to whom, and whether this run may go on there."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,9 @@ class Run:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise LabError(f"workdir {self.folder} is a file; name a folder.")
+        there = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise LabError(f"workdir {self.folder} cannot be written: see {there}.")
         if not (self.folder / "config.json").exists():
             if self.folder.is_dir() and (self.folder / "result.json").exists():
                 raise LabError(f"workdir {self.folder} holds a result without its config.json.")

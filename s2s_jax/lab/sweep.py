@@ -142,6 +142,7 @@ def run_sweep(
 
     Raises:
       LabError: num_jobs is below 1, or the sweep's folder cannot be written.
+      KeyboardInterrupt: after the running processes have saved their checkpoints.
     """
     if num_jobs < 1:
         raise LabError(f"--jobs is {num_jobs}; it must be at least 1.")
@@ -181,7 +182,7 @@ def run_sweep(
             process.send_signal(signal.SIGTERM)
         for process in running.values():
             process.wait()
-        raise LabError("interrupted; the same command goes on from the checkpoints.") from None
+        raise
     if failed:
         report(f"{len(failed)} of {total} runs failed: {', '.join(failed)}")
     return failed

@@ -1,5 +1,6 @@
 import re
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from s2s_jax.data.markov import (
 from s2s_jax.data.pairs import DataError
 from s2s_jax.theory import next_token_tables, sequence_probs
 
-SIZES = {"num_train": 4000, "num_dev": 30, "num_test": 20}
+SIZES: dict[str, Any] = {"num_train": 4000, "num_dev": 30, "num_test": 20}
 CHAIN = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
 HMM = (0.6, 0.4), ((0.8, 0.2), (0.3, 0.7)), ((0.7, 0.2, 0.1), (0.0, 0.4, 0.6))
 
@@ -47,7 +48,12 @@ def test_chains_are_drawn_from_the_truth_behind_a_constant_source(tmp_path):
 
 def test_hidden_chains_are_drawn_from_the_truth(tmp_path):
     initial, transition, emission = HMM
-    options = {"initial": initial, "transition": transition, "emission": emission, "length": 3}
+    options: dict[str, Any] = {
+        "initial": initial,
+        "transition": transition,
+        "emission": emission,
+        "length": 3,
+    }
     splits = load_hmm(str(tmp_path), **options, **SIZES)
     expected = sequence_probs(next_token_tables(initial, transition, 3, emission=emission))
     found = shares(splits["train"].targets, 3, 3)
@@ -139,8 +145,9 @@ def test_long_sequences_do_not_underflow():
 
 
 def test_a_split_depends_on_the_seed_and_on_no_other_split(tmp_path):
-    def load(folder: str, **options):
-        return load_hmm(str(tmp_path / folder), **(SIZES | {"dependence": 0.5} | options))
+    def load(folder: str, **options: Any):
+        options = SIZES | {"dependence": 0.5} | options
+        return load_hmm(str(tmp_path / folder), **options)
 
     first, again, fewer, other = (
         load("first"),
@@ -154,8 +161,8 @@ def test_a_split_depends_on_the_seed_and_on_no_other_split(tmp_path):
 
 
 def test_preparations_of_different_chains_do_not_meet(tmp_path):
-    sizes = {"num_train": 3, "num_dev": 1, "num_test": 1}
-    zeros = {"initial": (1.0, 0.0), "transition": ((1.0, 0.0), (0.0, 1.0))}
+    sizes: dict[str, Any] = {"num_train": 3, "num_dev": 1, "num_test": 1}
+    zeros: dict[str, Any] = {"initial": (1.0, 0.0), "transition": ((1.0, 0.0), (0.0, 1.0))}
     ones = zeros | {"initial": (0.0, 1.0)}
     assert load_markov(str(tmp_path), **zeros, **sizes)["train"].targets == ["0 0 0"] * 3
     assert load_markov(str(tmp_path), **ones, **sizes)["train"].targets == ["1 1 1"] * 3
@@ -165,7 +172,7 @@ def test_preparations_of_different_chains_do_not_meet(tmp_path):
 
 
 def test_they_are_in_the_catalogue(tmp_path):
-    sizes = {"num_train": 3, "num_dev": 1, "num_test": 1}
+    sizes: dict[str, Any] = {"num_train": 3, "num_dev": 1, "num_test": 1}
     for name in ("markov", "hmm"):
         assert {"initial", "transition", "length", "seed", *sizes} <= set(dataset_options(name))
         assert len(load_splits(name, sizes, str(tmp_path))["train"]) == 3

@@ -1,6 +1,10 @@
 """Grapheme-to-phoneme conversion on CMUdict: how is a word pronounced?
 
-s2s train --config=experiments/g2p.py:inverse_sigmoid --workdir=runs/g2p
+s2s train --config=experiments/g2p.py:teacher_forcing --workdir=runs/g2p
+
+Twelve epochs; under an hour on 2 busy CPU cores. Teacher forcing, one seed: test WER 30.15 %, PER
+7.33 %. Tried and worse: a GRU with label smoothing 0.1 and dropout 0.25, twenty epochs: 32.22 and
+7.77.
 """
 
 from s2s_jax.lab.config import Config, base_config, sweep_schedules

@@ -64,7 +64,8 @@ class Run:
             raise LabError(f"workdir {self.folder} is a file; name a folder.")
         there = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
-            raise LabError(f"workdir {self.folder} cannot be written: see {there}.")
+            reason = "Permission denied" if there.is_dir() else "Not a directory"
+            raise LabError(f"workdir {self.folder} cannot be written: {reason}: {there}.")
         if not (self.folder / "config.json").exists():
             if self.folder.is_dir() and (self.folder / "result.json").exists():
                 raise LabError(f"workdir {self.folder} holds a result without its config.json.")

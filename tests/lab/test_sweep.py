@@ -197,8 +197,11 @@ def test_nothing_to_do(fake_runs):
 
 def test_a_folder_that_cannot_be_written_is_refused(experiment_file, tmp_path):
     (tmp_path / "file").write_text("")
-    plan = plan_sweep(str(experiment_file), [], tmp_path / "file" / "sweep", 1)
     with pytest.raises(LabError, match="cannot be written: Not a directory"):
+        plan_sweep(str(experiment_file), [], tmp_path / "file" / "sweep", 1)
+    plan = plan_sweep(str(experiment_file), [], tmp_path / "sweep", 1)
+    (tmp_path / "sweep").write_text("")  # taken in between
+    with pytest.raises(LabError, match="cannot be written: "):
         run_sweep(plan, 1, report=lambda line: None)
 
 

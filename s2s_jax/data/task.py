@@ -62,14 +62,19 @@ class Task:
     def __init__(self, splits: Mapping[str, Pairs], vocabularies: Vocabularies):
         self.splits = dict(splits)
         self.vocabularies = vocabularies
+        self._tokens: dict[tuple[str, int | None], TokenPairs] = {}
         _check_splits(splits)
 
     def tokens(self, split: str, max_tokens: int | None = None) -> TokenPairs:
-        """A split as token ids."""
+        """A split as token ids, encoded at the first call and kept."""
         if split not in self.splits:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(self.splits)}")
-        vocabularies = self.vocabularies
-        return tokenize(self.splits[split], vocabularies.source, vocabularies.target, max_tokens)
+        if (split, max_tokens) not in self._tokens:
+            source, target = self.vocabularies.source, self.vocabularies.target
+            self._tokens[split, max_tokens] = tokenize(
+                self.splits[split], source, target, max_tokens
+            )
+        return self._tokens[split, max_tokens]
 
     def training_batches(
         self, num_buckets: int, batch_size: int, seed: int, max_tokens: int = 0

@@ -209,7 +209,7 @@ def report(sweep_dir: str | Path, metrics: Sequence[str] | None = None) -> str:
     Raises:
       LabError: nothing can be compared, or the files cannot be written.
     """
-    from s2s_jax.lab import plots, tables
+    from s2s_jax.lab import figures, plots, tables
 
     runs = collect(sweep_dir)
     frame = compare(runs, metrics)
@@ -220,7 +220,7 @@ def report(sweep_dir: str | Path, metrics: Sequence[str] | None = None) -> str:
     }
     names = metric_names(runs, metrics)
     for name, figure in plots.make_figures(runs, names).items():
-        files[f"{name}.png"] = plots.to_png(figure)
+        files[f"{name}.png"] = figures.to_png(figure)
     for name, data in files.items():
         write_atomic(runs.folder / name, data)
     return f"{tables.to_text(runs, frame)}\nIn {runs.folder}: {', '.join(files)}\n"
@@ -293,22 +293,39 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
     return alike, others
 
 
+def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call schedules side by side: their name, with what tells those of one name apart.
+
+    Args:
+      schedules: the "schedule" section of each config.
+
+    Example:
+      >>> schedule_labels([{"name": "linear", "k": 0.9}, {"name": "linear", "k": 0.8}])
+      ['linear (k=0.9)', 'linear (k=0.8)']
+    """
+    variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for schedule in schedules:
+        for key, value in _flat(schedule):
+            variants[schedule["name"]][key].add(value)
+
+    def label(schedule: Mapping[str, Any]) -> str:
+        name, values = schedule["name"], dict(_flat(schedule))
+        keys = [key for key, found in variants[name].items() if len(found) > 1]
+        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
+        return f"{name} ({told})" if told else name
+
+    return [label(schedule) for schedule in schedules]
+
+
+def schedule_order(label: str) -> tuple[int, str]:
+    """The sorting key of a table's rows by their label."""
+    name = label.split(" (")[0]
+    known = name in SCHEDULE_ORDER
+    return SCHEDULE_ORDER.index(name) if known else len(SCHEDULE_ORDER), label
+
+
 def _named(runs: list[Run]) -> list[Run]:
     """The runs in the order of the rows, called by their schedule and what tells it from others."""
-    variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for run in runs:
-        for key, value in _flat(run.config["schedule"]):
-            variants[run.schedule][key].add(value)
-
-    def label(run: Run) -> str:
-        values = dict(_flat(run.config["schedule"]))
-        keys = [key for key, found in variants[run.schedule].items() if len(found) > 1]
-        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
-        return f"{run.schedule} ({told})" if told else run.schedule
-
-    def order(run: Run) -> tuple[int, str, int]:
-        known = run.schedule in SCHEDULE_ORDER
-        place = SCHEDULE_ORDER.index(run.schedule) if known else len(SCHEDULE_ORDER)
-        return place, label(run), run.seed
-
-    return [replace(run, schedule=label(run)) for run in sorted(runs, key=order)]
+    labels = schedule_labels([run.config["schedule"] for run in runs])
+    named = [replace(run, schedule=label) for run, label in zip(runs, labels, strict=True)]
+    return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

@@ -1,6 +1,5 @@
 """What an evaluation shows: examples as a table, attention as a picture."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,6 +38,8 @@ def attention_picture(weights: np.ndarray, source: Sequence[str], target: Sequen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from s2s_jax.lab.figures import to_png
+
     rows, columns = weights.shape
     figure = Figure(figsize=(1.6 + 0.32 * columns, 1.2 + 0.32 * rows), dpi=100, layout="tight")
     FigureCanvasAgg(figure)
@@ -50,6 +51,4 @@ def attention_picture(weights: np.ndarray, source: Sequence[str], target: Sequen
     axes.set_xlabel("source")
     axes.set_ylabel("own output")
     figure.colorbar(image, ax=axes, label="attention weight", fraction=0.05, pad=0.03)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return to_png(figure, dots_per_inch=100)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from s2s_jax.lab.figures import make_styles, new_figure
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.tables import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from s2s_jax.lab.comparison import Run, Runs
-
-_COLORS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
-_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a schedule is told from others, in colour (Okabe and Ito's) and without."""
-
-    color: str
-    line: str | tuple[int, tuple[int, ...]]
-    marker: str
 
 
 def make_figures(runs: Runs, metrics: Sequence[str]) -> dict[str, Figure]:
@@ -55,19 +39,13 @@ def make_figures(runs: Runs, metrics: Sequence[str]) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dots_per_inch)
-    return file.getvalue()
-
-
 def schedule_figure(runs: Runs) -> Figure | None:
     """teacher_prob over the training steps, and as dots the share of coins that said gold."""
     rows = runs.by_schedule
-    figure, axes = _new_figure(1, 1, (7.0, 4.2))
+    styles = make_styles(len(rows))
+    figure, axes = new_figure(1, 1, (7.0, 4.2))
     empty = True
-    for (schedule, members), style in zip(rows.items(), _styles(rows), strict=True):
+    for (schedule, members), style in zip(rows.items(), styles, strict=True):
         steps, probs = _curve(members[:1], "train/teacher_prob")
         if not len(steps):
             continue
@@ -106,11 +84,12 @@ def learning_figure(runs: Runs) -> Figure | None:
     names += [name for name in rates if name in there][:1]
     if not names:
         return None
-    figure, axes = _new_figure(1, len(names), (3.7 * len(names), 3.9))
+    figure, axes = new_figure(1, len(names), (3.7 * len(names), 3.9))
     rows = runs.by_schedule
+    styles = make_styles(len(rows))
     for name, panel in zip(names, axes, strict=True):
         metric = describe(name)
-        for (schedule, members), style in zip(rows.items(), _styles(rows), strict=True):
+        for (schedule, members), style in zip(rows.items(), styles, strict=True):
             steps, values = _curve(members, name)
             if not len(steps):
                 continue
@@ -150,11 +129,12 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     if not names:
         return None
     rows = runs.by_schedule
+    styles = make_styles(len(rows))
     size = (2.0 + 2.4 * len(names), 1.5 + 0.45 * len(rows))
-    figure, axes = _new_figure(1, len(names), size, share_rows=True)
+    figure, axes = new_figure(1, len(names), size, share_rows=True)
     for name, panel in zip(names, axes, strict=True):
         metric = describe(name)
-        for place, (members, style) in enumerate(zip(rows.values(), _styles(rows), strict=True)):
+        for place, (members, style) in enumerate(zip(rows.values(), styles, strict=True)):
             values = [metric.scale * run.metrics.get(name, math.nan) for run in members]
             found = estimate(values)
             spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
@@ -187,25 +167,6 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
         "Open marks: seeds; filled: their mean with its 95 % t-interval", fontsize=8.5, x=0.5
     )
     return figure
-
-
-def _styles(rows: dict[str, list[Run]]) -> list[Style]:
-    cycle = zip(itertools.cycle(_COLORS), itertools.cycle(_LINES), itertools.cycle(_MARKERS))
-    return [Style(*look) for look in itertools.islice(cycle, len(rows))]
-
-
-def _new_figure(
-    num_rows: int, num_columns: int, size: tuple[float, float], share_rows: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """A figure on a canvas of its own: nothing of pyplot's global state."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, sharey=share_rows).flat)
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="0.88", linewidth=0.8)
-        panel.set_axisbelow(True)
-    return figure, axes
 
 
 def _finish(figure: Figure, axes: list[Axes], remark: str) -> None:

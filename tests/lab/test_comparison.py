@@ -230,7 +230,7 @@ def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
     def fail(*_):
         raise LabError("no picture")
 
-    monkeypatch.setattr("s2s_jax.lab.plots.to_png", fail)
+    monkeypatch.setattr("s2s_jax.lab.figures.to_png", fail)
     with pytest.raises(LabError, match="no picture"):
         report(sweep)
     assert not [path for path in sweep.iterdir() if path.is_file()]

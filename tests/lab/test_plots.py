@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s2s_jax.lab import plots
+from s2s_jax.lab import figures, plots
 from s2s_jax.lab.comparison import Run, Runs
 
 
@@ -30,13 +30,13 @@ def runs():
 
 
 def test_the_figures_are_pictures_with_named_axes(runs):
-    figures = plots.make_figures(runs, ["test/own/wer"])
-    assert list(figures) == ["schedules", "learning", "final"]
-    for figure in figures.values():
-        pixels = np.asarray(Image.open(io.BytesIO(plots.to_png(figure))).convert("L"))
+    drawn = plots.make_figures(runs, ["test/own/wer"])
+    assert list(drawn) == ["schedules", "learning", "final"]
+    for figure in drawn.values():
+        pixels = np.asarray(Image.open(io.BytesIO(figures.to_png(figure))).convert("L"))
         assert pixels.std() > 5
         assert all(axes.get_xlabel() for axes in figure.axes)
-    labels = [axes.get_ylabel() for axes in figures["learning"].axes]
+    labels = [axes.get_ylabel() for axes in drawn["learning"].axes]
     assert labels == ["token accuracy (%)", "token accuracy (%)", "phoneme error rate (%)"]
     assert figures["final"].axes[0].get_xlabel() == "word error rate (%)"
 
@@ -75,7 +75,7 @@ def test_one_seed_has_no_bar(runs):
 
 
 def test_styles_differ_without_colour(runs):
-    styles = plots._styles({str(index): [] for index in range(7)})
+    styles = figures.make_styles(7)
     for attribute in ["color", "line", "marker"]:
         assert len({getattr(style, attribute) for style in styles}) == 7
 

@@ -1,0 +1,64 @@
+"""What every figure of the lab has in common: canvas, styles, bytes of a PNG file."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one thing is told from others, in colour (Okabe and Ito's) and without."""
+
+    color: str
+    line: str | tuple[int, tuple[int, ...]]
+    marker: str
+
+
+def make_styles(count: int) -> list[Style]:
+    """As many styles; they repeat only where colours, lines and markers have all been used."""
+    cycle = zip(itertools.cycle(_COLORS), itertools.cycle(_LINES), itertools.cycle(_MARKERS))
+    return [Style(*look) for look in itertools.islice(cycle, count)]
+
+
+def new_figure(
+    num_rows: int, num_columns: int, size: tuple[float, float], share_rows: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure on a canvas of its own: nothing of pyplot's global state.
+
+    Args:
+      num_rows: of panels.
+      num_columns: of panels.
+      size: width and height in inches.
+      share_rows: whether the panels of a row have one vertical axis.
+
+    Returns:
+      The figure and its panels, row by row.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, sharey=share_rows).flat)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="0.88", linewidth=0.8)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dots_per_inch)
+    return file.getvalue()

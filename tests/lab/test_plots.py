@@ -38,7 +38,7 @@ def test_the_figures_are_pictures_with_named_axes(runs):
         assert all(axes.get_xlabel() for axes in figure.axes)
     labels = [axes.get_ylabel() for axes in drawn["learning"].axes]
     assert labels == ["token accuracy (%)", "token accuracy (%)", "phoneme error rate (%)"]
-    assert figures["final"].axes[0].get_xlabel() == "word error rate (%)"
+    assert drawn["final"].axes[0].get_xlabel() == "word error rate (%)"
 
 
 def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):

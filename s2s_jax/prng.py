@@ -1,10 +1,11 @@
 """Named streams of PRNG keys: who draws decides the key, not how much was drawn before."""
 
-import difflib
 import zlib
 
 import jax
 import jax.numpy as jnp
+
+from s2s_jax.names import nearest
 
 STREAMS = ("init", "dropout", "coins", "samples")
 """The streams that there are; `stream_key` refuses any other."""
@@ -39,9 +40,7 @@ def stream_key(key: jax.Array, name: str) -> jax.Array:
       False
     """
     if name not in STREAMS:
-        nearest = difflib.get_close_matches(name, STREAMS, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"unknown key stream {name!r}{hint} (streams: {', '.join(STREAMS)})")
+        raise ValueError(f"key stream is {name!r}; {nearest(name, STREAMS)}")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
+from s2s_jax.names import nearest
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import make_token_chooser
 
@@ -156,4 +157,4 @@ def make_rollout(
 
 def _check_coin(coin: str) -> None:
     if coin not in COINS:
-        raise ValueError(f"coin is {coin!r}; it must be one of {', '.join(COINS)}")
+        raise ValueError(f"coin is {coin!r}; {nearest(coin, COINS)}")

@@ -7,6 +7,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from s2s_jax.names import nearest
+
 TokenChooser = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits [..., vocab_size], key) -> tokens [...] int32."""
 
@@ -59,16 +61,16 @@ def make_token_chooser(
       [1]
     """
     if feed not in FEEDS:
-        raise ValueError(f"feed must be 'sample' or 'argmax', not {feed!r}")
+        raise ValueError(f"feed is {feed!r}; {nearest(feed, FEEDS)}")
     if not 1e-6 <= temperature <= 1e6:
-        raise ValueError(f"temperature must be in [1e-6, 1e6], not {temperature}")
+        raise ValueError(f"temperature is {temperature}; it must be in [1e-6, 1e6]")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-        raise ValueError(f"top_k must be an integer >= 0 (0 for all tokens), not {top_k!r}")
+        raise ValueError(f"top_k is {top_k!r}; it must be an integer >= 0 (0 for all tokens)")
     if feed == "argmax":
         if temperature != 1:
-            raise ValueError(f"feed='argmax' has no temperature: it must be 1, not {temperature}")
+            raise ValueError(f"temperature is {temperature}; feed 'argmax' has none: it must be 1")
         if top_k != 0:
-            raise ValueError(f"feed='argmax' has no top_k: it must be 0, not {top_k}")
+            raise ValueError(f"top_k is {top_k}; feed 'argmax' has none: it must be 0")
         return lambda logits, key: choose_argmax(logits)
 
     def choose(logits: jax.Array, key: jax.Array) -> jax.Array:

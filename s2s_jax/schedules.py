@@ -8,7 +8,6 @@ The direction is always the same: 1 feeds gold (teacher forcing), 0 feeds the mo
 (free running). Papers and toolkits also speak of the sampling probability, which is 1 minus this.
 """
 
-import difflib
 import inspect
 import math
 import operator
@@ -18,6 +17,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from s2s_jax.names import nearest
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
@@ -321,19 +322,15 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
       0.75
       >>> make_schedule("inverse_sigmiod", k=500)  # doctest: +ELLIPSIS
       Traceback (most recent call last):
-      ValueError: unknown schedule 'inverse_sigmiod'; did you mean 'inverse_sigmoid'? ...
+      ValueError: schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'? ...
     """
     if name not in SCHEDULES:
-        nearest = difflib.get_close_matches(str(name), SCHEDULES, n=1, cutoff=0.0)[0]
-        listed = ", ".join(SCHEDULES)
-        raise ValueError(
-            f"unknown schedule {name!r}; did you mean {nearest!r}? (schedules: {listed})"
-        )
+        raise ValueError(f"schedule is {name!r}; {nearest(name, SCHEDULES)}")
     known = inspect.signature(SCHEDULES[name]).parameters
     listed = ", ".join(known) or "none"
     for parameter in parameters:
         if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r} (parameters: {listed})")
+            raise ValueError(f"{name} has no parameter {parameter!r}; {nearest(parameter, known)}")
     for parameter, about in known.items():
         if about.default is inspect.Parameter.empty and parameter not in parameters:
             raise ValueError(f"{name} needs the parameter {parameter!r} (parameters: {listed})")

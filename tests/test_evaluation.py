@@ -74,6 +74,21 @@ def test_scores_counted_by_hand_and_positions_past_the_end_are_errors(evaluate_s
     assert means["gold/token_accuracy"] == pytest.approx((6 + 2 + 3 + 6) / 21)
     assert means["own/exact_match"] == 0.25
     assert means["gold/nll"] == pytest.approx(20 * 4 / 21, abs=1e-4)
+    # First errors: none, at 3 of 3, at 1 of 4, at 6 of 8; behind them 0, 3 and 2 places, all wrong.
+    assert means["own/hazard"] == pytest.approx(3 / (6 + 3 + 1 + 6))
+    assert means["own/post_error_rate"] == 1
+
+
+def test_what_follows_an_error_can_be_right_and_without_an_error_has_no_rate(
+    evaluate_step, make_batch
+):
+    batch = make_batch([[4]] * 2, [[5, 6, 9, 8, 4, EOS], [5, 6, 7, 8, 9, EOS]])
+    means = compute(evaluate_step(TABLE, batch)[0])
+    assert means["own/hazard"] == pytest.approx(1 / (3 + 6))
+    assert means["own/post_error_rate"] == pytest.approx(1 / 3)
+    means = compute(evaluate_step(TABLE, make_batch([[4]], [[5, 6, 7, 8, 9, EOS]]))[0])
+    assert means["own/hazard"] == 0
+    assert np.isnan(means["own/post_error_rate"])
 
 
 def test_a_hypothesis_that_goes_on_behind_the_reference_is_no_match(evaluate_step, make_batch):

@@ -10,11 +10,10 @@ from s2s_jax.lab.config import (
     COMPARED_SCHEDULES,
     apply_overrides,
     flat_keys,
-    load_experiment,
     parse_config,
-    sweep_of,
 )
 from s2s_jax.lab.experiment import check_config
+from s2s_jax.lab.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.sweep import plan_sweep
 
 FOLDER = Path(__file__).parents[1] / "experiments"

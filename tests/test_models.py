@@ -214,7 +214,10 @@ def test_without_a_key_nothing_is_dropped(make_rnn, decoder, batch, jit):
             {"attention": "luong"},
             "attention is 'luong'; it must be one of none, dot, general, additive",
         ),
-        ({"dtype": "float16"}, "dtype is 'float16'; it must be one of float32, bfloat16"),
+        (
+            {"dtype": "float16"},
+            r"dtype is 'float16'; did you mean 'bfloat16'\? \(one of float32, bfloat16\)",
+        ),
         ({"hidden_size": 7}, "hidden_size is 7; a bidirectional encoder halves it"),
         ({"hidden_size": 0}, "hidden_size is 0; it must be at least 1"),
         ({"num_decoder_layers": 0}, "num_decoder_layers is 0; it must be at least 1"),

@@ -38,7 +38,7 @@ def test_a_traced_step_under_jit_and_vmap_gives_the_same_keys():
 
 
 def test_an_unknown_stream_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="unknown key stream 'coin'; did you mean 'coins'"):
+    with pytest.raises(ValueError, match="key stream is 'coin'; did you mean 'coins'"):
         stream_key(KEY, "coin")
 
 

@@ -93,15 +93,15 @@ def test_argmax_takes_the_first_of_the_highest():
 @pytest.mark.parametrize(
     ("feed", "options", "message"),
     [
-        ("greedy", {}, "feed must be 'sample' or 'argmax', not 'greedy'"),
-        ("sample", {"temperature": 0.0}, r"temperature must be in \[1e-6, 1e6\], not 0.0"),
-        ("sample", {"temperature": -1.0}, "temperature must be"),
-        ("sample", {"temperature": float("nan")}, "temperature must be"),
-        ("sample", {"temperature": float("inf")}, "temperature must be"),
-        ("sample", {"top_k": -1}, "top_k must be an integer >= 0"),
-        ("sample", {"top_k": 2.5}, "top_k must be an integer >= 0"),
-        ("argmax", {"temperature": 0.5}, "feed='argmax' has no temperature"),
-        ("argmax", {"top_k": 5}, "feed='argmax' has no top_k"),
+        ("greedy", {}, "feed is 'greedy'; it must be one of sample, argmax"),
+        ("sample", {"temperature": 0.0}, r"temperature is 0.0; it must be in \[1e-6, 1e6\]"),
+        ("sample", {"temperature": -1.0}, "temperature is"),
+        ("sample", {"temperature": float("nan")}, "temperature is"),
+        ("sample", {"temperature": float("inf")}, "temperature is"),
+        ("sample", {"top_k": -1}, "top_k is .*; it must be an integer >= 0"),
+        ("sample", {"top_k": 2.5}, "top_k is .*; it must be an integer >= 0"),
+        ("argmax", {"temperature": 0.5}, "temperature is .*; feed 'argmax' has none"),
+        ("argmax", {"top_k": 5}, "top_k is .*; feed 'argmax' has none"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_refused(feed, options, message):

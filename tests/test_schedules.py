@@ -215,9 +215,9 @@ REFUSED = [  # name, parameters, what the message says
         r"teacher_prob must be in \(0, 0.5\), not 0.5",
     ),
     ("inverse_sigmoid", {}, r"inverse_sigmoid needs the parameter 'k' \(parameters: k, floor"),
-    ("linear", {"slope": 0.1}, r"linear has no parameter 'slope' \(parameters: k, c, floor"),
-    ("teacher_forcing", {"k": 1}, r"teacher_forcing has no parameter 'k' \(parameters: none\)"),
-    ("inverse_sigmiod", {}, "unknown schedule 'inverse_sigmiod'; did you mean 'inverse_sigmoid'"),
+    ("linear", {"slope": 0.1}, r"linear has no parameter 'slope'; it must be one of k, c, floor"),
+    ("teacher_forcing", {"k": 1}, r"teacher_forcing has no parameter 'k'; there is none"),
+    ("inverse_sigmiod", {}, "schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'"),
     ("Linear", {}, "did you mean 'linear'"),
 ]
 

@@ -1,20 +1,18 @@
-from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
+from s2s_jax.chains import MAX_SEQUENCES, Chains, make_chain, observe
+from s2s_jax.information import kl_divergence, mutual_information, total_correlation
 from s2s_jax.theory import (
     ScheduledSamplingOptimum,
-    kl_divergence,
     markov_sequence_probs,
-    mutual_information,
     next_token_tables,
-    observe,
+    optimum_divergences,
     scheduled_sampling_optimum,
     sequence_probs,
-    total_correlation,
 )
 
 INITIAL, TRANSITION = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
@@ -26,20 +24,26 @@ WAYS = tuple(product(("token", "sequence"), ("sample", "argmax")))
 TEACHER_PROBS = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
-def by_enumeration(
-    initial, transition, length, teacher_prob, coin, feed, emission=None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """q and the mass of every fed prefix, from alpha over all pairs of gold and fed sequences."""
-    num_states = len(initial)
-    shown = np.eye(num_states) if emission is None else np.asarray(emission)
-    num_symbols = shown.shape[1]
-
-    @cache
-    def gold_prob(y: tuple[int, ...]) -> float:
+def joint_probs(initial, transition, length, emission=None) -> np.ndarray:
+    """P(y) of every sequence by the forward algorithm, [num_symbols] * length."""
+    shown = np.eye(len(initial)) if emission is None else np.asarray(emission)
+    joint = np.zeros((shown.shape[1],) * length)
+    for y in np.ndindex(joint.shape):
         forward = np.asarray(initial, float)
         for symbol in y:
             forward = (forward * shown[:, symbol]) @ np.asarray(transition)
-        return forward.sum()
+        joint[y] = forward.sum()
+    return joint
+
+
+def by_enumeration(
+    joint: np.ndarray, teacher_prob: float, coin: str, feed: str
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """q and the mass of every fed prefix, from alpha over all pairs of gold and fed sequences."""
+    num_symbols, length = joint.shape[0], joint.ndim
+
+    def gold_prob(y: tuple[int, ...]) -> float:
+        return joint[y].sum()
 
     symbols = range(num_symbols)
     alpha = {((), ()): 1.0}  # of a coin per token; of one per sequence, fed by the model alone
@@ -136,7 +140,8 @@ def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(
         optimum = scheduled_sampling_optimum(
             initial, transition, 4, teacher_prob, coin=coin, feed=feed, emission=emission
         )
-        probs, masses = by_enumeration(initial, transition, 4, teacher_prob, coin, feed, emission)
+        joint = joint_probs(initial, transition, 4, emission)
+        probs, masses = by_enumeration(joint, teacher_prob, coin, feed)
         for found, fed, expected, mass in zip(*optimum[:2], probs, masses, strict=True):
             np.testing.assert_allclose(fed, mass, atol=1e-12)
             fed = fed > 0
@@ -203,9 +208,64 @@ def test_the_same_chain_through_an_identity_emission():
     assert plain.kl == shown.kl
 
 
+VARYING = (
+    ((0.6, 0.3, 0.1), (0.1, 0.2, 0.7), (0.25, 0.4, 0.35)),
+    ((0.0, 0.9, 0.1), (0.5, 0.0, 0.5), (0.2, 0.2, 0.6)),
+)
+SHOWING = (
+    ((0.9, 0.1), (0.5, 0.5), (0.2, 0.8)),
+    ((0.0, 1.0), (0.3, 0.7), (0.6, 0.4)),
+    ((1.0, 0.0), (0.5, 0.5), (0.1, 0.9)),
+)
+
+
+@pytest.mark.parametrize(("coin", "feed"), WAYS)
+def test_chains_that_vary_by_step(coin: str, feed: str):
+    first = np.array([0.5, 0.3, 0.2])
+    joint = np.einsum(
+        "s,sa,st,tb,tu,uc->abc", first, SHOWING[0], VARYING[0], SHOWING[1], VARYING[1], SHOWING[2]
+    )
+    for teacher_prob in TEACHER_PROBS:
+        optimum = scheduled_sampling_optimum(
+            first, VARYING, 3, teacher_prob, coin=coin, feed=feed, emission=SHOWING
+        )
+        probs, masses = by_enumeration(joint, teacher_prob, coin, feed)
+        for found, fed, expected, mass in zip(*optimum[:2], probs, masses, strict=True):
+            np.testing.assert_allclose(fed, mass, atol=1e-12)
+            np.testing.assert_allclose(found[mass > 0], expected[mass > 0], atol=1e-12)
+
+
+def test_tables_that_are_all_alike_are_one_table():
+    alike = scheduled_sampling_optimum(INITIAL, [TRANSITION] * 3, 4, 0.5)
+    mixed = scheduled_sampling_optimum(INITIAL, TRANSITION, 4, 0.5, emission=[np.eye(2)] * 4)
+    once = scheduled_sampling_optimum(*CHAIN, 4, 0.5)
+    assert alike.kl == once.kl
+    assert mixed.kl == once.kl
+
+
+@pytest.mark.parametrize(("coin", "feed"), WAYS)
+def test_divergences_of_several_chains_at_once(coin: str, feed: str, monkeypatch):
+    chains = [make_chain(*CHAIN, 4), make_chain((0.5, 0.5), np.full((2, 2), 0.5), 4)]
+    chains.append(make_chain((1.0, 0.0), ((0.3, 0.7), (0.6, 0.4)), 4))
+    together = Chains(*(np.concatenate(parts) for parts in zip(*chains, strict=True)))
+    for limit in (MAX_SEQUENCES, 32):  # in one piece, and in two
+        monkeypatch.setattr("s2s_jax.theory.MAX_SEQUENCES", limit)
+        kl, identified = optimum_divergences(together, 0.0, coin=coin, feed=feed)
+        for number, chain in enumerate(chains):
+            one = scheduled_sampling_optimum(
+                chain.initial[0], chain.transition[0, 0], 4, 0.0, coin=coin, feed=feed
+            )
+            assert kl[number] == pytest.approx(one.kl, abs=1e-12)
+            assert identified[number] == one.kl_is_identified
+    assert kl[1] == pytest.approx(0, abs=1e-12)
+    monkeypatch.setattr("s2s_jax.theory.MAX_SEQUENCES", 8)
+    with pytest.raises(ValueError, match="more than 8 sequences of length 4"):
+        optimum_divergences(together, 0.5)
+
+
 def test_tables_of_a_hidden_chain_are_its_conditionals():
     tables = next_token_tables(*CHAIN, 3, emission=EMISSION)
-    probs, _ = by_enumeration(*CHAIN, 3, 1.0, "token", "sample", EMISSION)
+    probs, _ = by_enumeration(joint_probs(*CHAIN, 3, EMISSION), 1.0, "token", "sample")
     for found, expected in zip(tables, probs, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -257,6 +317,9 @@ def test_what_was_observed_is_weighed_by_what_was_known():
         ({"transition": ((0.9, 0.1), (1.0,))}, "transition is not a square table"),
         ({"emission": ((0.5, 0.5),)}, "emission has 1 rows of 2; it must have a row of"),
         ({"emission": ((0.5, 0.5), (0.5, 0.4))}, "emission row 1 sums to 0.9, not to 1"),
+        ({"transition": (TRANSITION,)}, "transition has 1 tables; the length asks for 2"),
+        ({"transition": (TRANSITION, ((1, 0), (1, 1)))}, "step 1: transition row 1 sums to 2"),
+        ({"emission": (np.eye(2),) * 2}, "emission has 2 tables; the length asks for 3"),
         ({"length": 0}, "length is 0; it must be an integer of at least 1"),
         ({"length": 2.0}, "length is 2.0; it must be an integer of at least 1"),
         ({"length": True}, "length is True; it must be an integer of at least 1"),

@@ -6,10 +6,11 @@ from typing import Any
 
 from s2s_jax.data.cmudict import load_cmudict
 from s2s_jax.data.markov import load_hmm, load_markov
-from s2s_jax.data.pairs import DataError, Pairs, nearest
+from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
+from s2s_jax.names import nearest
 
 Loader = Callable[..., dict[str, Pairs]]
 
@@ -60,7 +61,7 @@ def load_splits(
     known = dataset_options(name)
     for key, value in (options or {}).items():
         if key not in known:
-            raise DataError(f"dataset {name} has no option {key!r}: {nearest(key, known)}")
+            raise DataError(f"dataset {name} has no option {key!r}; {nearest(key, known)}")
         if type(value) is not type(known[key]):
             expected = type(known[key]).__name__
             raise DataError(f"option {key} of dataset {name} is {value!r}, not of type {expected}")
@@ -69,5 +70,5 @@ def load_splits(
 
 def _loader(name: str) -> Loader:
     if name not in LOADERS:
-        raise DataError(f"no dataset {name!r}: {nearest(name, LOADERS)}")
+        raise DataError(f"data.name is {name!r}; {nearest(name, LOADERS)}")
     return LOADERS[name]

@@ -1,14 +1,14 @@
 """Pairs of texts, and the one kind of error that bad data ends in."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class DataError(ValueError):
     """Data, or an option about data, that cannot be used.
 
-    The message is one line that says what is wrong, where, and what to do about it.
+    The message is one line that says what is wrong, where, and what to do about it. It starts in
+    lower case (names as they are spelt), joins its parts by semicolons, and has no full stop.
     """
 
     def __init__(self, message: str):
@@ -71,19 +71,3 @@ def merge_references(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
         accepted.setdefault(source, {})[target] = None
     references = [tuple(targets_of_one) for targets_of_one in accepted.values()]
     return Pairs(list(accepted), [several[0] for several in references], references)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Ends a message about an unknown name: the nearest known one, else all, or the first twelve.
-
-    Example:
-      >>> nearest("cmudcit", ["addition", "cmudict"])
-      'did you mean cmudict?'
-      >>> nearest("x", ["addition", "cmudict"])
-      'known are addition, cmudict'
-    """
-    known = sorted(known)
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from s2s_jax.data.pairs import DataError, Pairs, nearest, one_reference
+from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.names import nearest
 
 _SPLITS = {"validation": "dev", "valid": "dev"}  # TFDS's name of a split to ours
 
@@ -62,11 +63,11 @@ def _builder(name: str, data_dir: str) -> Any:
         cls: Any = tfds.builder_cls(dataset.partition(":")[0])
     except ValueError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        raise DataError(f"TFDS has no dataset {dataset!r}: {nearest(dataset, known)}") from error
+        raise DataError(f"TFDS has no dataset {dataset!r}; {nearest(dataset, known)}") from error
     config = rest.partition(":")[0]
     if cls.builder_configs and config not in cls.builder_configs:
         hint = nearest(config, cls.builder_configs)
-        raise DataError(f"TFDS's {dataset} has no configuration {config!r}: {hint}")
+        raise DataError(f"TFDS's {dataset} has no configuration {config!r}; {hint}")
     try:
         return tfds.builder(name, data_dir=data_dir or None)
     except (ValueError, AssertionError, RuntimeError) as error:
@@ -84,7 +85,7 @@ def _languages(builder: Any, name: str, source: str, target: str) -> tuple[str, 
     languages = source or default[0], target or default[1]
     for language in languages:
         if language not in texts:
-            raise DataError(f"{name} has no text {language!r}: {nearest(language, texts)}")
+            raise DataError(f"{name} has no text {language!r}; {nearest(language, texts)}")
     if languages[0] == languages[1]:
         raise DataError(f"source and target of {name} are both {languages[0]}: set both languages")
     return languages

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
-from s2s_jax.data.pairs import DataError, nearest
+from s2s_jax.data.pairs import DataError
+from s2s_jax.names import nearest
 
 KINDS = ("characters", "whitespace", "sentencepiece")
 UNKNOWN_TEXT = "<unk>"
@@ -171,7 +172,7 @@ def train_vocabulary(kind: str, texts: Iterable[str], size: int = 0) -> Vocabula
       'ab'
     """
     if kind not in KINDS:
-        raise DataError(f"no vocabulary kind {kind!r}: {nearest(kind, KINDS)}")
+        raise DataError(f"vocabulary kind is {kind!r}; {nearest(kind, KINDS)}")
     if size != 0 and size <= NUM_RESERVED:
         raise DataError(f"vocabulary size {size} leaves no id beside the {NUM_RESERVED} reserved")
     if kind == "sentencepiece":

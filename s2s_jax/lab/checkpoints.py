@@ -7,19 +7,16 @@ import contextlib
 import json
 import logging
 import math
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from s2s_jax.lab.errors import LabError
-
-State = TypeVar("State")
+from s2s_jax.lab.locks import FileLock
+from s2s_jax.lab.named_arrays import State, checksum, flatten, unflatten
 
 _SCORE = "score"
 _CHECKSUM = "crc32"
@@ -32,6 +29,9 @@ class Checkpoints:
     the latest. Saving goes on in the background; a checkpoint gets its name when it is whole, so
     that a killed save leaves none that could be taken for one.
 
+    One process at a time writes: a file beside the folder, `<folder>.lock`, is locked until
+    `close`.
+
     A state is a pytree of arrays. Its leaves are stored flat, under their paths
     ("params.encoder.kernel"), with the data of typed PRNG keys in place of the keys, and come back
     bit for bit.
@@ -42,7 +42,8 @@ class Checkpoints:
       read_only: for a reader beside a run that may still be going on: nothing is made or cleared.
 
     Raises:
-      LabError: the folder cannot be made, or is missing where it is only read.
+      LabError: the folder cannot be made or another process writes there, or it is missing where it
+        is only read.
 
     Example:
       with Checkpoints("runs/x/checkpoints") as checkpoints:
@@ -67,13 +68,18 @@ class Checkpoints:
         )
         always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         self._whole: dict[int, float | None] = {}
-        with self._writing(), _quiet():
-            self._checkpointer = ocp.training.Checkpointer(
-                self._folder,
-                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-                save_decision_policy=always,
-                cleanup_tmp_directories=not read_only,
-            )
+        with contextlib.ExitStack() as stack:
+            if not read_only:  # first, since clearing away would spoil what another saves there
+                lock = FileLock(self._folder.with_name(f"{self._folder.name}.lock"))
+                stack.callback(lock.release)
+            with self._writing(), _quiet():
+                self._checkpointer = ocp.training.Checkpointer(
+                    self._folder,
+                    preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                    save_decision_policy=always,
+                    cleanup_tmp_directories=not read_only,
+                )
+            self._held = stack.pop_all()
 
     @property
     def latest_step(self) -> int | None:
@@ -108,7 +114,7 @@ class Checkpoints:
         overwrite = step in self._whole or step in self._scores()
         if overwrite:
             self.wait()
-        arrays = _flatten(state)
+        arrays = flatten(state)
         with self._writing():
             self._checkpointer.save_async(
                 step,
@@ -116,7 +122,7 @@ class Checkpoints:
                 overwrite=overwrite,
                 force=True,
                 metrics=None if score is None else {_SCORE: score},
-                custom_metadata={_CHECKSUM: _checksum(arrays)},
+                custom_metadata={_CHECKSUM: checksum(arrays)},
             )
         self._whole[step] = score
 
@@ -139,7 +145,7 @@ class Checkpoints:
         """
         self.wait()
         chosen = self._resolve(step)
-        wanted = _flatten(template)
+        wanted = flatten(template)
         try:
             with _quiet():
                 _read_through(self._folder / str(chosen) / "state")
@@ -156,10 +162,10 @@ class Checkpoints:
         except Exception as error:
             raise self._broken(chosen) from error
         arrays = {name: stored.get(name, array) for name, array in wanted.items()}
-        if _entry(metadata.custom_metadata, _CHECKSUM) != _checksum(arrays):
+        if _entry(metadata.custom_metadata, _CHECKSUM) != checksum(arrays):
             raise self._broken(chosen)
         self._whole[chosen] = self._scores()[chosen]
-        return chosen, _unflatten(template, arrays)
+        return chosen, unflatten(template, arrays)
 
     def wait(self) -> None:
         """Returns when what was saved is on the disk.
@@ -171,12 +177,12 @@ class Checkpoints:
             self._checkpointer.wait()
 
     def close(self) -> None:
-        """Waits for what was saved, and ends the background threads.
+        """Waits for what was saved, ends the background threads and lets the next process in.
 
         Raises:
           LabError: it cannot be written.
         """
-        with self._writing():
+        with self._held, self._writing():
             self._checkpointer.close()
 
     def __enter__(self) -> Self:
@@ -207,8 +213,8 @@ class Checkpoints:
             return steps[-1] if self.best_step is None else self.best_step
         if step not in steps:
             raise LabError(
-                f"There is no checkpoint of step {step} in {self._folder}; there are those of "
-                f"{_listed(steps)}."
+                f"there is no checkpoint of step {step} in {self._folder}; there are those of "
+                f"{_listed(steps)}"
             )
         return int(step)
 
@@ -220,22 +226,22 @@ class Checkpoints:
         for name in sorted(expected | shapes, key=_params_first):
             if shapes.get(name) != expected.get(name):
                 raise LabError(
-                    f"The checkpoint of step {step} in {self._folder} is of another architecture: "
+                    f"the checkpoint of step {step} in {self._folder} is of another architecture: "
                     f"at {name} it has {_described(shapes.get(name))}, the model has "
-                    f"{_described(expected.get(name))}. Use the config that it was trained with, "
-                    f"or another workdir."
+                    f"{_described(expected.get(name))}; use the config that it was trained with, "
+                    f"or another workdir"
                 )
 
     def _none(self) -> LabError:
-        return LabError(f"There is no checkpoint in {self._folder}: train first.")
+        return LabError(f"there is no checkpoint in {self._folder}; train first")
 
     def _broken(self, step: int) -> LabError:
         others = [other for other in sorted(self._scores()) if other != step]
         if others:
             remedy = f"delete that folder to go on from the checkpoint of step {_listed(others)}"
         else:
-            remedy = "there is no other: delete that folder and train anew"
-        return LabError(f"The checkpoint {self._folder / str(step)} is damaged; {remedy}.")
+            remedy = "there is no other, so delete that folder and train anew"
+        return LabError(f"the checkpoint {self._folder / str(step)} is damaged; {remedy}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -243,11 +249,11 @@ class Checkpoints:
             yield
         except json.JSONDecodeError as error:
             raise LabError(
-                f"A checkpoint in {self._folder} is damaged: the score of one of them is no JSON "
-                f"({error}). Delete the folder of the step whose metrics/metrics is cut short."
+                f"a checkpoint in {self._folder} is damaged: the score of one of them is no JSON "
+                f"({error}); delete the folder of the step whose metrics/metrics is cut short"
             ) from error
         except (OSError, ValueError) as error:  # ValueError: what tensorstore makes of a full disk
-            raise LabError(f"Cannot write a checkpoint in {self._folder}: {error}.") from error
+            raise LabError(f"cannot write a checkpoint in {self._folder}: {error}") from error
 
 
 def _read_through(folder: Path) -> None:
@@ -262,7 +268,7 @@ def _read_through(folder: Path) -> None:
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     names = store.list().result()
     if not names:
-        raise ValueError(f"{folder} holds no data.")
+        raise ValueError(f"{folder} holds no data")
     for name in names:
         store.read(name).result()
 
@@ -272,54 +278,9 @@ def _entry(record: Any, name: str) -> Any:
     return record.get(name) if isinstance(record, dict) else None
 
 
-def _flatten(state: Any) -> dict[str, np.ndarray]:
-    """Path -> the leaf, which orbax copies before it saves; of one that is only a shape, zeros."""
-    arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            is_key = isinstance(leaf, jax.Array)
-            leaf = (
-                jax.random.key_data(leaf) if is_key else jax.eval_shape(jax.random.key_data, leaf)
-            )
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if name in arrays:
-            raise ValueError(f"Two leaves of the state are called {name}.")
-        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
-        arrays[name] = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.asarray(leaf)
-    return arrays
-
-
-def _unflatten(template: State, arrays: dict[str, np.ndarray]) -> State:
-    """A pytree like the template with the arrays, in the order of its leaves, as leaves."""
-    leaves, structure = jax.tree.flatten(template)
-    restored = []
-    for leaf, array in zip(leaves, arrays.values(), strict=True):
-        value = jnp.asarray(array)
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            value = jax.random.wrap_key_data(value, impl=_key_impl(leaf))
-        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
-            value = jax.device_put(value, leaf.sharding)
-        restored.append(value)
-    return jax.tree.unflatten(structure, restored)
-
-
-def _key_impl(key: Any) -> Any:
-    """The generator of a key, also of one that is only a shape."""
-    found = []
-    jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
-    return found[0]
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    total = 0
-    for _, array in sorted(arrays.items()):
-        total = zlib.crc32(array.tobytes(), total)
-    return total
-
-
 def _params_first(name: str) -> tuple[bool, str]:
     """Of what differs, a user knows the weights best, and the optimiser's mirror them."""
-    return (not name.startswith("params"), name)
+    return ("params" not in name.split("."), name)
 
 
 def _described(leaf: tuple[Any, Any] | None) -> str:

@@ -44,8 +44,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
-        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed, 2"
-        " bad input, 75 stopped by a signal (the same command goes on from its checkpoint).",
+        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
+        " row of verify missed, 2 bad input, 75 stopped by a signal (the same command goes on from"
+        " its checkpoint).",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -86,9 +87,68 @@ def _make_parser() -> argparse.ArgumentParser:
     decode.add_argument("--batch-size", type=int, default=256)
     _add_checkpoint(decode)
 
+    exposure = _command(
+        commands, "exposure", _exposure, "measure the exposure bias of trained runs"
+    )
+    exposure.add_argument(
+        "workdirs", nargs="+", metavar="WORKDIR", help="a run's folder, or a sweep's for its runs"
+    )
+    exposure.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
+    exposure.add_argument(
+        "--measures",
+        default="",
+        help="some alone, separated by commas: positions, outputs, recovery, edit_oracle, states,"
+        " truth (of tasks whose distribution is known); default all",
+    )
+    exposure.add_argument(
+        "--max-examples", type=int, default=0, help="only the split's first ones; 0 for all"
+    )
+    exposure.add_argument(
+        "--min-count", type=int, default=30, help="sequences that a bin needs (default 30)"
+    )
+    exposure.add_argument(
+        "--num-resamples", type=int, default=1000, help="of the bootstrap (default 1000)"
+    )
+    exposure.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    exposure.add_argument(
+        "--output", default="", help="folder for table and picture; default WORKDIR if it is one"
+    )
+    _add_checkpoint(exposure)
+
     compare = _command(commands, "compare", _compare, "compare the schedules of a sweep")
     compare.add_argument("sweep_dir", help="the sweep's folder")
-    compare.add_argument("--metrics", default="", help="names separated by commas")
+    compare.add_argument(
+        "--metrics",
+        default="",
+        help="names separated by commas; the conclusions are about the first",
+    )
+    compare.add_argument(
+        "--baseline",
+        default=None,
+        metavar="SCHEDULE",
+        help="the row that the others are held against (default teacher_forcing)",
+    )
+
+    verify = _command(commands, "verify", _verify, "hold the train step against exact theory")
+    verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
+    verify.add_argument("--length", type=int, default=None, help="symbols of a sequence (3)")
+    verify.add_argument(
+        "--initial", default=None, help='probabilities of the first symbol (".7,.3")'
+    )
+    verify.add_argument(
+        "--transition", default=None, help='of what follows each symbol (".9,.1;.2,.8")'
+    )
+    verify.add_argument("--seed", type=int, default=0)
+    verify.add_argument("--output", default="", metavar="FILE.json", help="the table as JSON")
+    verify.add_argument(
+        "--dependence",
+        default=None,
+        help="instead, an LSTM on a hidden chain behind sources that hide such shares of the"
+        ' symbols: "0,.25,.5,.75,1"; the chain is that of the dataset hmm, of length 4',
+    )
+    verify.add_argument(
+        "--picture", default="", metavar="FILE.png", help="the figure of --dependence"
+    )
     return parser
 
 
@@ -143,12 +203,19 @@ def _fail(message: str) -> int:
 
 def _prepare_jax() -> None:
     """Compiled programs are kept between runs, unless the user has said where or not at all."""
+    from s2s_jax.lab.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "s2s_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        if "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES" not in os.environ:
+            # Else the cache's own path is part of what a program is found by, and a cache that was
+            # moved or copied is lost.
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -172,7 +239,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
         sys.exit(_EXIT_STOPPED)
-    _report(f"done; look at it with: tensorboard --logdir {options.workdir}")
+    _report(f"look at the run with: tensorboard --logdir {options.workdir}")
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -233,10 +300,52 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
         )
 
 
+def _exposure(options: argparse.Namespace, overrides: list[str]) -> None:
+    _prepare_jax()
+    from s2s_jax.lab.exposure import Settings, measure_runs
+    from s2s_jax.lab.exposure_tables import to_text
+
+    settings = Settings(
+        split=options.split,
+        checkpoint=options.checkpoint,
+        groups=tuple(one.strip() for one in options.measures.split(",") if one.strip()),
+        max_examples=options.max_examples,
+        min_count=options.min_count,
+        num_resamples=options.num_resamples,
+        seed=options.seed,
+    )
+    output = options.output or (options.workdirs[0] if len(options.workdirs) == 1 else None)
+    runs = measure_runs(options.workdirs, settings, output=output, report=_report)
+    print(to_text(runs, settings))
+
+
 def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2s_jax.lab.comparison import report
+    from s2s_jax.lab.tensorboard_layouts import address
 
-    print(report(options.sweep_dir, [one for one in options.metrics.split(",") if one] or None))
+    metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
+    print(report(options.sweep_dir, metrics, options.baseline))
+    print(f"Look at it: tensorboard --logdir {options.sweep_dir}, and open {address()}")
+
+
+def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
+    from s2s_jax.lab.verification_report import run_verification
+
+    _prepare_jax()
+    table, lands = run_verification(
+        model=options.model,
+        length=options.length,
+        initial=options.initial,
+        transition=options.transition,
+        seed=options.seed,
+        output=options.output,
+        dependence=options.dependence,
+        picture=options.picture,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(table)
+    if not lands:
+        sys.exit(1)
 
 
 def _report(line: str) -> None:

@@ -1,12 +1,9 @@
 """Configs: every key with its default, the command line's overrides, and what is refused."""
 
-import importlib.util
 import inspect
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -14,8 +11,10 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import placeholder
 
 from s2s_jax.data.catalog import dataset_options
-from s2s_jax.lab.errors import LabError, nearest
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.experiment_file import function_of, load_experiment, one_line, where
 from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.names import nearest
 
 COMPARED_SCHEDULES = ("teacher_forcing", "linear", "exponential", "inverse_sigmoid")
 """The schedules that a sweep compares unless it is told otherwise."""
@@ -128,32 +127,6 @@ def sweep_schedules(
             yield {"schedule.name": schedule, "seed": seed}
 
 
-def load_experiment(path: str) -> ModuleType:
-    """Imports an experiment file.
-
-    Raises:
-      LabError: it is missing, or raises.
-    """
-    file = Path(path)
-    if not file.is_file():
-        siblings = [str(one) for one in sorted(file.parent.glob("*.py"))]
-        hint = nearest(str(file), siblings) if siblings else ""
-        raise LabError(f"config file {path} does not exist.{hint}")
-    spec = importlib.util.spec_from_file_location(f"s2s_experiment_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # An experiment may build on another of its folder: `from experiments import g2p`.
-    root = str(file.resolve().parent.parent)
-    if root not in sys.path:
-        sys.path.append(root)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise LabError(f"config file {path} cannot be read: {_where(error, file)}") from error
-    return module
-
-
 def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     """Reads `--config=FILE[:ARG]` and `--config.KEY=VALUE`.
 
@@ -171,16 +144,16 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
         raise LabError("name one config: --config=FILE or --config=FILE:SCHEDULE")
     path, _, argument = files[0].partition(":")
     module = load_experiment(path)
-    get_config = _function(module, "get_config", path)
+    get_config = function_of(module, "get_config", path)
     try:
         config = get_config(argument) if argument else get_config()
     except ValueError as error:
         raise LabError(f"{path}: {error}") from error
     except Exception as error:
-        message = _where(error, Path(path))
+        message = where(error, Path(path))
         raise LabError(f"config file {path} cannot be used: {message}") from error
     if not isinstance(config, ConfigDict):
-        raise LabError(f"get_config of {path} must return a ConfigDict, as base_config makes it.")
+        raise LabError(f"get_config of {path} must return a ConfigDict; make it with base_config")
     config.lock()
 
     overrides: Overrides = {}
@@ -189,7 +162,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
             continue
         key, equals, _ = one.removeprefix("--config.").partition("=")
         if not equals:
-            raise LabError(f"{one} has no value: write --config.{key}=VALUE")
+            raise LabError(f"{one} has no value; write --config.{key}=VALUE")
         check_key(config, key)
     values = flags.FlagValues()
     argv = ["s2s", *(one for one in arguments if not one.startswith("--config="))]
@@ -197,7 +170,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     try:
         values(argv)
     except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise LabError(_one_line(error)) from error
+        raise LabError(one_line(error)) from error
     overrides.update(config_flags.get_override_values(values["config"]))
     return holder.value, overrides, files[0]
 
@@ -214,7 +187,7 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
         try:
             config.update_from_flattened_dict({key: value})
         except (TypeError, ValueError) as error:
-            raise LabError(f"{key}={value!r}: {_one_line(error)}") from error
+            raise LabError(f"{key}={value!r}: {one_line(error)}") from error
     return config
 
 
@@ -225,8 +198,8 @@ def check_key(config: Config, key: str) -> None:
         return
     inside = [one for one in known if one.startswith(key + ".")]
     if inside:
-        raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}.")
-    raise LabError(f"config key {key} does not exist.{nearest(key, known)}")
+        raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}")
+    raise LabError(f"config key {key} does not exist; {nearest(key, known)}")
 
 
 def check_complete(config: Config) -> None:
@@ -234,10 +207,10 @@ def check_complete(config: Config) -> None:
     try:
         known = flat_keys(base_config(config.data.name))
     except (AttributeError, KeyError):
-        raise LabError("the config has no data.name; make it with base_config.") from None
+        raise LabError("the config has no data.name; make it with base_config") from None
     missing = [key for key in known if key not in flat_keys(config)]
     if missing:
-        raise LabError(f"the config has no {missing[0]}; make it with base_config.")
+        raise LabError(f"the config has no {missing[0]}; make it with base_config")
 
 
 def flat_keys(config: Config) -> dict[str, Any]:
@@ -249,24 +222,6 @@ def flat_keys(config: Config) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def sweep_of(path: str) -> list[Overrides]:
-    """What the `sweep` function of an experiment file yields: the overrides of each run.
-
-    Raises:
-      LabError: the file has no such function, or it raises or yields something else.
-    """
-    path = path.partition(":")[0]
-    sweep = _function(load_experiment(path), "sweep", path)
-    try:
-        runs = list(sweep())
-    except Exception as error:
-        message = _where(error, Path(path))
-        raise LabError(f"sweep() of {path} cannot be used: {message}") from error
-    if not all(isinstance(one, dict) for one in runs):
-        raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}.")
-    return runs
 
 
 def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str, dict[str, Any]]:
@@ -289,10 +244,7 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
     section = dict(section)
     name = section.pop("name")
     if name not in _SCHEDULE_KEYS:
-        raise LabError(
-            f"schedule.name is {name!r}; it must be one of {', '.join(_SCHEDULE_KEYS)}."
-            + nearest(name, _SCHEDULE_KEYS)
-        )
+        raise LabError(f"schedule.name is {name!r}; {nearest(name, _SCHEDULE_KEYS)}")
     own = _SCHEDULE_KEYS[name]
     decays = name in ("linear", "exponential", "inverse_sigmoid")
     reaching = ("reach_teacher_prob", "reach_step", "reach_fraction")
@@ -306,7 +258,7 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
     for key in given:
         if key not in honoured:
             listed = ", ".join(f"schedule.{one}" for one in honoured) or "no parameter"
-            raise LabError(f"schedule.{key} has no effect on {name}, which takes {listed}.")
+            raise LabError(f"schedule.{key} has no effect on {name}, which takes {listed}")
     wanted = {key: value for key, value in given.items() if key in own}
     reach = {key: value for key, value in given.items() if key in reaching}
     bounds = {key: value for key, value in given.items() if key in shape}
@@ -315,15 +267,15 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
     if reach and set(wanted) - ({"k"} if name == "linear" else set()):
         raise LabError(
             f"schedule.{next(iter(wanted))} and schedule.{next(iter(reach))} both shape {name};"
-            " set one of them."
+            " set one of them"
         )
     if "c" in wanted or (wanted and name != "linear"):
         return name, wanted | bounds
     if "reach_step" in reach and "reach_fraction" in reach:
-        raise LabError("schedule.reach_step and schedule.reach_fraction both say when; set one.")
+        raise LabError("schedule.reach_step and schedule.reach_fraction both say when; set one")
     fraction = reach.get("reach_fraction", 1.0)
     if not (math.isfinite(fraction) and fraction > 0):
-        raise LabError(f"schedule.reach_fraction is {fraction}; it must be above 0.")
+        raise LabError(f"schedule.reach_fraction is {fraction}; it must be above 0")
     default = max(0.0 if name == "linear" else 0.05, section["floor"])
     return f"{name}_reaching", {
         "teacher_prob": reach.get("reach_teacher_prob", default),
@@ -331,36 +283,3 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
         **wanted,
         **bounds,
     }
-
-
-def _function(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise LabError(f"config file {path} has no function {name}().")
-    return function
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split())
-
-
-def _where(error: BaseException, file: Path) -> str:
-    """The error, and the last of the file's own lines that led to it."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    frame, line = error.__traceback__, None
-    while frame is not None:
-        if Path(frame.tb_frame.f_code.co_filename).resolve() == file.resolve():
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    place = f"line {line}: " if line else ""
-    return f"{place}{type(error).__name__}: {_one_line(error)}"
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    from importlib.metadata import version
-
-    packages = ("s2s_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}

@@ -13,6 +13,7 @@ from s2s_jax.batch import Batch, gold_inputs
 from s2s_jax.data.task import EvaluationData, Task
 from s2s_jax.decoding import greedy
 from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
+from s2s_jax.lab.divergence import Divergence
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.pictures import attention_picture, examples_table
 from s2s_jax.lab.scores import HIGHER_IS_BETTER, find_scorer
@@ -30,6 +31,7 @@ class Evaluator:
       batch_size: rows of a batch.
       max_examples: of the dev split in `dev`; 0 for all.
       num_shown: examples in `show`.
+      divergence: of the dev split, where its truth is known.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Evaluator:
         batch_size: int,
         max_examples: int = 0,
         num_shown: int = 0,
+        divergence: Divergence | None = None,
     ):
+        self._divergence = divergence
         self._model, self._task, self._batch_size = model, task, batch_size
         self._score, self._num_shown = find_scorer(scores), num_shown
         self._dev = task.evaluation("dev", batch_size, max_examples)
@@ -78,6 +82,16 @@ class Evaluator:
             )
             write_atomic(predictions, "".join(line + "\n" for line in lines))
         return metrics
+
+    @property
+    def knows_the_truth(self) -> bool:
+        """Whether `divergence` has anything to say."""
+        return self._divergence is not None
+
+    def divergence(self, params: Params) -> dict[str, float]:
+        """The dev split's "eval/kl_to_truth" and what goes with it; {} where no truth is known."""
+        found = {} if self._divergence is None else self._divergence(params)
+        return {f"eval/{name}": value for name, value in found.items()}
 
     def cost(self, metrics: Mapping[str, float]) -> float:
         """What selects the best checkpoint from dev metrics: the lower, the better."""
@@ -130,7 +144,8 @@ class Evaluator:
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
         scores = self._score(texts, data.references)
         metrics |= {f"own/{name}": value for name, value in scores.items()}
-        return {f"{prefix}/{name}": value for name, value in metrics.items()}, texts
+        metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
+        return metrics | (self.divergence(params) if split == "dev" else {}), texts
 
 
 def _decode_with_attention(model: Seq2SeqModel, params: Params, batch: Batch, max_length: int):

@@ -11,9 +11,16 @@ import jax
 import optax
 
 from s2s_jax.data.catalog import dataset_options
+from s2s_jax.data.markov import known_truth
 from s2s_jax.data.task import Task, Vocabularies, load_task
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.config import Config, Overrides, check_complete, schedule_parameters
+from s2s_jax.lab.divergence import (
+    Divergence,
+    covered_by_theory,
+    knows_symbols,
+    predicted_divergence,
+)
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.loop import NonFiniteLossError, Trainer, progress_template
@@ -185,6 +192,10 @@ def train_and_evaluate(
                     found = evaluator.split(best.state.params, split, predictions)
                     report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
                     metrics |= found
+            if evaluator.knows_the_truth:
+                # Theory is about where training ends, not about the best step on the way there.
+                _, last = checkpoints.restore(trainer.template, "latest")
+                metrics |= evaluator.divergence(last.state.params)
             # The dev metrics of that step are in the log already.
             tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
             if not run.has_logged(tests):  # before it was killed and resumed
@@ -240,13 +251,22 @@ def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best"
     return TrainedRun(config, vocabularies, model, progress.state.params, step)
 
 
+def load_run_task(run: TrainedRun) -> Task:
+    """The data that a run was trained on, in its vocabularies.
+
+    Raises:
+      DataError: the data cannot be loaded.
+    """
+    return _load_task(run.config, run.vocabularies)
+
+
 def evaluate_run(run: TrainedRun, split: str) -> dict[str, float]:
     """The metrics of a whole split, named "<split>/gold/nll", "<split>/own/..." and so on.
 
     Raises:
       DataError: the data cannot be loaded, or has no such split.
     """
-    task = _load_task(run.config, run.vocabularies)
+    task = load_run_task(run)
     return _make_evaluator(run.config, run.model, task).split(run.params, split)
 
 
@@ -280,7 +300,24 @@ def _make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluato
         batch_size=config.eval.batch_size,
         max_examples=config.eval.max_examples,
         num_shown=config.eval.num_examples,
+        divergence=_make_divergence(config, model, task),
     )
+
+
+def _make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Divergence | None:
+    """What measures the distance from the truth, with what theory says of the schedule's end."""
+    truth = known_truth(config.data.name, config.data)
+    if truth is None or not knows_symbols(task.vocabularies, truth):
+        return None
+    predicted = None
+    if covered_by_theory(config.rollout, config.model.dropout, config.train.label_smoothing):
+        teacher_prob = float(make_config_schedule(config)(config.train.num_steps - 1))
+        rollout = config.rollout
+        predicted = predicted_divergence(
+            truth, task.splits["dev"], teacher_prob, rollout.coin, rollout.feed
+        )
+    batch_size = config.eval.batch_size
+    return Divergence(model, task.vocabularies, truth, task.splits["dev"], batch_size, predicted)
 
 
 def _hparams(config: Config) -> dict[str, Any]:

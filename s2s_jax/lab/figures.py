@@ -1,4 +1,4 @@
-"""What every figure of the lab has in common: canvas, styles, bytes of a PNG file."""
+"""What every figure of the lab has in common: canvas, styles, PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -61,4 +61,14 @@ def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
     """A figure as the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dots_per_inch)
+    return file.getvalue()
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure as the text of an SVG file, the same for the same figure; letters are drawn."""
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({"svg.hashsalt": "s2s_jax", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()

@@ -31,7 +31,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise LabError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def to_json(value: Any) -> Any:
@@ -91,11 +91,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise LabError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise LabError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise LabError(
-            f"{path} is not whole JSON ({error}): delete it or write it anew."
-        ) from error
+        raise LabError(f"{path} is not whole JSON ({error}); delete it or write it anew") from error
 
 
 def read_jsonl(path: str | Path) -> tuple[list[dict[str, Any]], int]:
@@ -114,7 +112,7 @@ def read_jsonl(path: str | Path) -> tuple[list[dict[str, Any]], int]:
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
-        raise LabError(f"Cannot read {path}: {error.strerror or error}.") from error
+        raise LabError(f"cannot read {path}: {error.strerror or error}") from error
     records, num_bad = [], 0
     for line in lines:
         if not line.strip():

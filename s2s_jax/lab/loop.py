@@ -37,8 +37,8 @@ class NonFiniteLossError(LabError):
     def __init__(self, step: int, kept: int | None):
         checkpoint = f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint"
         super().__init__(
-            f"the loss of step {step} is not finite; {checkpoint}:"
-            " try a lower train.learning_rate, or set train.clip_norm lower."
+            f"the loss of step {step} is not finite; {checkpoint};"
+            " set train.learning_rate or train.clip_norm lower, in another workdir"
         )
         self.step = step
 
@@ -133,6 +133,8 @@ class Trainer:
         clock = _Clock(seconds_before)
         state, sums = start or Progress(self._init(), self._no_sums)
         step = first = int(state.step)
+        if first >= self._num_steps:  # it stopped between its last step and its result
+            return first
         compiled, compile_seconds = self._compile()
         if first == 0:
             tracker.scalars(0, {"train/compile_seconds": compile_seconds})

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from s2s_jax.lab.comparison import Run, Runs
+    from s2s_jax.lab.sweep_runs import Run, Runs
 
 
 def make_figures(runs: Runs, metrics: Sequence[str]) -> dict[str, Figure]:
     """The figures of a comparison, as far as the runs have what they show.
 
     Args:
-      runs: of `comparison.collect`.
+      runs: of `collect`.
       metrics: full names of the final metrics to show.
 
     Returns:
@@ -46,7 +46,7 @@ def schedule_figure(runs: Runs) -> Figure | None:
     figure, axes = new_figure(1, 1, (7.0, 4.2))
     empty = True
     for (schedule, members), style in zip(rows.items(), styles, strict=True):
-        steps, probs = _curve(members[:1], "train/teacher_prob")
+        steps, probs = curve(members[:1], "train/teacher_prob")
         if not len(steps):
             continue
         empty = False
@@ -54,7 +54,7 @@ def schedule_figure(runs: Runs) -> Figure | None:
             steps, probs[0], color=style.color, linestyle=style.line, linewidth=2, label=schedule
         )
         for run in members:
-            coin_steps, shares = _curve([run], "train/gold_share")
+            coin_steps, shares = curve([run], "train/gold_share")
             if len(coin_steps):
                 every = slice(None, None, 1 + len(coin_steps) // 40)
                 axes[0].plot(
@@ -68,7 +68,7 @@ def schedule_figure(runs: Runs) -> Figure | None:
                 )
     axes[0].set_ylabel("probability of feeding the gold token")
     axes[0].set_ylim(-0.03, 1.03)
-    _finish(figure, axes, "Line: teacher_prob; open marks: realised share of gold, each seed")
+    finish_steps(figure, axes, "Line: teacher_prob; open marks: realised share of gold, each seed")
     return None if empty else figure
 
 
@@ -85,35 +85,15 @@ def learning_figure(runs: Runs) -> Figure | None:
     if not names:
         return None
     figure, axes = new_figure(1, len(names), (3.7 * len(names), 3.9))
-    rows = runs.by_schedule
-    styles = make_styles(len(rows))
     for name, panel in zip(names, axes, strict=True):
         metric = describe(name)
-        for (schedule, members), style in zip(rows.items(), styles, strict=True):
-            steps, values = _curve(members, name)
-            if not len(steps):
-                continue
-            values = values * metric.scale
-            label = f"{schedule} (n={len(members)})"
-            panel.plot(
-                steps,
-                np.nanmean(values, axis=0),
-                color=style.color,
-                linestyle=style.line,
-                marker=style.marker,
-                markevery=max(1, len(steps) // 6),
-                markersize=4.5,
-                label=label,
-            )
-            if len(members) > 1:
-                low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-                panel.fill_between(steps, low, high, color=style.color, alpha=0.15, linewidth=0)
+        draw_curves(panel, runs, name, metric.scale)
         panel.set_ylabel(metric.axis_label)
         panel.set_title(f"{metric.prefixes} prefixes", fontsize=10)
     for panel, metric_name in zip(axes, names, strict=True):
         alike = accuracies if metric_name in accuracies else [metric_name]
         _scale_to_late(panel, runs.compared, alike)
-    _finish(
+    finish_steps(
         figure, axes, "Mean over seeds; band: lowest to highest seed. Scaled to the last two thirds"
     )
     return figure
@@ -169,7 +149,37 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     return figure
 
 
-def _finish(figure: Figure, axes: list[Axes], remark: str) -> None:
+def draw_curves(panel: Axes, runs: Runs, name: str, scale: float = 1.0) -> None:
+    """A metric over the steps: of each schedule the mean, and the band between its seeds.
+
+    Args:
+      panel: where to.
+      runs: of `collect`.
+      name: as the records have it.
+      scale: value drawn / value stored.
+    """
+    rows = runs.by_schedule
+    for (schedule, members), style in zip(rows.items(), make_styles(len(rows)), strict=True):
+        steps, values = curve(members, name)
+        if not len(steps):
+            continue
+        values = values * scale
+        panel.plot(
+            steps,
+            np.nanmean(values, axis=0),
+            color=style.color,
+            linestyle=style.line,
+            marker=style.marker,
+            markevery=max(1, len(steps) // 6),
+            markersize=4.5,
+            label=f"{schedule} (n={len(members)})",
+        )
+        if len(members) > 1:
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            panel.fill_between(steps, low, high, color=style.color, alpha=0.15, linewidth=0)
+
+
+def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
     """Labels of the steps, one legend below all panels, and a remark."""
     for panel in axes:
         panel.set_xlabel("training step")
@@ -191,7 +201,7 @@ def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:
     """
     low, high = math.inf, -math.inf
     for name in names:
-        steps, values = _curve(runs, name)
+        steps, values = curve(runs, name)
         if len(steps):
             late = values[:, steps >= steps[-1] / 3] * describe(name).scale
             low, high = min(low, np.nanmin(late)), max(high, np.nanmax(late))
@@ -199,7 +209,7 @@ def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:
     panel.set_ylim(low - margin, high + margin)
 
 
-def _curve(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
+def curve(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
     """[steps] where any run has the metric, and [runs, steps] its values, NaN for none."""
     curves: list[dict[int, float]] = []
     for run in runs:

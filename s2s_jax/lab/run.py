@@ -8,10 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.config import Config, Overrides, flat_keys, versions
+from s2s_jax.lab.config import Config, Overrides, flat_keys
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
 from s2s_jax.lab.tracking import METRICS_FILE
+from s2s_jax.lab.versions import versions
 
 
 class Run:
@@ -22,6 +23,7 @@ class Run:
         metrics.jsonl            one object a line: {"step": n, "train/loss": ..., ...}
         events.out.tfevents.*    the same for TensorBoard, with texts and pictures
         checkpoints/             the newest and the best state
+        checkpoints.lock         locked by the process that trains; see `FileLock`
         predictions_*.jsonl      the hypotheses of each test split
         result.json              how it ended
 
@@ -50,7 +52,7 @@ class Run:
         """
         path = self.folder / "config.json"
         if not path.exists():
-            raise LabError(f"{self.folder} holds no run: there is no {path.name}.")
+            raise LabError(f"{self.folder} holds no run: there is no {path.name}")
         return _from_json(read_json(path))
 
     def check(self, config: Config) -> None:
@@ -61,14 +63,17 @@ class Run:
             files that are no run's, or is a file.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise LabError(f"workdir {self.folder} is a file; name a folder.")
+            raise LabError(f"workdir {self.folder} is a file; name a folder")
         there = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             reason = "Permission denied" if there.is_dir() else "Not a directory"
-            raise LabError(f"workdir {self.folder} cannot be written: {reason}: {there}.")
+            raise LabError(f"cannot write to workdir {self.folder}: {reason}: {there}")
         if not (self.folder / "config.json").exists():
             if self.folder.is_dir() and (self.folder / "result.json").exists():
-                raise LabError(f"workdir {self.folder} holds a result without its config.json.")
+                raise LabError(
+                    f"workdir {self.folder} holds a result without its config.json;"
+                    " name another workdir"
+                )
             return
         there, here = flat_keys(self.config()), flat_keys(_from_json(to_json(config.to_dict())))
         differing = [
@@ -79,15 +84,15 @@ class Run:
         if differing:
             more = f" (and {len(differing) - 2} more)" if len(differing) > 2 else ""
             raise LabError(
-                f"workdir {self.folder} holds another config: {'; '.join(differing[:2])}{more}."
-                " Name another workdir."
+                f"workdir {self.folder} holds another config: {', '.join(differing[:2])}{more};"
+                " name another workdir"
             )
 
     def start(self, config: Config, vocabularies: Vocabularies) -> None:
         """Makes the folder with its config and vocabularies; what is there already stays.
 
         Raises:
-          LabError: the folder cannot be written.
+          LabError: the folder cannot be written, or holds another config by now.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,8 +102,9 @@ class Run:
                 write_json(self.folder / "config.json", config.to_dict())
         except OSError as error:
             raise LabError(
-                f"workdir {self.folder} cannot be written: {error.strerror or error}."
+                f"cannot write to workdir {self.folder}: {error.strerror or error}"
             ) from error
+        self.check(config)  # another process may have come first, with another config
 
     def vocabularies(self) -> Vocabularies | None:
         """Those saved with the run; None before it started."""

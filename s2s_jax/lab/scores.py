@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from s2s_jax.lab.errors import LabError, nearest
+from s2s_jax.lab.errors import LabError
+from s2s_jax.names import nearest
 
 References = Sequence[tuple[str, ...]]
 
@@ -100,10 +101,7 @@ def find_scorer(kind: str) -> Callable[[Sequence[str], References], dict[str, fl
       LabError: there is none; the message names the nearest.
     """
     if kind not in SCORERS:
-        raise LabError(
-            f"eval.scores is {kind!r}; it must be one of {', '.join(SCORERS)}."
-            + nearest(kind, SCORERS)
-        )
+        raise LabError(f"eval.scores is {kind!r}; {nearest(kind, SCORERS)}")
     return SCORERS[kind]
 
 

@@ -11,14 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2s_jax.lab.config import (
-    Overrides,
-    apply_overrides,
-    parse_config,
-    sweep_of,
-)
+from s2s_jax.lab.config import Overrides, apply_overrides, parse_config
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import check_config
+from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.run import Run
 
 _POLL_SECONDS = 0.5
@@ -66,16 +62,16 @@ def plan_sweep(
     """
     if ":" in config_file:
         raise LabError(
-            f"a sweep chooses the schedules itself: write --config={config_file.split(':')[0]}."
+            f"a sweep chooses the schedules itself: write --config={config_file.split(':')[0]}"
         )
     if num_seeds is not None and num_seeds < 1:
-        raise LabError(f"--seeds is {num_seeds}; it must be at least 1.")
+        raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []
     base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
     for varied in sweep_of(config_file):
         clash = sorted(varied.keys() & fixed.keys())
         if clash:
-            raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs.")
+            raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs")
         config = apply_overrides(base, varied)
         if num_seeds is not None and config.seed >= num_seeds:
             continue
@@ -102,9 +98,9 @@ def plan_sweep(
         )
     names = [one.name for one in plan]
     if not plan:
-        raise LabError(f"the sweep of {config_file} has no runs.")
+        raise LabError(f"the sweep of {config_file} has no runs")
     if len(set(names)) < len(names):
-        raise LabError(f"two runs of the sweep of {config_file} are the same.")
+        raise LabError(f"two runs of the sweep of {config_file} are the same")
     return plan
 
 
@@ -145,7 +141,7 @@ def run_sweep(
       KeyboardInterrupt: after the running processes have saved their checkpoints.
     """
     if num_jobs < 1:
-        raise LabError(f"--jobs is {num_jobs}; it must be at least 1.")
+        raise LabError(f"--jobs is {num_jobs}; it must be at least 1")
     waiting = [one for one in plan if one.status != "finished"]
     for one in plan:
         if one.status == "finished":
@@ -212,7 +208,7 @@ def _start(run: PlannedRun, num_jobs: int) -> subprocess.Popen[bytes]:
                 start_new_session=True,
             )
     except OSError as error:
-        raise LabError(f"{run.workdir.parent} cannot be written: {error.strerror}.") from error
+        raise LabError(f"cannot write to {run.workdir.parent}: {error.strerror}") from error
 
 
 def _last_line(run: PlannedRun) -> str:

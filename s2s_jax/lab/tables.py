@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from s2s_jax.lab.budgets import budgets
+from s2s_jax.lab.budgets import to_text as to_budget_text
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.comparison import Runs
+    from s2s_jax.lab.sweep_runs import Runs
 
 NO_INTERVAL = "\N{EN DASH}"
 """Stands where one seed, or none, gives no interval: never a 0."""
@@ -26,6 +29,7 @@ class Metric:
       digits: after the point.
       long_label: what an axis is called; "" for the label.
       prefixes: "gold" or "own", what the decoder was fed; "" where it is of both or neither.
+      better: "higher" or "lower"; "" where it is not known.
     """
 
     label: str
@@ -34,6 +38,23 @@ class Metric:
     digits: int = 2
     long_label: str = ""
     prefixes: str = ""
+    better: str = ""
+
+    def show(self, value: float, signed: bool = False) -> str:
+        """A stored value as it is shown, a dash for NaN."""
+        if math.isnan(value):
+            return NO_INTERVAL
+        return f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+
+    @property
+    def name(self) -> str:
+        """The label, with the prefixes where it is of both kinds: "own accuracy"."""
+        return f"{self.prefixes} {self.label}".strip() if self.label == "accuracy" else self.label
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference: that of percentages are points."""
+        return "points" if self.unit == "%" else self.unit
 
     @property
     def label_with_unit(self) -> str:
@@ -47,15 +68,18 @@ class Metric:
 
 
 _SHOWN = {
-    "nll": Metric("NLL", "nats/token", digits=3, long_label="negative log-likelihood"),
-    "token_accuracy": Metric("accuracy", "%", 100, long_label="token accuracy"),
-    "exact_match": Metric("exact", "%", 100, long_label="exact match"),
-    "gap": Metric("gap", "%", 100, long_label="accuracy gap"),
-    "wer": Metric("WER", "%", long_label="word error rate"),
-    "per": Metric("PER", "%", long_label="phoneme error rate"),
-    "cer": Metric("CER", "%", long_label="character error rate"),
-    "bleu": Metric("BLEU"),
-    "chrf": Metric("chrF"),
+    "nll": Metric(
+        "NLL", "nats/token", digits=3, long_label="negative log-likelihood", better="lower"
+    ),
+    "token_accuracy": Metric("accuracy", "%", 100, long_label="token accuracy", better="higher"),
+    "exact_match": Metric("exact", "%", 100, long_label="exact match", better="higher"),
+    "gap": Metric("gap", "%", 100, long_label="accuracy gap", better="lower"),
+    "wer": Metric("WER", "%", long_label="word error rate", better="lower"),
+    "per": Metric("PER", "%", long_label="phoneme error rate", better="lower"),
+    "ser": Metric("SER", "%", long_label="symbol error rate", better="lower"),
+    "cer": Metric("CER", "%", long_label="character error rate", better="lower"),
+    "bleu": Metric("BLEU", better="higher"),
+    "chrf": Metric("chrF", better="higher"),
 }
 
 
@@ -81,7 +105,7 @@ def to_text(runs: Runs, frame: DataFrame) -> str:
     """The table for a terminal, columns of gold and own prefixes under their headings.
 
     Args:
-      runs: of `comparison.collect`.
+      runs: of `collect`.
       frame: of `comparison.compare`.
     """
     metrics = _metrics(frame)
@@ -108,37 +132,43 @@ def to_text(runs: Runs, frame: DataFrame) -> str:
         first = cells[0].ljust(widths[0])
         rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
         lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join([*lines, "", *_remarks(runs, frame)]) + "\n"
+    return "\n".join([*lines, "", *remarks(runs, frame)]) + "\n"
 
 
 def to_markdown(runs: Runs, frame: DataFrame) -> str:
     """The table in Markdown, with what was left out below it.
 
     Args:
-      runs: of `comparison.collect`.
+      runs: of `collect`.
       frame: of `comparison.compare`.
     """
+    labels, rows = table_parts(frame)
+    lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    below = "\n".join(
+        remark.replace("  ", "  - ", 1) if remark.startswith("  ") else f"- {remark}"
+        for remark in remarks(runs, frame)
+    )
+    return f"{table}\n\n{below}\n"
+
+
+def table_parts(frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The labels of the table's columns, with the prefixes, and its cells row by row."""
     labels = ["schedule", "n"]
     for metric in _metrics(frame):
         labels.append(metric.label_with_unit + (f" ({metric.prefixes})" if metric.prefixes else ""))
-    lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *_rows(frame)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    remarks = "\n".join(
-        remark.replace("  ", "  - ", 1) if remark.startswith("  ") else f"- {remark}"
-        for remark in _remarks(runs, frame)
-    )
-    return f"{table}\n\n{remarks}\n"
+    return labels, _rows(frame)
 
 
 def to_latex(runs: Runs, frame: DataFrame) -> str:
     """The table in LaTeX, for the package booktabs, with what was left out as comments.
 
     Args:
-      runs: of `comparison.collect`.
+      runs: of `collect`.
       frame: of `comparison.compare`.
     """
     metrics = _metrics(frame)
-    lines = [f"% {remark}" for remark in _remarks(runs, frame)]
+    lines = [f"% {remark}" for remark in remarks(runs, frame)]
     lines += [r"\begin{tabular}{l" + "r" * (1 + len(metrics)) + "}", r"\toprule"]
     headings, rules, place = ["", ""], [], 3
     for prefixes, count in _groups(metrics):
@@ -149,10 +179,10 @@ def to_latex(runs: Runs, frame: DataFrame) -> str:
         place += count
     if rules:
         lines += [" & ".join(headings) + r" \\", " ".join(rules)]
-    labels = ["schedule", "$n$", *(_latex(metric.label_with_unit) for metric in metrics)]
+    labels = ["schedule", "$n$", *(latex_cell(metric.label_with_unit) for metric in metrics)]
     lines += [" & ".join(labels) + r" \\", r"\midrule"]
     for row in _rows(frame):
-        lines.append(" & ".join(map(_latex, row)) + r" \\")
+        lines.append(" & ".join(map(latex_cell, row)) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -197,21 +227,25 @@ def _rows(frame: DataFrame) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _remarks(runs: Runs, frame: DataFrame) -> list[str]:
+def remarks(runs: Runs, frame: DataFrame) -> list[str]:
     """What a reader has to know beside the numbers, a line each."""
     scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
     of = f" Of the {' and '.join(scope)} split." if scope else ""
-    remarks = [
+    lines = [
         f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} where seeds are too few.{of}"
     ]
-    remarks += runs.notes
+    budget = to_budget_text(budgets(runs))
+    lines += [budget] if budget else []
+    lines += runs.notes
     if runs.left_out:
-        remarks.append(f"Left out ({len(runs.left_out)}):")
-        remarks += [f"  {name}: {reason}" for name, reason in runs.left_out]
-    return remarks
+        lines.append(f"Left out ({len(runs.left_out)}):")
+        lines += [f"  {name}: {reason}" for name, reason in runs.left_out]
+    return lines
 
 
-def _latex(text: str) -> str:
+def latex_cell(text: str) -> str:
+    """A cell's text as LaTeX has it."""
     for mark in "%_&#":
         text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split()).replace("±", r"$\pm$").replace(NO_INTERVAL, "--")
+    text = " ".join(text.split()).replace("<", "$<$").replace(">", "$>$")
+    return text.replace("±", r"$\pm$").replace(NO_INTERVAL, "--")

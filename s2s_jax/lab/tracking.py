@@ -83,7 +83,7 @@ class Tracker:
                 path.unlink()
             self._metrics = (self._folder / METRICS_FILE).open("a", buffering=1, encoding="utf-8")
         except OSError as error:
-            raise LabError(f"Cannot write to {workdir}: {error.strerror or error}.") from error
+            raise LabError(f"cannot write to {workdir}: {error.strerror or error}") from error
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.

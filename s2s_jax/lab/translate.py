@@ -49,9 +49,9 @@ def translate(
         ("batch size", batch_size, 1),
     ):
         if value < lowest:
-            raise LabError(f"the {name} is {value}; it must be at least {lowest}.")
+            raise LabError(f"the {name} is {value}; it must be at least {lowest}")
     if not 0.0 <= length_penalty < float("inf"):
-        raise LabError(f"the length penalty is {length_penalty}; it must be at least 0.")
+        raise LabError(f"the length penalty is {length_penalty}; it must be at least 0")
     if not lines:
         return []
     model, vocabularies = run.model, run.vocabularies
@@ -112,7 +112,7 @@ def translate_file(
         try:
             write_atomic(output, content)
         except OSError as error:
-            raise LabError(f"{output} cannot be written: {error.strerror or error}.") from error
+            raise LabError(f"cannot write {output}: {error.strerror or error}") from error
     return unknown, len(lines)
 
 
@@ -121,12 +121,12 @@ def _read_lines(source: str) -> list[str]:
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
-        raise LabError(f"{name} cannot be read: {error.strerror or error}.") from error
+        raise LabError(f"cannot read {name}: {error.strerror or error}") from error
     try:
         text = data.decode("utf-8-sig")  # without a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise LabError(f"{name} is not UTF-8 at line {line}.") from error
+        raise LabError(f"{name} is not UTF-8 at line {line}; convert it with iconv") from error
     # Not splitlines, which breaks lines where a text has other separators, such as U+2028.
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 

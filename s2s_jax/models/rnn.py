@@ -1,293 +1,15 @@
 """The recurrent encoder-decoder with attention, as the functions of `Seq2SeqModel`."""
 
-import itertools
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from s2s_jax.models.attention import Attention, AttentionKind
+from s2s_jax.models.attention import AttentionKind
+from s2s_jax.models.encoder_decoder import RNNEncoderDecoder
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.models.recurrent import Cell, RecurrentCarry, RecurrentLayer
-
-
-class RNNMemory(NamedTuple):
-    """What the decoder reads; [batch, ...] each.
-
-    Attributes:
-      encoded: [batch, source_time, hidden_size] encoder states; None without attention.
-      keys: the same, as the attention scores read them; None without attention.
-      mask: [batch, source_time] bool.
-      start: the decoder layers' first carries.
-      token_mask: [batch, embedding_size] dropout mask of the target embeddings, or None.
-      layer_masks: one [batch, hidden_size] dropout mask behind each decoder layer, or None.
-    """
-
-    encoded: jax.Array | None
-    keys: jax.Array | None
-    mask: jax.Array
-    start: tuple[RecurrentCarry, ...]
-    token_mask: jax.Array | None
-    layer_masks: tuple[jax.Array, ...] | None
-
-
-class RNNCarry(NamedTuple):
-    """What the decoder passes itself: its layers' carries and, with input feeding, the output.
-
-    Attributes:
-      layers: one recurrent carry a layer.
-      attended: [batch, hidden_size], the attentional vector of the step before; None without
-        input feeding.
-    """
-
-    layers: tuple[RecurrentCarry, ...]
-    attended: jax.Array | None
-
-
-def _dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Inverted dropout: 1 / (1 - rate) where kept, else 0."""
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)
-
-
-class RNNEncoderDecoder(nnx.Module):
-    """The module behind `make_rnn_model`; see there."""
-
-    def __init__(
-        self,
-        source_vocab_size: int,
-        target_vocab_size: int,
-        hidden_size: int,
-        embedding_size: int,
-        cell: Cell,
-        num_encoder_layers: int,
-        num_decoder_layers: int,
-        bidirectional: bool,
-        attention: AttentionKind,
-        input_feeding: bool,
-        dropout: float,
-        tie_embeddings: bool,
-        dtype: Any,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        self.hidden_size = hidden_size
-        self.embedding_size = embedding_size
-        self.input_feeding = input_feeding
-        self.dropout = dropout
-        self.dtype = dtype
-        embedding = nnx.initializers.normal(embedding_size**-0.5)
-        glorot = nnx.initializers.glorot_uniform()
-        self.source_embedding = nnx.Param(
-            embedding(rngs.params(), (source_vocab_size, embedding_size))
-        )
-        self.target_embedding = nnx.Param(
-            embedding(rngs.params(), (target_vocab_size, embedding_size))
-        )
-        directions = ("forward", "backward") if bidirectional else ("forward",)
-        width = hidden_size // len(directions)
-        self.encoder = nnx.Dict(
-            {
-                f"{direction}_{layer}": RecurrentLayer(
-                    cell, hidden_size if layer else embedding_size, width, rngs=rngs
-                )
-                for layer in range(num_encoder_layers)
-                for direction in directions
-            }
-        )
-        self.directions = directions
-        self.num_encoder_layers = num_encoder_layers
-        self.num_decoder_layers = num_decoder_layers
-        first_size = embedding_size + (hidden_size if input_feeding else 0)
-        self.decoder = nnx.Dict(
-            {
-                f"layer_{layer}": RecurrentLayer(
-                    cell, hidden_size if layer else first_size, hidden_size, rngs=rngs
-                )
-                for layer in range(num_decoder_layers)
-            }
-        )
-        # The decoder starts from the last encoder layer's final states, layer by layer.
-        num_states = 2 if cell == "lstm" else 1
-        self.bridge = nnx.Dict(
-            {
-                f"layer_{layer}": nnx.Param(
-                    glorot(rngs.params(), (num_states, hidden_size, hidden_size), jnp.float32)
-                )
-                for layer in range(num_decoder_layers)
-            }
-        )
-        if attention != "none":
-            self.attention = Attention(attention, hidden_size, rngs=rngs)
-            self.combine_kernel = nnx.Param(glorot(rngs.params(), (2 * hidden_size, hidden_size)))
-        else:
-            self.attention = None
-        if not tie_embeddings:
-            self.output_kernel = nnx.Param(glorot(rngs.params(), (hidden_size, target_vocab_size)))
-        self.tie_embeddings = tie_embeddings
-        self.output_bias = nnx.Param(jnp.zeros(target_vocab_size))
-
-    def encode(
-        self, source: jax.Array, source_mask: jax.Array, dropout_key: jax.Array | None
-    ) -> RNNMemory:
-        """See `Seq2SeqModel.encode`."""
-        batch_size = source.shape[0]
-        drop = dropout_key is not None and self.dropout > 0
-        numbers = itertools.count()
-
-        def mask(size: int) -> jax.Array:
-            assert dropout_key is not None
-            key = jax.random.fold_in(dropout_key, next(numbers))
-            return _dropout_mask(key, self.dropout, (batch_size, size), self.dtype)
-
-        mask_SxB = source_mask.T
-        embedding = self.source_embedding[...].astype(self.dtype)
-        inputs = embedding[source.T]
-        if drop:
-            inputs = inputs * mask(inputs.shape[-1])
-        finals: list[RecurrentCarry] = []
-        for layer in range(self.num_encoder_layers):
-            finals, outputs = [], []
-            for direction in self.directions:
-                recurrent = self.encoder[f"{direction}_{layer}"]
-                final, output = recurrent.unroll(
-                    recurrent.zero_carry(batch_size, self.dtype),
-                    inputs,
-                    mask_SxB,
-                    reverse=direction == "backward",
-                )
-                finals.append(final)
-                outputs.append(output)
-            inputs = jnp.concatenate(outputs, axis=-1)
-            if drop:
-                inputs = inputs * mask(inputs.shape[-1])
-        final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
-        start = tuple(
-            tuple(
-                jnp.tanh(state @ kernel)
-                for state, kernel in zip(
-                    final_states,
-                    self.bridge[f"layer_{layer}"][...].astype(self.dtype),
-                    strict=True,
-                )
-            )
-            for layer in range(self.num_decoder_layers)
-        )
-        encoded = keys = None
-        if self.attention is not None:
-            encoded = inputs.swapaxes(0, 1)
-            keys = self.attention.keys(encoded)
-        token_mask = layer_masks = None
-        if drop:
-            token_mask = mask(self.target_embedding.shape[-1])
-            layer_masks = tuple(mask(self.hidden_size) for _ in range(self.num_decoder_layers))
-        return RNNMemory(encoded, keys, source_mask, start, token_mask, layer_masks)
-
-    def initial_carry(self, memory: RNNMemory) -> RNNCarry:
-        """See `Seq2SeqModel.initial_carry`."""
-        attended = jnp.zeros_like(memory.start[0][0]) if self.input_feeding else None
-        return RNNCarry(memory.start, attended)
-
-    def decode_step(
-        self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
-    ) -> tuple[RNNCarry, jax.Array]:
-        """See `Seq2SeqModel.decode_step`."""
-        first = self.decoder["layer_0"]
-        projected = first.project(self._embed(memory, token), rows=slice(self.embedding_size))
-        carry, state = self._advance(memory, carry, projected)
-        attended = carry.attended
-        if attended is None:
-            attended = self._attend(memory, state[:, None])[:, 0]
-        return carry, self._logits(attended)
-
-    def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
-        """See `Seq2SeqModel.decode_sequence`."""
-        states, attended = self._unroll(memory, tokens)
-        return self._logits(self._attend(memory, states) if attended is None else attended)
-
-    def attention_weights(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
-        """See `Seq2SeqModel.attention_weights`."""
-        assert self.attention is not None
-        assert memory.keys is not None
-        states, _ = self._unroll(memory, tokens)
-        return self.attention.weights(states, memory.keys, memory.mask)
-
-    def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
-        """Embeddings of tokens [..., batch]; the dropout mask is that of the row."""
-        embedded = self.target_embedding[...].astype(self.dtype)[tokens]
-        return embedded if memory.token_mask is None else embedded * memory.token_mask
-
-    def _drop(self, memory: RNNMemory, states: jax.Array, layer: int) -> jax.Array:
-        """Dropout of a decoder layer's output [..., batch, hidden_size]."""
-        return states if memory.layer_masks is None else states * memory.layer_masks[layer]
-
-    def _advance(
-        self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
-    ) -> tuple[RNNCarry, jax.Array]:
-        """One step of all layers, from the first one's projected token.
-
-        Returns:
-          The new carry, and the last layer's state [batch, hidden_size].
-        """
-        if carry.attended is not None:
-            fed_back = slice(self.embedding_size, None)
-            projected = projected + self.decoder["layer_0"].project(
-                carry.attended, rows=fed_back, bias=False
-            )
-        layers: list[RecurrentCarry] = []
-        state = projected
-        for layer in range(self.num_decoder_layers):
-            recurrent = self.decoder[f"layer_{layer}"]
-            layers.append(
-                recurrent.step(
-                    carry.layers[layer], recurrent.project(state) if layer else projected
-                )
-            )
-            state = self._drop(memory, layers[-1][0], layer)
-        attended = None
-        if carry.attended is not None:
-            attended = self._attend(memory, state[:, None])[:, 0]
-        return RNNCarry(tuple(layers), attended), state
-
-    def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """The last layer's states, and with input feeding the attentional vectors.
-
-        Without input feeding a layer's inputs are all known before its scan: one large product,
-        then a scan of the recurrence alone. With it the attention of a step is part of the next
-        step's input and stays inside the scan; the embeddings' share of the projection leaves it.
-
-        Returns:
-          Both [batch, time, hidden_size].
-        """
-        states = self._embed(memory, tokens.T)
-        if not self.input_feeding:
-            for layer in range(self.num_decoder_layers):
-                _, states = self.decoder[f"layer_{layer}"].unroll(memory.start[layer], states)
-                states = self._drop(memory, states, layer)
-            return states.swapaxes(0, 1), None
-
-        def step(carry: RNNCarry, projected: jax.Array):
-            carry, state = self._advance(memory, carry, projected)
-            return carry, (state, carry.attended)
-
-        of_tokens = self.decoder["layer_0"].project(states, rows=slice(self.embedding_size))
-        _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
-        return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
-
-    def _attend(self, memory: RNNMemory, states: jax.Array) -> jax.Array:
-        """The attentional vectors tanh(C [context; state]); without attention the states."""
-        if self.attention is None:
-            return states
-        assert memory.keys is not None
-        assert memory.encoded is not None
-        context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)
-        joint = jnp.concatenate([context, states], axis=-1)
-        return jnp.tanh(joint @ self.combine_kernel[...].astype(self.dtype))
-
-    def _logits(self, attended: jax.Array) -> jax.Array:
-        kernel = self.target_embedding[...].T if self.tie_embeddings else self.output_kernel[...]
-        logits = attended @ kernel.astype(self.dtype)
-        return logits.astype(jnp.float32) + self.output_bias[...]
+from s2s_jax.models.recurrent import Cell
+from s2s_jax.models.rnn_options import RNNOptions
 
 
 def make_rnn_model(
@@ -338,6 +60,7 @@ def make_rnn_model(
       ValueError: a value out of range, or options that contradict each other.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> model = make_rnn_model(10, 12, hidden_size=8, embedding_size=4)
       >>> params = model.init(jax.random.key(0))
       >>> source, mask = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 5), bool)
@@ -345,54 +68,24 @@ def make_rnn_model(
       >>> model.decode_sequence(params, memory, jnp.ones((2, 3), jnp.int32)).shape
       (2, 3, 12)
     """
-    for name, value, kinds in (
-        ("cell", cell, get_args(Cell)),
-        ("attention", attention, get_args(AttentionKind)),
-        ("dtype", dtype, ("float32", "bfloat16")),
-    ):
-        if value not in kinds:
-            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(kinds)}")
-    for name, value in (
-        ("source_vocab_size", source_vocab_size),
-        ("target_vocab_size", target_vocab_size),
-        ("hidden_size", hidden_size),
-        ("embedding_size", embedding_size),
-        ("num_encoder_layers", num_encoder_layers),
-        ("num_decoder_layers", num_decoder_layers),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
-    if bidirectional and hidden_size % 2:
-        raise ValueError(
-            f"hidden_size is {hidden_size}; a bidirectional encoder halves it, so it must be even"
-        )
-    if input_feeding and attention == "none":
-        raise ValueError("input_feeding feeds the attentional vector; it needs an attention")
-    if tie_embeddings and embedding_size != hidden_size:
-        raise ValueError(
-            f"tie_embeddings needs embedding_size equal to hidden_size;"
-            f" they are {embedding_size} and {hidden_size}"
-        )
+    options = RNNOptions(
+        source_vocab_size=source_vocab_size,
+        target_vocab_size=target_vocab_size,
+        hidden_size=hidden_size,
+        embedding_size=embedding_size,
+        cell=cell,
+        num_encoder_layers=num_encoder_layers,
+        num_decoder_layers=num_decoder_layers,
+        bidirectional=bidirectional,
+        attention=attention,
+        input_feeding=input_feeding,
+        dropout=dropout,
+        tie_embeddings=tie_embeddings,
+        dtype=dtype,
+    )
 
     def build(key: jax.Array) -> RNNEncoderDecoder:
-        return RNNEncoderDecoder(
-            source_vocab_size,
-            target_vocab_size,
-            hidden_size,
-            embedding_size,
-            cell,
-            num_encoder_layers,
-            num_decoder_layers,
-            bidirectional,
-            attention,
-            input_feeding,
-            dropout,
-            tie_embeddings,
-            jnp.dtype(dtype),
-            rngs=nnx.Rngs(params=key),
-        )
+        return RNNEncoderDecoder(options, rngs=nnx.Rngs(params=key))
 
     graph = nnx.split(nnx.eval_shape(lambda: build(jax.random.key(0))))[0]
 

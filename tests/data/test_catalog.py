@@ -40,8 +40,8 @@ def test_loading_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cmudcit", {}, "no dataset 'cmudcit': did you mean cmudict?"),
-        ("tsv", {"foldr": "x"}, "dataset tsv has no option 'foldr': did you mean folder?"),
+        ("cmudcit", {}, "data.name is 'cmudcit'; did you mean 'cmudict'?"),
+        ("tsv", {"foldr": "x"}, "dataset tsv has no option 'foldr'; did you mean 'folder'?"),
         ("copy", {"seed": "1"}, "option seed of dataset copy is '1', not of type int"),
         ("copy", {"seed": True}, "option seed of dataset copy is True, not of type int"),
     ],
@@ -49,7 +49,7 @@ def test_loading_by_name(tmp_path):
 def test_unknown_names_and_wrong_types(name, options, message):
     with pytest.raises(DataError) as caught:
         load_splits(name, options)
-    assert str(caught.value) == message
+    assert str(caught.value).partition(" (one of")[0] == message
 
 
 def test_what_is_read_is_what_was_made_in_its_order(tmp_path, capfd):

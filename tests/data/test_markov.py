@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from s2s_jax.data.catalog import dataset_options, load_splits
+from s2s_jax.data.chain import ChainTruth, make_hmm_truth, make_markov_truth
 from s2s_jax.data.markov import (
-    ChainTruth,
+    known_truth,
     load_hmm,
     load_markov,
-    make_hmm_truth,
-    make_markov_truth,
     symbol_numbers,
     symbol_texts,
 )
@@ -106,6 +105,47 @@ def test_next_token_probs_are_bayes_rule_over_whole_sequences(truth):
         np.testing.assert_allclose(probs[known], expected[known], atol=1e-12)
         num_checked += known.sum()
     assert num_checked > 50
+
+
+@pytest.mark.parametrize(
+    "truth", [make_markov_truth(*CHAIN, length=4), make_hmm_truth(*HMM, length=4)]
+)
+def test_the_chains_given_sources_are_the_truth_given_them(truth):
+    """Tables of the conditional chain against Bayes' rule over whole sequences."""
+    target = truth.sample(40, np.random.default_rng(0))
+    told = np.where(np.random.default_rng(1).random(target.shape) < 0.6, -1, target)
+    chains = truth.given(told)
+    for row, source in enumerate(told.tolist()):
+        tables = next_token_tables(
+            chains.initial[row], chains.transition[row], 4, emission=chains.emission[row]
+        )
+        joint = sequence_probs(tables)
+        assert joint.sum() == pytest.approx(1)
+        for step, table in enumerate(tables):
+            mass = joint.sum(tuple(range(step, 4)))
+            for prefix in np.argwhere(mass > 0):
+                expected = by_bayes(truth, tuple(prefix), tuple(source))
+                np.testing.assert_allclose(table[tuple(prefix)], expected, atol=1e-12)
+
+
+def test_a_source_without_a_target_has_no_chain():
+    truth = make_markov_truth((1.0, 0.0), ((0.0, 1.0), (0.5, 0.5)), length=3)
+    with pytest.raises(ValueError, match="source 1 tells symbols that no target has together"):
+        truth.given([[0, -1, -1], [-1, 0, -1]])
+    with pytest.raises(ValueError, match=r"source has shape \(1, 2\); it must be \[n, 3\]"):
+        truth.given([[0, 1]])
+
+
+def test_the_truth_of_a_dataset():
+    truth = known_truth("hmm", dataset_options("hmm") | {"length": 3})
+    assert truth is not None
+    assert (truth.length, truth.num_symbols) == (3, 3)
+    markov = known_truth("markov", dataset_options("markov"))
+    assert markov is not None
+    assert markov.transition.tolist() == [[0.9, 0.1], [0.2, 0.8]]
+    assert known_truth("addition", dataset_options("addition")) is None
+    with pytest.raises(DataError, match="length is 0"):
+        known_truth("markov", dataset_options("markov") | {"length": 0})
 
 
 def test_without_a_source_any_prefix_has_a_distribution():

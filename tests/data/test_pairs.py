@@ -1,6 +1,6 @@
 import pytest
 
-from s2s_jax.data.pairs import DataError, Pairs, merge_references, nearest
+from s2s_jax.data.pairs import DataError, Pairs, merge_references
 
 
 def test_columns_of_unequal_length_are_refused():
@@ -17,8 +17,3 @@ def test_merged_references_are_distinct_and_in_order():
     assert pairs.sources == ["a", "b"]
     assert pairs.targets == ["x", "y"]
     assert pairs.references == [("x", "w"), ("y",)]
-
-
-def test_a_long_list_of_names_is_cut():
-    hint = nearest("?", [f"name{number:02}" for number in range(40)])
-    assert hint.endswith("name11, ...")

@@ -55,7 +55,7 @@ def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, t
 
 def test_an_unknown_kind_of_vocabulary_is_refused(monkeypatch):
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
-    with pytest.raises(DataError, match="did you mean characters"):
+    with pytest.raises(DataError, match="did you mean 'characters'"):
         load_task("mine", {}, source_vocabulary="charcters")
 
 

@@ -100,15 +100,15 @@ def test_records_of_a_prepared_dataset(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tfds_name": "wmt14_translat/de-en"}, ["did you mean wmt14_translate?"]),
-        ({"tfds_name": "wmt14_translate/de-enn"}, ["'de-enn'", "did you mean de-en?"]),
+        ({"tfds_name": "wmt14_translat/de-en"}, ["did you mean 'wmt14_translate'?"]),
+        ({"tfds_name": "wmt14_translate/de-enn"}, ["'de-enn'", "did you mean 'de-en'?"]),
         ({"tfds_name": "wmt14_translate"}, ["no configuration ''", "cs-en, de-en"]),
         ({"tfds_name": "wmt14_translate/de-en:9.9.9"}, ["9.9.9"]),
         ({"tfds_name": ""}, ["no dataset ''"]),
         ({"tfds_name": "a:b/c"}, ["no dataset 'a:b'"]),
         ({"tfds_name": "mnist"}, ["mnist is not a translation dataset: it has image, label"]),
         ({"source_language": "en"}, ["are both en"]),
-        ({"source_language": "dee"}, ["no text 'dee'", "did you mean de?"]),
+        ({"source_language": "dee"}, ["no text 'dee'", "did you mean 'de'?"]),
         (
             {},
             [

@@ -136,7 +136,7 @@ def test_a_model_with_other_reserved_ids_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("charcters", TEXTS), "did you mean characters?"),
+        (("charcters", TEXTS), "did you mean 'characters'?"),
         (("characters", []), "no text to train a characters vocabulary on"),
         (("characters", TEXTS, 4), "size 4 leaves no id"),
         (("sentencepiece", TEXTS), "needs a size"),

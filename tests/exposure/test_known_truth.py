@@ -5,14 +5,12 @@ import pytest
 
 from s2s_jax.exposure import (
     accumulated_error,
-    estimate_accumulated_error,
-    estimate_relative_distance,
     jensen_shannon,
     relative_distance,
-    tabulate,
     total_variation,
 )
-from s2s_jax.theory import kl_divergence, next_token_tables, sequence_probs
+from s2s_jax.information import kl_divergence
+from s2s_jax.theory import next_token_tables, sequence_probs
 
 TRUTH = (0.7, 0.3), ((0.95, 0.05), (0.3, 0.7))
 MODEL = (0.7, 0.3), ((0.9, 0.1), (0.05, 0.95))
@@ -21,17 +19,6 @@ OTHER = (0.6, 0.4), ((0.8, 0.2), (0.25, 0.75))
 
 def tables(chain: tuple[Any, Any], length=5):
     return next_token_tables(*chain, length)
-
-
-def function(chain):
-    initial, transition = map(np.array, chain)
-
-    def next_token_probs(prefix: np.ndarray) -> np.ndarray:
-        if not prefix.shape[1]:
-            return np.tile(initial, (len(prefix), 1))
-        return transition[prefix[:, -1]]
-
-    return next_token_probs
 
 
 def test_accumulated_error_of_the_fixture():
@@ -71,31 +58,6 @@ def test_one_token_has_no_excess_and_no_error_has_no_ratio():
     assert np.isnan(late.excess_percent).tolist() == [True, False, False, False, False]
 
 
-def test_monte_carlo_holds_the_exact_value_in_its_interval():
-    exact = accumulated_error(tables(TRUTH), tables(MODEL))
-    num_missed = np.zeros(3, int)
-    for seed in range(20):
-        found = estimate_accumulated_error(
-            function(TRUTH), function(MODEL), 5, num_samples=500, num_resamples=200, seed=seed
-        )
-        assert found.num_samples == 500
-        for index, name in enumerate(("gold_divergence", "own_divergence", "excess_percent")):
-            low, high = getattr(found.low, name)[-1], getattr(found.high, name)[-1]
-            assert low < getattr(found.value, name)[-1] < high
-            num_missed[index] += not low <= getattr(exact, name)[-1] <= high
-    assert np.all(num_missed <= 3)  # of intervals of 95 %
-    assert num_missed.sum() >= 1  # nor do they hold everything
-
-
-def test_more_samples_come_nearer():
-    exact = accumulated_error(tables(TRUTH), tables(MODEL)).own_divergence[-1]
-    options = {"num_resamples": 100, "num_samples": 20_000}
-    found = estimate_accumulated_error(function(TRUTH), function(MODEL), 5, **options)
-    assert found.value.own_divergence[-1] == pytest.approx(exact, rel=0.03)
-    width = found.high.own_divergence[-1] - found.low.own_divergence[-1]
-    assert 0.005 * exact < width < 0.06 * exact
-
-
 @pytest.mark.parametrize("distance", ["total_variation", "jensen_shannon"])
 def test_relative_distance_is_that_of_drawn_marginals(distance):
     measure = {"total_variation": total_variation, "jensen_shannon": jensen_shannon}[distance]
@@ -110,30 +72,6 @@ def test_relative_distance_is_that_of_drawn_marginals(distance):
         assert found.ratio[step] == pytest.approx(expected)
         gold, own = gold @ p, own @ q
     assert np.isnan(relative_distance(tables(TRUTH), tables(MODEL)).ratio[0])
-    options = {"num_samples": 4000, "num_resamples": 200}
-    value, low, high = estimate_relative_distance(
-        function(TRUTH), function(OTHER), 5, distance, **options
-    )
-    assert np.all(low.ratio[1:] < value.ratio[1:])
-    assert np.all((low.ratio <= found.ratio + 1e-12) & (found.ratio - 1e-12 <= high.ratio))
-
-
-def test_distances():
-    p, q = np.array([0.5, 0.5, 0.0]), np.array([0.25, 0.25, 0.5])
-    assert total_variation(p, q) == pytest.approx(0.5)
-    middle = (p + q) / 2
-    expected = (p[:2] * np.log(p[:2] / middle[:2])).sum() + (q * np.log(q / middle)).sum()
-    assert jensen_shannon(p, q) == pytest.approx(expected / 2)
-    assert jensen_shannon(p, q) == pytest.approx(jensen_shannon(q, p))
-    assert jensen_shannon(p, p) == 0
-
-
-def test_a_function_becomes_tables():
-    for found, expected in zip(tabulate(function(TRUTH), 2, 5), tables(TRUTH), strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-15)
-    by_prefix = tabulate(lambda prefix: np.eye(3)[prefix.sum(-1) % 3], 3, 3)
-    assert by_prefix[2][1, 1].tolist() == [0, 0, 1]
-    assert by_prefix[2][1, 2].tolist() == [1, 0, 0]
 
 
 def test_what_happens_behind_impossible_prefixes_counts_nowhere():
@@ -171,28 +109,6 @@ def test_tables_that_are_refused(truth, model, message):
         accumulated_error(truth, model)
 
 
-def test_what_else_is_refused():
-    sure = (1.0, 0.0), ((1.0, 0.0), (0.0, 1.0))
-    with pytest.raises(ValueError, match="the truth gives 0 to token 1 at prefix"):
-        estimate_accumulated_error(function(sure), function(MODEL), 2)
+def test_an_unknown_distance_is_refused():
     with pytest.raises(ValueError, match="distance is 'l2'; it must be one of total_variation, j"):
         relative_distance((HALF,), (HALF,), "l2")
-    wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"length": 0}, "length is 0; it must be at least 1"),
-        ({"num_samples": 1}, "num_samples is 1; it must be at least 2"),
-        ({"num_resamples": 0}, "num_resamples is 0; it must be at least 1"),
-        ({"confidence": 1.0}, "confidence is 1.0; it must be in"),
-    )
-    for options, message in wrong:
-        options = {"length": 3} | options
-        with pytest.raises(ValueError, match=message):
-            estimate_accumulated_error(function(TRUTH), function(MODEL), **options)
-    with pytest.raises(ValueError, match="2 symbols have 2097152 sequences of length 21"):
-        tabulate(function(TRUTH), 2, 21)
-    with pytest.raises(ValueError, match="length is 0 and num_symbols 2; both are at least 1"):
-        tabulate(function(TRUTH), 2, 0)
-    with pytest.raises(ValueError, match=r"of 1 prefixes have shape \(1, 2\); they must"):
-        tabulate(function(TRUTH), 3, 1)
-    three = np.full((9, 3), 1 / 3)
-    with pytest.raises(ValueError, match=r"answer with shapes \(9, 2\) and \(9, 3\)"):
-        estimate_accumulated_error(function(TRUTH), lambda prefix: three, 2, num_samples=9)

@@ -15,8 +15,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.cli import main
-from s2s_jax.lab.config import load_experiment
 from s2s_jax.lab.experiment import TrainedRun, load_run, train_and_evaluate
+from s2s_jax.lab.experiment_file import load_experiment
 
 EXPERIMENT = '''"""A tiny experiment."""
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -119,10 +120,10 @@ def test_a_step_is_saved_anew_for_a_score_or_over_what_another_run_left(tmp_path
 def test_an_empty_or_missing_folder_is_named(tmp_path):
     with (
         Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(LabError, match=f"There is no checkpoint in {tmp_path}"),
+        pytest.raises(LabError, match=f"there is no checkpoint in {tmp_path}"),
     ):
         checkpoints.restore(make_state())
-    with pytest.raises(LabError, match=r"There is no checkpoint in .*nowhere"):
+    with pytest.raises(LabError, match=r"there is no checkpoint in .*nowhere"):
         Checkpoints(tmp_path / "nowhere", read_only=True)
     assert not (tmp_path / "nowhere").exists()
 
@@ -227,5 +228,32 @@ def test_a_killed_save_is_never_taken_for_a_checkpoint(copied):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match=r"Cannot write a checkpoint in .*file"):
+    with pytest.raises(LabError, match=r"cannot write .*file"):
         Checkpoints(tmp_path / "file" / "checkpoints")
+
+
+def test_one_writer_at_a_time_and_any_reader(copied):
+    kept = sorted(path.name for path in copied.iterdir())
+    with Checkpoints(copied) as writer:
+        left = copied / "50.orbax-checkpoint-tmp"  # as if the writer were saving it
+        left.mkdir()
+        with pytest.raises(LabError, match=f"is in use by process {os.getpid()}"):
+            Checkpoints(copied)
+        assert left.exists()
+        left.rmdir()
+        with Checkpoints(copied, read_only=True) as reader:
+            assert reader.latest_step == writer.latest_step == 40
+    with Checkpoints(copied) as following:
+        assert following.latest_step == 40
+    assert sorted(path.name for path in copied.iterdir()) == kept
+
+
+def test_a_writer_that_fails_to_open_lets_the_next_one_in(copied):
+    metrics = copied / "40" / "metrics" / "metrics"
+    whole = metrics.read_bytes()
+    cut(metrics)
+    with pytest.raises(LabError, match="is damaged"):
+        Checkpoints(copied)
+    metrics.write_bytes(whole)
+    with Checkpoints(copied) as checkpoints:
+        assert checkpoints.latest_step == 40

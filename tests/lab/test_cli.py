@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import pytest
 
+from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.cli import _prepare_jax
 
 COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
@@ -60,9 +62,9 @@ def test_a_wrong_command_is_refused(refused, arguments, message):
 @pytest.mark.parametrize(
     ("schedule", "flags", "message"),
     [
-        (":linaer", [], "Did you mean 'linear'?"),
+        (":linaer", [], "did you mean 'linear'?"),
         ("", ["--config.schedule.name=zebra"], "schedule.name is 'zebra'; it must be one of"),
-        (":linear", ["--config.train.num_step=3"], "Did you mean 'train.num_steps'?"),
+        (":linear", ["--config.train.num_step=3"], "did you mean 'train.num_steps'?"),
         (":linear", ["--config.train=3"], "config key train is a section"),
         (":linear", ["--config.seed"], "has no value"),
         (":linear", ["--config.seed=one"], "seed"),
@@ -148,8 +150,8 @@ def test_an_empty_or_missing_split_is_named(refused, text_flags):
     ("name", "message"),
     [
         ("wmt14_translate/de-en", "is not prepared in"),
-        ("wmt14_translte/de-en", "did you mean wmt14_translate?"),
-        ("wmt14_translate/de-em", "did you mean de-en?"),
+        ("wmt14_translte/de-en", "did you mean 'wmt14_translate'?"),
+        ("wmt14_translate/de-em", "did you mean 'de-en'?"),
     ],
 )
 def test_a_tfds_set_that_is_not_here_is_refused(refused, tmp_path, name, message):
@@ -170,7 +172,7 @@ def test_a_workdir_that_cannot_be_one_is_refused(refused, experiment_file, tmp_p
     assert "is a file; name a folder" in refused(
         "train", f"--config={experiment_file}", f"--workdir={file}"
     )
-    assert f"workdir {file}/run cannot be written: Not a directory" in refused(
+    assert f"cannot write to workdir {file}/run: Not a directory" in refused(
         "train", f"--config={experiment_file}", f"--workdir={file}/run"
     )
 
@@ -183,6 +185,15 @@ def test_a_workdir_of_another_config_is_refused(refused, experiment_file, copied
     assert "schedule.name is 'inverse_sigmoid' there and 'linear' here" in message
 
 
+def test_a_workdir_where_another_process_trains_is_refused(refused, copied, experiment_file):
+    (copied / "result.json").unlink()
+    with Checkpoints(copied / "checkpoints"):
+        message = refused(
+            "train", f"--config={experiment_file}:inverse_sigmoid", "--workdir", copied
+        )
+    assert f"{copied} is in use by process {os.getpid()}" in message
+
+
 def test_the_same_command_on_a_finished_run_does_nothing(s2s, experiment_file, copied, snapshot):
     before = snapshot(copied)
     code, out, err = s2s(
@@ -191,6 +202,7 @@ def test_the_same_command_on_a_finished_run_does_nothing(s2s, experiment_file, c
     assert (code, err) == (0, "")
     assert "finished already; nothing to do" in out
     assert f"tensorboard --logdir {copied}" in out
+    assert "done" not in out
     assert snapshot(copied) == before
 
 
@@ -201,7 +213,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(refused, copied, comman
     config["model"]["hidden_size"] = 16
     path.write_text(json.dumps(config))
     message = refused(command, copied)
-    assert "is of another architecture" in message
+    assert "is of another architecture: at state.params." in message
     assert "float32[" in message
 
 
@@ -224,7 +236,7 @@ def test_a_checkpoint_that_is_cut_short_is_refused(refused, copied, experiment_f
 
 def test_a_run_without_a_checkpoint_is_refused(refused, copied):
     shutil.rmtree(copied / "checkpoints")
-    assert "There is no checkpoint in" in refused("evaluate", copied)
+    assert "there is no checkpoint in" in refused("evaluate", copied)
 
 
 def test_an_unknown_split_names_those_that_there_are(refused, copied):
@@ -257,7 +269,7 @@ def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
         (["--beam-size=2", "--length-penalty=nan"], "length"),
         (["--beam-size=2", "--length-penalty=-1"], "length"),
         (["--beam-size=1", "--length-penalty=nan"], "length"),
-        (["--input=nowhere.txt"], "nowhere.txt cannot be read: No such file"),
+        (["--input=nowhere.txt"], "cannot read nowhere.txt: No such file"),
         (["--output=nowhere/out.txt"], "nowhere/"),
     ],
 )
@@ -384,13 +396,20 @@ def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_pat
     config: Any = jax.config  # its options are attributes that no type checker knows
     theirs = config.jax_compilation_cache_dir
     seconds = config.jax_persistent_cache_min_compile_time_secs
+    caches = config.jax_persistent_cache_enable_xla_caches
+    config.update("jax_persistent_cache_enable_xla_caches", "all")
     _prepare_jax()
     assert config.jax_compilation_cache_dir == theirs
+    assert config.jax_persistent_cache_enable_xla_caches == "all"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
         _prepare_jax()
         assert config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
+        # With any of XLA's own caches a program's key has the cache's path in it.
+        assert config.jax_persistent_cache_enable_xla_caches == "none"
     finally:
         config.update("jax_compilation_cache_dir", theirs)
         config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+        config.update("jax_persistent_cache_enable_xla_caches", caches)

@@ -1,14 +1,18 @@
 import csv
 import json
 import math
+import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
+from PIL import Image
 
 from s2s_jax.lab import tables
-from s2s_jax.lab.comparison import collect, compare, metric_names, report
+from s2s_jax.lab.budgets import run_tokens
+from s2s_jax.lab.comparison import collect, compare, metric_names, points, report
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.statistics import estimate, t_half_width
 
@@ -104,9 +108,9 @@ def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
     frame = compare(runs, ["own/wer", "test/own/wer", "eval/own/wer"])
     assert list(frame.columns[1::3]) == ["test/own/wer/mean", "eval/own/wer/mean"]
     assert metric_names(runs, ["own/wer", "test/own/wer"]) == ["test/own/wer"]
-    with pytest.raises(LabError, match=r"metric test/own/were\. Did you mean 'test/own/wer'\?"):
+    with pytest.raises(LabError, match=r"metric 'test/own/were'; did you mean 'test/own/wer'\?"):
         compare(runs, ["test/own/were"])
-    with pytest.raises(LabError, match="There are: eval/own/wer, test/gold/nll"):
+    with pytest.raises(LabError, match="it must be one of eval/own/wer, test/gold/nll"):
         compare(runs, ["bleu"])
 
 
@@ -137,15 +141,16 @@ def test_failed_and_unfinished_runs_are_listed_and_not_averaged(sweep):
     (write_run(sweep, "linear", 7, {}) / "result.json").write_text('{"status": "finished"}')
     reasons = left_out(sweep)
     assert reasons["linear/seed_3"] == "its status is failed: the loss is NaN"
-    assert reasons["linear/seed_4"] == "has not finished: there is no result.json."
+    assert reasons["linear/seed_4"] == "has not finished: there is no result.json"
     assert "is not whole JSON" in reasons["linear/seed_5"]
-    assert reasons["linear/seed_6"] == "its status is 1."
+    assert reasons["linear/seed_6"] == "its status is 1"
     assert "is not that of a run" in reasons["linear/seed_7"]
     frame = compare(collect(sweep))
     assert frame.loc["linear", "n"] == 3
     assert frame.loc["linear", "test/own/wer/mean"] == pytest.approx(32.3)
-    assert "linear/seed_3: its status is failed" in report(sweep)
-    assert "  - linear/seed_3: its" in (sweep / "compare.md").read_text()
+    runs = collect(sweep)
+    assert "linear/seed_3: its status is failed" in tables.to_text(runs, frame)
+    assert "  - linear/seed_3: its" in tables.to_markdown(runs, frame)
 
 
 def test_runs_that_differ_in_more_than_schedule_and_seed_are_left_out(sweep):
@@ -154,7 +159,7 @@ def test_runs_that_differ_in_more_than_schedule_and_seed_are_left_out(sweep):
     )
     write_run(sweep, "linear", 2, metrics_of(99.0), folder="linear/seed_2_again")
     assert left_out(sweep) == {
-        "linear/seed_2_again": "is linear/seed_2 once more: the same schedule and seed.",
+        "linear/seed_2_again": "is linear/seed_2 once more: the same schedule and seed",
         "linear/seed_3": 'differs in more than schedule and seed: model.cell is "gru", most runs '
         "have no such key; model.hidden_size is 512, most runs have 256",
     }
@@ -182,15 +187,17 @@ def test_a_cut_record_is_used_as_far_as_it_is_whole_and_told(sweep):
 def test_where_nothing_can_be_compared_it_is_said(sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in [
-        (tmp_path / "none", "There is no folder .*none"),
-        (tmp_path / "empty", "There are no runs in .*empty"),
+        (tmp_path / "none", "there is no folder .*none"),
+        (tmp_path / "empty", "there are no runs in .*empty"),
         (sweep / "linear" / "seed_0", "seed_0 is one run"),
     ]:
         with pytest.raises(LabError, match=message):
             collect(folder)
     write_run(tmp_path / "one", "linear", 0, metrics_of(1.0))
     (write_run(tmp_path / "one", "linear", 1, {}) / "result.json").unlink()
-    with pytest.raises(LabError, match=r"only one run in .*one .* linear/seed_1: has not finished"):
+    with pytest.raises(
+        LabError, match=r"only one run in .*one .*; linear/seed_1: has not finished"
+    ):
         collect(tmp_path / "one")
     write_run(sweep, "linear", 3, {}, config={"data": {"name": "addition"}})
     with pytest.raises(LabError, match="different tasks: addition, cmudict"):
@@ -209,28 +216,167 @@ def test_the_text_is_aligned(sweep):
     ]
 
 
-def test_what_is_left_in_the_folder(sweep):
-    text = report(sweep)
-    names = ["compare.csv", "compare.md", "compare.tex", "final.png", "learning.png"]
-    assert sorted(path.name for path in sweep.iterdir() if path.is_file()) == [
-        *names,
-        "schedules.png",
-    ]
-    assert all(name in text for name in names)
+def test_what_the_sweep_varies_besides_is_a_row_of_its_own(tmp_path):
+    for coin in ("token", "sequence"):
+        for seed in range(2):
+            config = {"rollout": {"coin": coin, "feed": "sample"}}
+            overrides = {"rollout.coin": coin, "seed": seed, "rollout.feed": "sample"}
+            for schedule in ("teacher_forcing", "linear"):
+                folder = f"{schedule},coin={coin}/seed_{seed}"
+                metrics = metrics_of(30.0 + (coin == "sequence"))
+                write_run(
+                    tmp_path, schedule, seed, metrics, folder, config=config, overrides=overrides
+                )
+    # By hand into the sweep's folder: an override that no folder names.
+    config = {"rollout": {"coin": "token", "feed": "argmax"}}
+    overrides = {"rollout.feed": "argmax", "rollout.coin": "token"}
+    write_run(tmp_path, "linear", 5, metrics_of(9.0), config=config, overrides=overrides)
+    runs = collect(tmp_path)
+    frame = compare(runs, ["own/wer"])
+    assert frame["n"].to_dict() == {
+        "teacher_forcing, coin=sequence": 2,
+        "teacher_forcing, coin=token": 2,
+        "linear, coin=sequence": 2,
+        "linear, coin=token": 2,
+    }
+    assert frame["test/own/wer/mean"].tolist() == [31, 30, 31, 30]
+    ((name, reason),) = runs.left_out
+    assert (name, "rollout.feed is" in reason) == ("linear/seed_5", True)
+
+
+def test_every_number_of_every_run_is_a_point(sweep):
+    found = points(collect(sweep))
+    assert list(found.columns) == ["schedule", "seed", "run", "step", "metric", "value"]
+    one = found[(found["run"] == "linear/seed_1") & (found["metric"] == "eval/own/token_accuracy")]
+    assert one["value"].tolist() == [0.4, 0.7]
+    assert one["step"].tolist() == [10, 20]
+    final = found[found["metric"] == "final/test/own/wer"]
+    assert sorted(final["value"]) == sorted([*WER["linear"], *WER["teacher_forcing"]])
+    assert set(final["step"]) == {20}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A sweep that was compared, and what was printed."""
+    root = tmp_path_factory.mktemp("reported") / "sweep"
+    for schedule, values in WER.items():
+        for seed, wer in enumerate(values):
+            write_run(root, schedule, seed, metrics_of(wer))
+    return root, report(root)
+
+
+NAMES = ["differences", "final", "gold_own", "learning", "schedules"]
+
+
+def test_what_is_left_in_the_folder(reported):
+    sweep, text = reported
+    pictures = [f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
+    others = ["compare.csv", "compare.md", "compare.parquet", "compare.tex", "report.html"]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_file()) == sorted(
+        pictures + others
+    )
+    assert all(name in text for name in pictures + others)
     with (sweep / "compare.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[1]["test/own/wer/mean"]) == pytest.approx(32.3)
+    assert float(rows[1]["test/own/wer/difference"]) == pytest.approx(1.7)
+    assert rows[0]["test/own/wer/difference"] == ""
     latex = (sweep / "compare.tex").read_text()
     assert r"teacher\_forcing & 3 & 0.200 $\pm$ 0.000 & 97.00 $\pm$ 0.00" in latex
     assert r"\cmidrule(lr){3-4} \cmidrule(lr){5-6}" in latex
-    assert "| linear | 3 | 0.200 ± 0.000 |" in (sweep / "compare.md").read_text()
+    assert latex.count(r"\toprule") == 2
+    markdown = (sweep / "compare.md").read_text()
+    assert "| linear | 3 | 0.200 ± 0.000 |" in markdown
+    frame = pd.read_parquet(sweep / "compare.parquet")
+    pd.testing.assert_frame_equal(frame, points(collect(sweep)))
+
+
+def test_the_conclusion_is_that_of_the_paired_t_test_where_there_are_no_items(reported):
+    sweep, text = reported
+    found = scipy.stats.ttest_rel(WER["linear"], WER["teacher_forcing"])
+    low, high = found.confidence_interval()
+    line = next(one for one in text.splitlines() if one.startswith("linear:"))
+    assert f"WER +1.70 [{low:.2f}, {high:.2f}] points, p={found.pvalue:.2g}" in line
+    assert line in (sweep / "compare.md").read_text().replace("- linear", "linear")
+    assert "by seeds alone (paired t-test): there is no predictions_test.jsonl" in text
+
+
+def test_the_page_needs_nothing_but_itself(reported):
+    page = (reported[0] / "report.html").read_text()
+    assert not re.findall(r"(?:src|href)=.(?!data:)", page)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert page.count("data:image/svg+xml;base64,") == len(NAMES)
+    assert "linear: higher (worse) than teacher_forcing" in page or "not distinguishable" in page
+
+
+def test_pictures_do_without_colour(reported):
+    for name in NAMES:
+        grey = np.asarray(Image.open(reported[0] / f"{name}.png").convert("L"))
+        assert np.quantile(grey, 0.005) < 140 < 250 < np.median(grey), name
+        assert "<svg" in (reported[0] / f"{name}.svg").read_text()[:1000]
+
+
+def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
+    copy = tmp_path / "sweep"
+    shutil.copytree(reported[0], copy)
+    before = snapshot(copy)
+    stale = copy / "over_seeds" / "gone" / "events.out.tfevents.0000000000.compare"
+    stale.parent.mkdir()
+    stale.write_bytes(b"")
+    report(copy)
+    assert snapshot(copy) == before
+
+
+def test_budgets_that_are_not_equal_are_told(sweep):
+    text = tables.to_text(collect(sweep), compare(collect(sweep)))
+    assert "Budget of a run: 20 updates, 1 s of wall-clock time. Equal, as far as is known." in text
+    for seed in range(3):
+        path = sweep / "linear" / f"seed_{seed}" / "result.json"
+        result = json.loads(path.read_text()) | {"steps": 30, "wall_seconds": 2.0 + seed}
+        path.write_text(json.dumps(result))
+    text = tables.to_text(collect(sweep), compare(collect(sweep)))
+    assert "Budget of a run: 20 to 30 updates, 1 to 4 s of wall-clock time." in text
+    assert "Updates differ: teacher_forcing 20, linear 30." in text
+    assert "Wall-clock time differs: teacher_forcing 1 s, linear 3 s." in text
+
+
+def test_tokens_are_made_up_from_their_rate(sweep):
+    lines = [
+        {"step": step, "train/tokens_per_second": 100.0, "train/seconds": seconds}
+        for step, seconds in ((5, 9.0), (10, 10.0), (15, 11.0), (20, 52.0))
+    ]
+    for seed in range(3):
+        path = sweep / "linear" / f"seed_{seed}" / "metrics.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # 100 tokens in 5 steps; the last stretch is longer than its rate says, as where a run resumed.
+    run = collect(sweep).by_schedule["linear"][0]
+    assert run_tokens(run) == pytest.approx(400)
+    assert math.isnan(run_tokens(collect(sweep).by_schedule["teacher_forcing"][0]))
+    runs = collect(sweep)
+    assert "400 target tokens" in tables.to_text(runs, compare(runs))
+
+
+def test_bad_input_is_one_line_and_exit_code_2(s2s, sweep, tmp_path):
+    write_run(tmp_path / "one", "linear", 0, metrics_of(1.0))
+    for arguments, message in [
+        ([tmp_path / "nowhere"], "there is no folder"),
+        ([sweep / "linear" / "seed_0"], "is one run"),
+        ([tmp_path / "one"], "only one run"),
+        ([sweep, "--metrics=own/were"], "no run has a metric 'own/were'; did you mean"),
+        ([sweep, "--baseline=lineer"], "'lineer' to compare with; did you mean 'linear'?"),
+    ]:
+        code, out, err = s2s("compare", *arguments)
+        assert (code, out, len(err.splitlines())) == (2, "", 1), err
+        assert message in err
+    assert not list(sweep.glob("compare*"))
 
 
 def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
     def fail(*_):
         raise LabError("no picture")
 
-    monkeypatch.setattr("s2s_jax.lab.figures.to_png", fail)
+    monkeypatch.setattr("s2s_jax.lab.figures.to_svg", fail)
     with pytest.raises(LabError, match="no picture"):
         report(sweep)
     assert not [path for path in sweep.iterdir() if path.is_file()]
+    assert not (sweep / "over_seeds").exists()

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 
 from s2s_jax.lab import files
-from s2s_jax.lab.errors import LabError, nearest
+from s2s_jax.lab.errors import LabError
 
 
 def test_an_error_is_one_line():
     assert str(LabError("one\ntwo  three")) == "one two three"
-
-
-def test_nearest_offers_what_is_like_the_word_and_nothing_else():
-    options = ["teacher_forcing", "inverse_sigmoid", "linear"]
-    assert nearest("inverse-sigmoid", options) == " Did you mean 'inverse_sigmoid'?"
-    assert nearest("LINEAR", options) == " Did you mean 'linear'?"
-    assert nearest("cosine", options) == ""
 
 
 def test_json_comes_back_as_it_went_and_nan_as_null(tmp_path):
@@ -49,7 +42,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(LabError, match=r"Cannot write .*a\.txt: No space left on device"):
+    with pytest.raises(LabError, match=r"cannot write .*a\.txt: No space left on device"):
         files.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -69,7 +62,7 @@ def test_a_truncated_json_file_is_named(tmp_path):
     path.write_text('{"a": 1, "b')
     with pytest.raises(LabError, match=r"result\.json is not whole JSON"):
         files.read_json(path)
-    with pytest.raises(LabError, match=r"Cannot read .*none\.json: No such file"):
+    with pytest.raises(LabError, match=r"cannot read .*none\.json: No such file"):
         files.read_json(tmp_path / "none.json")
 
 
@@ -89,7 +82,7 @@ def test_jsonl_is_read_as_far_as_it_is_whole(tmp_path, text, num_bad):
 
 
 def test_jsonl_that_is_missing_is_named(tmp_path):
-    with pytest.raises(LabError, match="Cannot read"):
+    with pytest.raises(LabError, match="cannot read"):
         files.read_jsonl(tmp_path / "metrics.jsonl")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from s2s_jax.lab import figures, plots
-from s2s_jax.lab.comparison import Run, Runs
+from s2s_jax.lab.sweep_runs import Run, Runs
 
 
 @pytest.fixture

@@ -89,8 +89,8 @@ def test_a_run_that_was_stopped_twice_ends_as_one_that_never_was(finished, make_
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from s2s_jax.lab.config import load_experiment
 from s2s_jax.lab.experiment import train_and_evaluate
+from s2s_jax.lab.experiment_file import load_experiment
 
 steps = 0
 
@@ -134,6 +134,7 @@ def test_a_run_that_was_killed_while_it_evaluated_the_tests_logs_them_once(
     lines: list[str] = []
     train_and_evaluate(make_config(), copied, report=lines.append)
     assert f"resuming {copied} at step 12" in lines
+    assert not any("compiling" in line for line in lines)
     assert_ends_as(copied, finished)
 
 

@@ -13,10 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from s2s_jax.data.vocabularies import load_vocabulary
-from s2s_jax.lab.config import schedule_parameters, versions
+from s2s_jax.lab.config import schedule_parameters
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, make_config_schedule, train_and_evaluate
 from s2s_jax.lab.run import Run
+from s2s_jax.lab.versions import versions
 
 LOGGED = {
     "train/loss",
@@ -36,6 +37,8 @@ EVALUATED = {
     "own/exact_match",
     "own/wer",
     "own/per",
+    "own/hazard",
+    "own/post_error_rate",
     "gap",
 }
 
@@ -56,6 +59,7 @@ def test_the_files_of_a_run(finished):
         "target_vocabulary.json",
         "predictions_test.jsonl",
         "checkpoints",
+        "checkpoints.lock",
     }
     best = json.loads((finished / "result.json").read_text())["best_step"]
     kept = {path.name for path in (finished / "checkpoints").iterdir()}
@@ -168,6 +172,18 @@ def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snaps
     with pytest.raises(LabError, match="seed is 0 there and 3 here"):
         train_and_evaluate(make_config(seed=3), copied, report=print)
     assert snapshot(copied) == before
+
+
+def test_of_two_that_start_at_once_the_later_sees_the_config_of_the_first(
+    trained, make_config, tmp_path
+):
+    first, second = Run(tmp_path), Run(tmp_path)
+    first.check(make_config())
+    second.check(make_config(seed=3))
+    first.start(make_config(), trained.vocabularies)
+    first.start(make_config(), trained.vocabularies)
+    with pytest.raises(LabError, match="seed is 0 there and 3 here"):
+        second.start(make_config(seed=3), trained.vocabularies)
 
 
 def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):

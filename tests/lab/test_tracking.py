@@ -217,7 +217,7 @@ def test_a_run_that_raises_is_a_failed_session_and_a_resumed_one_no_more(tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match=r"Cannot write to .*run: Not a directory"):
+    with pytest.raises(LabError, match=r"cannot write to .*run: Not a directory"):
         Tracker(tmp_path / "file" / "run")
 
 

@@ -1,0 +1,267 @@
+"""Every measure of exposure bias of one model on one split, by name."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from s2s_jax.batch import Batch
+from s2s_jax.chains import MAX_SEQUENCES
+from s2s_jax.exposure import outputs
+from s2s_jax.exposure.distances import DISTANCES
+from s2s_jax.exposure.drawn_prefixes import estimate_accumulated_error, estimate_relative_distance
+from s2s_jax.exposure.edit_oracle import edit_oracle_regret
+from s2s_jax.exposure.intervals import Bootstrap, Interval
+from s2s_jax.exposure.known_truth import accumulated_error, relative_distance
+from s2s_jax.exposure.measure import MIN_COUNT, Measure, single
+from s2s_jax.exposure.next_token import NextTokenProbs, tabulate
+from s2s_jax.exposure.observations import (
+    Observations,
+    StateOf,
+    flat_state,
+    make_observe_step,
+    make_read_states,
+    observe,
+)
+from s2s_jax.exposure.positions import (
+    exposure_gap,
+    first_errors,
+    mean_by_position,
+    sequence_mean,
+    token_mean,
+)
+from s2s_jax.exposure.recovery import KINDS, self_recovery
+from s2s_jax.exposure.state_divergence import state_divergence
+from s2s_jax.models.interface import Params, Seq2SeqModel
+
+
+def measure_exposure(
+    model: Seq2SeqModel,
+    params: Params,
+    batches: Iterable[tuple[np.ndarray, Batch]],
+    key: jax.Array,
+    *,
+    max_length: int,
+    min_count: int = MIN_COUNT,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    num_states: int = 512,
+    num_permutations: int = 1000,
+    state_of: StateOf = flat_state,
+) -> dict[str, Measure]:
+    """Measures the exposure bias of a model on a split, in every way that needs no known truth.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      params: its parameters.
+      batches: (indices, batch) pairs that hold every example once; index -1 for filling rows.
+      key: one PRNG key, for the prefixes drawn from the model and the tokens that are corrupted.
+      max_length: most tokens of a hypothesis, EOS included; at least the longest target's, or
+        exact match with gold and own prefixes need not agree.
+      min_count: the fewest sequences behind a place on a curve.
+      num_resamples: of the bootstrap.
+      confidence: of the intervals.
+      seed: of the bootstrap and of the permutations.
+      num_states: for how many sequences decoder states are compared; 0 leaves "states/" out.
+      num_permutations: of the test of those states.
+      state_of: what of a decoder's carry is compared, see `make_read_states`.
+
+    Returns:
+      See `measure_observations`.
+
+    Raises:
+      ValueError: an empty split, one without a position that min_count sequences reach, or numbers
+        out of range.
+    """
+    if num_states and num_states < min_count:
+        raise ValueError(
+            f"num_states is {num_states}, below min_count {min_count}: no position would have"
+            " enough states (0 leaves them out)"
+        )
+    observations = observe(
+        jax.jit(make_observe_step(model, max_length)),
+        params,
+        batches,
+        key,
+        jax.jit(make_read_states(model, state_of)),
+        num_states,
+    )
+    return measure_observations(
+        observations,
+        min_count=min_count,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=seed,
+        num_permutations=num_permutations,
+    )
+
+
+def measure_observations(
+    seen: Observations,
+    *,
+    min_count: int = MIN_COUNT,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    num_permutations: int = 1000,
+) -> dict[str, Measure]:
+    """The measures of what was observed; "gold/" is with gold prefixes, "own/" with the model's.
+
+    Args:
+      seen: of `observe`.
+      min_count: see `measure_exposure`, also for the others.
+      num_resamples: likewise.
+      confidence: likewise.
+      seed: likewise.
+      num_permutations: likewise.
+
+    Returns:
+      By name:
+        gold/ and own/: token_accuracy, token_accuracy_macro, accuracy_by_position, exact_match,
+          repetition (of the targets and of the greedy outputs);
+        gap, gap_macro, gap_by_position: gold minus own accuracy;
+        gold/nll, gold/nll_by_position;
+        own/: hazard, hazard_by_position, post_error_rate, post_error_rate_by_distance,
+          amplification, length_ratio, no_eos_rate;
+        recovery/uniform/ and recovery/plausible/: nll_increase_by_distance, half_life;
+        edit_oracle/: gold_cost, own_cost, regret, accumulated_by_length, excess_percent_by_length;
+        states/: mmd_by_position, p_value_by_position, where states were read.
+      A curve about errors or outputs has no place left where there are too few of them.
+
+    Raises:
+      ValueError: no position has min_count sequences, or numbers out of range.
+    """
+    mask, num_sequences = seen.mask, len(seen.mask)
+    most = int(mask.sum(0).max(initial=0))
+    if most < max(min_count, 1):
+        raise ValueError(
+            f"no position has min_count = {min_count} sequences behind it, {most} at most: lower"
+            " min_count or measure a larger split"
+        )
+    bootstrap = Bootstrap(num_sequences, num_resamples, confidence, seed)
+    measures: dict[str, Measure] = {}
+    for name, right in (("gold", seen.gold_right), ("own", seen.own_right)):
+        measures |= {
+            f"{name}/token_accuracy": token_mean(right, mask, bootstrap, "share"),
+            f"{name}/token_accuracy_macro": sequence_mean(right, mask, bootstrap, "share"),
+            f"{name}/accuracy_by_position": mean_by_position(
+                right, mask, bootstrap, "share", min_count
+            ),
+        }
+    measures |= exposure_gap(seen.gold_right, seen.own_right, mask, bootstrap, min_count)
+    measures["gold/nll"] = token_mean(seen.gold_nll, mask, bootstrap, "nats")
+    measures["gold/nll_by_position"] = mean_by_position(
+        seen.gold_nll, mask, bootstrap, "nats", min_count
+    )
+    errors = first_errors(seen.own_right, mask, bootstrap, min_count)
+    measures |= {f"own/{name}": one for name, one in errors.items()}
+    for kind in KINDS:
+        recovery = self_recovery(
+            seen.gold_nll, seen.corrupted_nll[kind], mask, seen.corrupted_at, bootstrap, min_count
+        )
+        measures |= {f"recovery/{kind}/{name}": one for name, one in recovery.items()}
+    regret = edit_oracle_regret(
+        seen.gold_nll, mask, seen.oracle_cost, seen.sampled_mask, bootstrap, min_count
+    )
+    measures |= {f"edit_oracle/{name}": one for name, one in regret.items()}
+    if len(seen.state_rows):
+        states = state_divergence(
+            seen.gold_states,
+            seen.own_states,
+            seen.state_mask,
+            Bootstrap(len(seen.state_rows), num_resamples, confidence, seed),
+            num_permutations=num_permutations,
+            seed=seed,
+            min_count=min_count,
+        )
+        measures |= {f"states/{name}": one for name, one in states.items()}
+    own_lengths = seen.own_lengths - seen.own_finished
+    gold_lengths = mask.sum(1) - 1
+    return measures | {
+        "gold/exact_match": outputs.share(outputs.exact_match(seen.gold_right, mask), bootstrap),
+        "own/exact_match": outputs.share(seen.own_exact, bootstrap),
+        "own/length_ratio": outputs.length_ratio(own_lengths, gold_lengths, bootstrap),
+        "own/no_eos_rate": outputs.share(~seen.own_finished, bootstrap),
+        "gold/repetition": outputs.repetition(seen.target, gold_lengths, bootstrap, min_count),
+        "own/repetition": outputs.repetition(seen.own_tokens, own_lengths, bootstrap, min_count),
+    }
+
+
+def measure_known_truth(
+    truth: NextTokenProbs,
+    model: NextTokenProbs,
+    num_symbols: int,
+    length: int,
+    *,
+    num_sources: int = 1,
+    num_samples: int = 2000,
+    max_sequences: int = MAX_SEQUENCES,
+    num_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Measure]:
+    """Measures exposure bias against a known truth: exactly where that can be enumerated.
+
+    Args:
+      truth: prefixes [n, t] -> [n, num_symbols].
+      model: likewise, as `make_next_token_probs` makes it.
+      num_symbols: how many symbols there are.
+      length: of the sequences.
+      num_sources: 1 where both functions stand for one source, whatever n is; else they stand for
+        a source a row, take n = num_sources prefixes, and prefixes are drawn, one a source.
+      num_samples: how many prefixes are drawn where one source has too many to enumerate.
+      max_sequences: the most sequences, num_symbols**length, that are enumerated.
+      num_resamples: of the bootstrap, where prefixes are drawn.
+      confidence: of its intervals.
+      seed: of the prefixes and of the bootstrap.
+
+    Returns:
+      "truth/kl", KL(P || Q) of whole sequences; "truth/accumulated_by_length" and
+      "truth/excess_percent_by_length", see `accumulated_error`;
+      "truth/eb_c_total_variation_by_position" and "truth/eb_c_jensen_shannon_by_position", see
+      `relative_distance`. Where they are exact, low = high = value, and n counts the prefixes.
+
+    Raises:
+      ValueError: as `accumulated_error` and `estimate_accumulated_error` do.
+    """
+    if num_sources < 1:
+        raise ValueError(f"num_sources is {num_sources}; it must be at least 1")
+    at = np.arange(1, length + 1)
+
+    def along(interval: Interval, n: np.ndarray, axis: str, unit: str) -> Measure:
+        return Measure(*interval, n=n, axis=axis, at=at, unit=unit)
+
+    if num_sources == 1 and num_symbols**length <= max_sequences:
+        of_truth, of_model = (tabulate(probs, num_symbols, length) for probs in (truth, model))
+        error = accumulated_error(of_truth, of_model)
+        errors = error, error, error
+        relative = {name: (relative_distance(of_truth, of_model, name),) * 3 for name in DISTANCES}
+        num_behind = num_symbols ** (at - 1)  # prefixes of each position
+        num_until = np.cumsum(num_behind)
+    else:
+        count = num_samples if num_sources == 1 else num_sources
+        options = {"num_samples": count, "seed": seed, "confidence": confidence}
+        options |= {"num_resamples": num_resamples}
+        found = estimate_accumulated_error(truth, model, length, **options)
+        errors = found.value, found.low, found.high
+        relative = {
+            name: estimate_relative_distance(truth, model, length, name, **options)
+            for name in DISTANCES
+        }
+        num_behind = num_until = np.full(length, count)
+    kl = Interval(*(np.asarray(one.gold_divergence[-1]) for one in errors))
+    measures = {
+        "truth/kl": single(kl, num_until[-1], "nats"),
+        "truth/accumulated_by_length": along(
+            Interval(*(one.accumulated for one in errors)), num_until, "length", "tokens"
+        ),
+        "truth/excess_percent_by_length": along(
+            Interval(*(one.excess_percent for one in errors)), num_until, "length", "percent"
+        ),
+    }
+    for name, ends in relative.items():
+        measures[f"truth/eb_c_{name}_by_position"] = along(
+            Interval(*(one.ratio for one in ends)), num_behind, "position", "ratio"
+        )
+    return measures

@@ -1,0 +1,278 @@
+"""`s2s exposure`: the exposure bias of trained runs, measured, kept in their folders and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from s2s_jax.data.chain import ChainTruth
+from s2s_jax.data.markov import known_truth
+from s2s_jax.data.task import EvaluationData
+from s2s_jax.exposure import (
+    Measure,
+    make_next_token_probs,
+    measure_exposure,
+    measure_known_truth,
+)
+from s2s_jax.lab.comparison import schedule_labels, schedule_order
+from s2s_jax.lab.divergence import knows_symbols, told_symbols
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
+from s2s_jax.lab.exposure_plots import exposure_figure
+from s2s_jax.lab.exposure_tables import to_text
+from s2s_jax.lab.figures import to_png
+from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.tracking import Tracker
+from s2s_jax.lab.versions import versions
+
+EXPOSURE_FILE = "exposure.json"
+"""What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
+
+GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states", "truth")
+"""The measures that can be asked for by themselves."""
+
+_OUTPUTS = ("exact_match", "length_ratio", "no_eos_rate", "repetition")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is measured.
+
+    Attributes:
+      split: of the run's data.
+      checkpoint: "best" on the dev split, or "latest".
+      groups: names of `GROUPS`; empty for all that the task allows.
+      max_examples: sequences of the split to look at; 0 for all.
+      min_count: sequences below which a bin is left out.
+      num_resamples: of the bootstrap over sequences.
+      confidence: of its intervals.
+      seed: of everything that is drawn: hypotheses, corruptions, resamples.
+    """
+
+    split: str = "dev"
+    checkpoint: Literal["best", "latest"] = "best"
+    groups: tuple[str, ...] = ()
+    max_examples: int = 0
+    min_count: int = 30
+    num_resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunExposure:
+    """The measures of one run.
+
+    Attributes:
+      folder: the run's.
+      label: the schedule, with what tells it from others of its name beside it.
+      seed: the run's.
+      step: of the checkpoint.
+      num_sequences: that were looked at.
+      measures: by name; see `s2s_jax.exposure.measure_exposure`.
+    """
+
+    folder: Path
+    label: str
+    seed: int
+    step: int
+    num_sequences: int
+    measures: dict[str, Measure]
+
+
+def measure_runs(
+    workdirs: Sequence[str | Path],
+    settings: Settings = Settings(),
+    *,
+    output: str | Path | None = None,
+    report: Callable[[str], None] = print,
+) -> list[RunExposure]:
+    """Measures runs and leaves `exposure.json` and TensorBoard curves in the folder of each.
+
+    All runs are opened before the first is measured, and measured before anything is written.
+
+    Args:
+      workdirs: folders of runs, or of sweeps, which stand for their finished runs.
+      settings: how.
+      output: a folder for `exposure.txt` and `exposure.png`, all runs side by side; None for none.
+      report: takes a line of progress.
+
+    Returns:
+      The runs in the order of a table: by schedule, then seed.
+
+    Raises:
+      LabError, DataError: a folder without a run or a checkpoint, a split that is not there or has
+        too few sequences, a measure that needs a known truth asked of a task that has none.
+    """
+    _check(settings)
+    folders = find_runs(workdirs)
+    runs = [load_run(folder, settings.checkpoint) for folder in folders]
+    if "truth" in settings.groups:
+        for folder, run in zip(folders, runs, strict=True):
+            if known_truth(run.config.data.name, run.config.data) is None:
+                raise LabError(
+                    f"{folder}: the measures of 'truth' need a task whose distribution is known"
+                    f" (markov, hmm), not {run.config.data.name}"
+                )
+    labels = schedule_labels([run.config.schedule.to_dict() for run in runs])
+    found = []
+    for number, (folder, label, run) in enumerate(zip(folders, labels, runs, strict=True), start=1):
+        report(f"{folder} ({number} of {len(runs)}): {settings.split} split, step {run.step} ...")
+        try:
+            count, measures = _measure(run, settings)
+        except ValueError as error:
+            raise LabError(f"{folder}: {error}") from error
+        found.append(RunExposure(folder, label, run.config.seed, run.step, count, measures))
+    found.sort(key=lambda one: (*schedule_order(one.label), one.seed))
+    together = {} if output is None else _side_by_side(found, settings)
+    if output is not None:
+        _make_folder(Path(output))
+    for one in found:
+        _write(one, settings)
+    for name, data in together.items():
+        write_atomic(Path(output or "") / name, data)
+    return found
+
+
+def find_runs(workdirs: Sequence[str | Path]) -> list[Path]:
+    """The folders of runs, those of sweeps replaced by their finished runs.
+
+    Raises:
+      LabError: a folder holds neither.
+    """
+    folders: list[Path] = []
+    for workdir in map(Path, workdirs):
+        if (workdir / "config.json").exists():
+            folders.append(workdir)
+            continue
+        finished = sorted(path.parent for path in workdir.glob("*/seed_*/result.json"))
+        if not finished:
+            raise LabError(
+                f"{workdir} holds no run (no config.json) and no finished runs of a sweep"
+                " (<schedule>/seed_<n>)"
+            )
+        folders += finished
+    return list(dict.fromkeys(folders))
+
+
+def _measure(run: TrainedRun, settings: Settings) -> tuple[int, dict[str, Measure]]:
+    """The number of sequences, and every measure that was asked for."""
+    task = load_run_task(run)
+    data = task.evaluation(settings.split, run.config.eval.batch_size, settings.max_examples)
+    sizes = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
+    measures: dict[str, Measure] = {}
+    if set(settings.groups) != {"truth"}:
+        measures |= measure_exposure(
+            run.model,
+            run.params,
+            data,
+            jax.random.key(settings.seed),
+            max_length=task.max_decode_length(settings.split),
+            min_count=settings.min_count,
+            seed=settings.seed,
+            **sizes,
+        )
+    truth = known_truth(run.config.data.name, run.config.data)
+    if truth is not None and (not settings.groups or "truth" in settings.groups):
+        measures |= _measure_truth(run, data, truth, settings)
+    if settings.groups:
+        measures = {name: one for name, one in measures.items() if _group(name) in settings.groups}
+    return len(data.tokens), measures
+
+
+def _measure_truth(
+    run: TrainedRun, data: EvaluationData, truth: ChainTruth, settings: Settings
+) -> dict[str, Measure]:
+    """The measures against a chain: over all its sequences, or one drawn for each source."""
+    if not knows_symbols(run.vocabularies, truth):
+        raise LabError("the target vocabulary lacks a symbol, so the truth cannot be held against")
+    told = told_symbols(np.asarray(data.pairs.sources[: len(data.tokens)]), truth.length)
+    num_sources = 1 if (told == told[0]).all() else len(told)
+    sources = data.tokens.source
+    ids, mask = sources.padded(np.arange(num_sources), int(sources.lengths.max()))
+    encode = run.vocabularies.target.encode
+    model = make_next_token_probs(
+        run.model,
+        run.params,
+        ids,
+        mask,
+        [encode(str(symbol))[0] for symbol in range(truth.num_symbols)],
+        truth.length,
+        batch_size=run.config.eval.batch_size,
+    )
+
+    def of_truth(prefixes: np.ndarray) -> np.ndarray:
+        rows = told if num_sources > 1 else np.repeat(told[:1], len(prefixes), axis=0)
+        return truth.next_token_probs(prefixes, rows)
+
+    return measure_known_truth(
+        of_truth,
+        model,
+        truth.num_symbols,
+        truth.length,
+        num_sources=num_sources,
+        num_resamples=settings.num_resamples,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+
+
+def _group(name: str) -> str:
+    """The one of `GROUPS` that a measure belongs to."""
+    scope = name.split("/")
+    if scope[0] in GROUPS:
+        return scope[0]
+    return "outputs" if scope[-1] in _OUTPUTS else "positions"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{folder} cannot be a folder: {error.strerror or error}") from error
+
+
+def _side_by_side(runs: list[RunExposure], settings: Settings) -> dict[str, str | bytes]:
+    """The files of all runs together: name -> content."""
+    files: dict[str, str | bytes] = {"exposure.txt": to_text(runs, settings) + "\n"}
+    figure = exposure_figure(runs)
+    return files if figure is None else files | {"exposure.png": to_png(figure)}
+
+
+def _write(run: RunExposure, settings: Settings) -> None:
+    figure = exposure_figure([run])
+    record: dict[str, Any] = {
+        "schedule": run.label,
+        "seed": run.seed,
+        "step": run.step,
+        "num_sequences": run.num_sequences,
+        "settings": asdict(settings),
+        "versions": versions(),
+        "measures": {name: asdict(one) for name, one in run.measures.items()},
+    }
+    with Tracker(run.folder / "exposure") as tracker:
+        for name, one in run.measures.items():
+            if one.at is None:
+                tracker.scalars(run.step, {f"exposure/{name}": float(one.value)})
+            else:
+                for place, value in zip(one.at, one.value, strict=True):
+                    tracker.scalars(int(place), {f"exposure/{name}": float(value)})
+        if figure is not None:
+            tracker.image(run.step, "exposure/curves", to_png(figure, dots_per_inch=100))
+    write_json(run.folder / EXPOSURE_FILE, record)
+
+
+def _check(settings: Settings) -> None:
+    unknown = [name for name in settings.groups if name not in GROUPS]
+    if unknown:
+        raise LabError(f"no measures {unknown[0]!r}: there are {', '.join(GROUPS)}")
+    for name, lowest in (("max_examples", 0), ("min_count", 1), ("num_resamples", 2), ("seed", 0)):
+        if getattr(settings, name) < lowest:
+            raise LabError(f"{name} is {getattr(settings, name)}; it must be at least {lowest}")
+    if not 0 < settings.confidence < 1:
+        raise LabError(f"confidence is {settings.confidence}; it must be between 0 and 1")

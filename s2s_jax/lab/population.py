@@ -1,0 +1,129 @@
+"""Several trainings as one program: the real update, vmapped, on batches without chance."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from s2s_jax.batch import Batch
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.objectives import make_objective
+from s2s_jax.training import TrainState, make_update
+
+_NUM_REPORTS = 5
+_DATA = 1  # what the batches fold into the step's key; its other streams fold in their names' CRC
+
+
+class Lanes(NamedTuple):
+    """What differs between the trainings.
+
+    Attributes:
+      teacher_prob: [num_lanes].
+      cumulated: [num_lanes, num_sequences] probabilities of the sequences, added up; without the
+        first axis where all lanes see the same.
+    """
+
+    teacher_prob: jax.Array
+    cumulated: jax.Array
+
+
+def train_population(
+    model: Seq2SeqModel,
+    optimizer: optax.GradientTransformation,
+    start: TrainState,
+    sequences: Batch,
+    lanes: Lanes,
+    *,
+    coin: str,
+    feed: str,
+    num_rows: int,
+    num_steps: int,
+    averaged: float,
+    say: Callable[[int], None],
+    jit: Callable[..., Any] = jax.jit,
+) -> Params:
+    """Trains one model for each lane, all from the same weights and with the same coins.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      optimizer: any optax transformation.
+      start: of `init_train_state`; its key decides coins, samples and batches.
+      sequences: every pair that can occur.
+      lanes: what differs.
+      coin: see `s2s_jax.objectives.make_objective`, also for feed.
+      feed: likewise.
+      num_rows: of a batch.
+      num_steps: updates; a multiple of 5.
+      averaged: share of the updates, the last ones, whose parameters are averaged (Polyak &
+        Juditsky 1992): the noise of single steps goes, the optimum stays.
+      say: takes the number of updates made, now and then.
+      jit: compiles; tests have a quicker one.
+
+    Returns:
+      The averaged parameters, with num_lanes in front.
+    """
+    update = make_update(make_objective(model, coin=coin, feed=feed), optimizer)
+    num_averaged = round(averaged * num_steps)
+    sequences = jax.tree.map(jnp.asarray, sequences)
+
+    def step(lane: Lanes, carry: tuple[TrainState, Params], _: None):
+        state, total = carry
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DATA)
+        rows = draw_rows(lane.cumulated, key, num_rows)
+        batch = jax.tree.map(lambda array: array[rows], sequences)
+        state = update(state, batch, lane.teacher_prob)[0]
+        counts = state.step > num_steps - num_averaged
+        total = jax.tree.map(lambda old, new: old + jnp.where(counts, new, 0), total, state.params)
+        return (state, total), None
+
+    def advance(carry: tuple[TrainState, Params], lane: Lanes) -> tuple[TrainState, Params]:
+        return jax.lax.scan(partial(step, lane), carry, None, num_steps // _NUM_REPORTS)[0]
+
+    num_lanes = len(lanes.teacher_prob)
+    # Step and key are one for all: coins and samples are drawn once, and the lanes share them.
+    axes: tuple[TrainState, int] = TrainState(None, 0, 0, None), 0  # pyright: ignore
+    params, opt_state = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (num_lanes, *leaf.shape)),
+        (start.params, start.opt_state),
+    )
+    carry = (
+        TrainState(start.step, params, opt_state, start.key),
+        jax.tree.map(jnp.zeros_like, params),
+    )
+    of_lanes = Lanes(0, 0 if lanes.cumulated.ndim == 2 else None)  # pyright: ignore
+    advance_all = jit(jax.vmap(advance, in_axes=(axes, of_lanes), out_axes=axes))
+    for report in range(_NUM_REPORTS):
+        carry = advance_all(carry, lanes)
+        jax.block_until_ready(carry[1])
+        say((report + 1) * (num_steps // _NUM_REPORTS))
+    return jax.tree.map(lambda total: total / num_averaged, carry[1])
+
+
+def draw_rows(cumulated: jax.Array, key: jax.Array, num_rows: int) -> jax.Array:
+    """A batch in which every sequence is as often as its probability says.
+
+        row i = the first sequence whose cumulated probability exceeds (i + u) / num_rows
+
+    Systematic sampling with one uniform u: a sequence of probability p is there floor(p num_rows)
+    times or once more, and on average exactly p num_rows times.
+
+    Args:
+      cumulated: [num_sequences] probabilities, added up.
+      key: one PRNG key.
+      num_rows: of the batch.
+
+    Returns:
+      [num_rows] int32 numbers of sequences.
+
+    Example:
+      >>> rows = draw_rows(jnp.array([0.25, 0.25, 1.0]), jax.random.key(0), 8)
+      >>> rows.tolist()
+      [0, 0, 2, 2, 2, 2, 2, 2]
+    """
+    places = (jnp.arange(num_rows) + jax.random.uniform(key)) / num_rows
+    rows = jnp.searchsorted(cumulated, places * cumulated[-1], side="right")
+    # Rounding can reach the very end; what comes last there is what has probability.
+    return jnp.minimum(rows, jnp.argmax(cumulated)).astype(jnp.int32)

@@ -1,0 +1,285 @@
+"""The runs of a sweep as its folder holds them: which can be compared, and which not and why."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.files import read_json, read_jsonl
+
+SCHEDULE_ORDER = (
+    "teacher_forcing",
+    "constant",
+    "linear",
+    "exponential",
+    "inverse_sigmoid",
+    "free_running",
+)
+"""The order of a table's rows; other names follow in the alphabet's."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      folder: where it is.
+      schedule: what its row is called: the schedule's name, with the parameters in which the
+        sweep's schedules of that name differ and with `varied`.
+      seed: its seed.
+      config: its resolved config, nested.
+      metrics: final name -> value, NaN for none.
+      records: the lines of its `metrics.jsonl`.
+      varied: (key, value as JSON) of what the sweep varies besides schedule and seed.
+      overrides: what its command or its sweep set, by dotted key.
+      num_steps: updates that it made.
+      wall_seconds: that it took; NaN where it is not known.
+    """
+
+    folder: Path
+    schedule: str
+    seed: int
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    records: list[dict[str, Any]]
+    varied: tuple[tuple[str, str], ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    num_steps: int = 0
+    wall_seconds: float = math.nan
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep.
+
+    Attributes:
+      folder: the sweep's folder.
+      compared: the runs that differ in schedule, seed and what the sweep varies alone, in the order
+        of the rows.
+      left_out: (folder below the sweep's, reason) of the others.
+      notes: what else a reader of the table should know.
+    """
+
+    folder: Path
+    compared: list[Run]
+    left_out: list[tuple[str, str]]
+    notes: list[str]
+
+    @property
+    def by_schedule(self) -> dict[str, list[Run]]:
+        """Schedule -> its runs, in the order of the rows."""
+        rows: dict[str, list[Run]] = defaultdict(list)
+        for run in self.compared:
+            rows[run.schedule].append(run)
+        return dict(rows)
+
+
+def collect(sweep_dir: str | Path) -> Runs:
+    """Reads the runs `<sweep>/<schedule>/seed_<n>`.
+
+    A run is compared if it has finished and its config differs from that of most others in nothing
+    but `schedule`, `seed` and what the sweep itself varies: the overrides that folders are named
+    by, such as `linear,coin=sequence/seed_0`. Each of their combinations is a row; one seed counts
+    once in it. Every other run is listed with the reason.
+
+    Args:
+      sweep_dir: the sweep's folder.
+
+    Raises:
+      LabError: the folder is missing or has no runs, the runs are of different tasks, or fewer
+        than two can be compared.
+    """
+    folder = Path(sweep_dir)
+    if not folder.is_dir():
+        raise LabError(f"there is no folder {folder}; give the folder of a sweep")
+    if (folder / "config.json").exists():
+        raise LabError(f"{folder} is one run; give the folder of the sweep that it is part of")
+    paths = sorted(
+        path for path in folder.glob("*/seed_*") if any(path.glob("*.json*")) and path.is_dir()
+    )
+    if not paths:
+        raise LabError(f"there are no runs in {folder}; looked for <schedule>/seed_<n> in it")
+    finished: list[Run] = []
+    left_out: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for path in paths:
+        name = str(path.relative_to(folder))
+        try:
+            run, num_bad = _read_run(path)
+        except LabError as error:
+            left_out.append((name, str(error)))
+            continue
+        finished.append(run)
+        if num_bad:
+            plural = "lines of" if num_bad > 1 else "line of"
+            notes.append(f"{num_bad} broken {plural} {name}/metrics.jsonl left out.")
+    tasks = sorted({str(run.config["data"]["name"]) for run in finished})
+    if len(tasks) > 1:
+        raise LabError(f"the runs in {folder} are of different tasks: {', '.join(tasks)}")
+    compared, differing = _alike(finished, folder)
+    left_out = sorted(left_out + differing)
+    if len(compared) < 2:
+        reasons = "".join(f"; {name}: {reason}" for name, reason in left_out[:3])
+        number = "only one run" if compared else "no run"
+        raise LabError(
+            f"nothing can be compared: {number} in {folder} has finished and fits{reasons}"
+        )
+    return Runs(folder, _named(compared), left_out, notes)
+
+
+def _read_run(folder: Path) -> tuple[Run, int]:
+    """A finished run, and the number of broken lines in its record."""
+    if not (folder / "result.json").exists():
+        raise LabError("has not finished: there is no result.json")
+    result = read_json(folder / "result.json")
+    status = result.get("status")
+    if status != "finished":
+        reason = result.get("error") or result.get("reason")
+        raise LabError(f"its status is {status}" + (f": {reason}" if reason else ""))
+    try:
+        config = result["config"]
+        seed = int(config["seed"])
+        schedule = str(config["schedule"]["name"])
+        str(config["data"]["name"])
+        metrics = {
+            str(name): math.nan if value is None else float(value)
+            for name, value in result["metrics"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LabError(f"its result.json is not that of a run ({error!r})") from error
+    records, num_bad = [], 0
+    if (folder / "metrics.jsonl").exists():
+        records, num_bad = read_jsonl(folder / "metrics.jsonl")
+    overrides, steps = result.get("overrides"), result.get("steps")
+    seconds = result.get("wall_seconds")
+    run = Run(
+        folder,
+        schedule,
+        seed,
+        config,
+        metrics,
+        records,
+        overrides=overrides if isinstance(overrides, dict) else {},
+        num_steps=steps if isinstance(steps, int) else 0,
+        wall_seconds=float(seconds) if isinstance(seconds, int | float) else math.nan,
+    )
+    return run, num_bad
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a nested config as (dotted key, JSON)."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)
+
+
+def _varied_keys(runs: Sequence[Run]) -> list[str]:
+    """What the sweep varies besides schedule and seed: the overrides that its folders name.
+
+    See `sweep.run_name`. An override that no folder names was given to all runs, or to one by hand.
+    """
+    return sorted(
+        {
+            key
+            for run in runs
+            for key in run.overrides
+            if key != "seed" and not key.startswith("schedule.")
+            if f",{key.rsplit('.', 1)[-1]}=" in run.folder.parent.name
+        }
+    )
+
+
+def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+    """The runs of the most common config, but for what the sweep varies, once a seed; the others.
+
+    Those that stay know what of their sweep's own keys is theirs.
+    """
+    if not runs:
+        return [], []
+    varied = _varied_keys(runs)
+    flat = [dict(_flat(run.config)) for run in runs]
+    settings = [
+        {
+            key: value
+            for key, value in one.items()
+            if key != "seed" and not key.startswith("schedule.") and key not in varied
+        }
+        for one in flat
+    ]
+    common = dict(Counter(tuple(sorted(one.items())) for one in settings).most_common(1)[0][0])
+    alike, others = [], []
+    seen: dict[tuple[Any, ...], str] = {}
+    for run, values, setting in zip(runs, flat, settings, strict=True):
+        name = str(run.folder.relative_to(folder))
+        own = tuple((key, values[key]) for key in varied if key in values)
+        identity = (run.seed, json.dumps(run.config["schedule"], sort_keys=True), own)
+        if setting != common:
+            differences = [
+                f"{key} is {setting.get(key, 'missing')}, most runs have "
+                f"{common.get(key, 'no such key')}"
+                for key in sorted(setting | common)
+                if setting.get(key) != common.get(key)
+            ]
+            others.append(
+                (name, "differs in more than schedule and seed: " + "; ".join(differences))
+            )
+        elif identity in seen:
+            others.append((name, f"is {seen[identity]} once more: the same schedule and seed"))
+        else:
+            seen[identity] = name
+            alike.append(replace(run, varied=own))
+    constant = {key for key in varied if len({dict(run.varied).get(key) for run in alike}) == 1}
+    return [
+        replace(run, varied=tuple(one for one in run.varied if one[0] not in constant))
+        for run in alike
+    ], others
+
+
+def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call schedules side by side: their name, with what tells those of one name apart.
+
+    Args:
+      schedules: the "schedule" section of each config.
+
+    Example:
+      >>> schedule_labels([{"name": "linear", "k": 0.9}, {"name": "linear", "k": 0.8}])
+      ['linear (k=0.9)', 'linear (k=0.8)']
+    """
+    variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for schedule in schedules:
+        for key, value in _flat(schedule):
+            variants[schedule["name"]][key].add(value)
+
+    def label(schedule: Mapping[str, Any]) -> str:
+        name, values = schedule["name"], dict(_flat(schedule))
+        keys = [key for key, found in variants[name].items() if len(found) > 1]
+        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
+        return f"{name} ({told})" if told else name
+
+    return [label(schedule) for schedule in schedules]
+
+
+def schedule_order(label: str) -> tuple[int, str]:
+    """The sorting key of a table's rows by their label."""
+    name = re.split(r" \(|, ", label)[0]
+    known = name in SCHEDULE_ORDER
+    return SCHEDULE_ORDER.index(name) if known else len(SCHEDULE_ORDER), label
+
+
+def _named(runs: list[Run]) -> list[Run]:
+    """The runs in the order of the rows, called by their schedule and what tells it from others."""
+    labels = schedule_labels([run.config["schedule"] for run in runs])
+    named = []
+    for run, label in zip(runs, labels, strict=True):
+        own = [f"{key.rsplit('.', 1)[-1]}={value.strip(chr(34))}" for key, value in run.varied]
+        named.append(replace(run, schedule=", ".join([label, *own])))
+    return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

@@ -1,0 +1,277 @@
+"""The recurrent encoder-decoder with attention, as one module; `rnn.py` makes functions of it."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from s2s_jax.models.attention import Attention
+from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer
+from s2s_jax.models.rnn_options import RNNOptions
+
+
+class RNNMemory(NamedTuple):
+    """What the decoder reads; [batch, ...] each.
+
+    Attributes:
+      encoded: [batch, source_time, hidden_size] encoder states; None without attention.
+      keys: the same, as the attention scores read them; None without attention.
+      mask: [batch, source_time] bool.
+      start: the decoder layers' first carries.
+      token_mask: [batch, embedding_size] dropout mask of the target embeddings, or None.
+      layer_masks: one [batch, hidden_size] dropout mask behind each decoder layer, or None.
+    """
+
+    encoded: jax.Array | None
+    keys: jax.Array | None
+    mask: jax.Array
+    start: tuple[RecurrentCarry, ...]
+    token_mask: jax.Array | None
+    layer_masks: tuple[jax.Array, ...] | None
+
+
+class RNNCarry(NamedTuple):
+    """What the decoder passes itself: its layers' carries and, with input feeding, the output.
+
+    Attributes:
+      layers: one recurrent carry a layer.
+      attended: [batch, hidden_size], the attentional vector of the step before; None without
+        input feeding.
+    """
+
+    layers: tuple[RecurrentCarry, ...]
+    attended: jax.Array | None
+
+
+class RNNEncoderDecoder(nnx.Module):
+    """The module behind `make_rnn_model`; see there.
+
+    What is static is in `options`; the rest are parameters and layers of them.
+    """
+
+    def __init__(self, options: RNNOptions, *, rngs: nnx.Rngs):
+        self.options = options
+        self.dtype = jnp.dtype(options.dtype)
+        hidden_size, embedding_size = options.hidden_size, options.embedding_size
+        embedding = nnx.initializers.normal(embedding_size**-0.5)
+        glorot = nnx.initializers.glorot_uniform()
+        self.source_embedding = nnx.Param(
+            embedding(rngs.params(), (options.source_vocab_size, embedding_size))
+        )
+        self.target_embedding = nnx.Param(
+            embedding(rngs.params(), (options.target_vocab_size, embedding_size))
+        )
+        width = hidden_size // len(options.directions)
+        self.encoder = nnx.Dict(
+            {
+                f"{direction}_{layer}": RecurrentLayer(
+                    options.cell, hidden_size if layer else embedding_size, width, rngs=rngs
+                )
+                for layer in range(options.num_encoder_layers)
+                for direction in options.directions
+            }
+        )
+        first_size = embedding_size + (hidden_size if options.input_feeding else 0)
+        self.decoder = nnx.Dict(
+            {
+                f"layer_{layer}": RecurrentLayer(
+                    options.cell, hidden_size if layer else first_size, hidden_size, rngs=rngs
+                )
+                for layer in range(options.num_decoder_layers)
+            }
+        )
+        # The decoder starts from the last encoder layer's final states, layer by layer.
+        num_states = 2 if options.cell == "lstm" else 1
+        self.bridge = nnx.Dict(
+            {
+                f"layer_{layer}": nnx.Param(
+                    glorot(rngs.params(), (num_states, hidden_size, hidden_size), jnp.float32)
+                )
+                for layer in range(options.num_decoder_layers)
+            }
+        )
+        if options.attention != "none":
+            self.attention = Attention(options.attention, hidden_size, rngs=rngs)
+            self.combine_kernel = nnx.Param(glorot(rngs.params(), (2 * hidden_size, hidden_size)))
+        else:
+            self.attention = None
+        if not options.tie_embeddings:
+            self.output_kernel = nnx.Param(
+                glorot(rngs.params(), (hidden_size, options.target_vocab_size))
+            )
+        self.output_bias = nnx.Param(jnp.zeros(options.target_vocab_size))
+
+    def encode(
+        self, source: jax.Array, source_mask: jax.Array, dropout_key: jax.Array | None
+    ) -> RNNMemory:
+        """See `Seq2SeqModel.encode`."""
+        batch_size = source.shape[0]
+        drop = dropout_key is not None and self.options.dropout > 0
+        numbers = itertools.count()
+
+        def mask(size: int) -> jax.Array:
+            assert dropout_key is not None
+            key = jax.random.fold_in(dropout_key, next(numbers))
+            return _dropout_mask(key, self.options.dropout, (batch_size, size), self.dtype)
+
+        mask_SxB = source_mask.T
+        embedding = self.source_embedding[...].astype(self.dtype)
+        inputs = embedding[source.T]
+        if drop:
+            inputs = inputs * mask(inputs.shape[-1])
+        finals: list[RecurrentCarry] = []
+        for layer in range(self.options.num_encoder_layers):
+            finals, outputs = [], []
+            for direction in self.options.directions:
+                recurrent = self.encoder[f"{direction}_{layer}"]
+                final, output = recurrent.unroll(
+                    recurrent.zero_carry(batch_size, self.dtype),
+                    inputs,
+                    mask_SxB,
+                    reverse=direction == "backward",
+                )
+                finals.append(final)
+                outputs.append(output)
+            inputs = jnp.concatenate(outputs, axis=-1)
+            if drop:
+                inputs = inputs * mask(inputs.shape[-1])
+        final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
+        start = tuple(
+            tuple(
+                jnp.tanh(state @ kernel)
+                for state, kernel in zip(
+                    final_states,
+                    self.bridge[f"layer_{layer}"][...].astype(self.dtype),
+                    strict=True,
+                )
+            )
+            for layer in range(self.options.num_decoder_layers)
+        )
+        encoded = keys = None
+        if self.attention is not None:
+            encoded = inputs.swapaxes(0, 1)
+            keys = self.attention.keys(encoded)
+        token_mask = layer_masks = None
+        if drop:
+            token_mask = mask(self.target_embedding.shape[-1])
+            layer_masks = tuple(
+                mask(self.options.hidden_size) for _ in range(self.options.num_decoder_layers)
+            )
+        return RNNMemory(encoded, keys, source_mask, start, token_mask, layer_masks)
+
+    def initial_carry(self, memory: RNNMemory) -> RNNCarry:
+        """See `Seq2SeqModel.initial_carry`."""
+        attended = jnp.zeros_like(memory.start[0][0]) if self.options.input_feeding else None
+        return RNNCarry(memory.start, attended)
+
+    def decode_step(
+        self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
+    ) -> tuple[RNNCarry, jax.Array]:
+        """See `Seq2SeqModel.decode_step`."""
+        first = self.decoder["layer_0"]
+        projected = first.project(
+            self._embed(memory, token), rows=slice(self.options.embedding_size)
+        )
+        carry, state = self._advance(memory, carry, projected)
+        attended = carry.attended
+        if attended is None:
+            attended = self._attend(memory, state[:, None])[:, 0]
+        return carry, self._logits(attended)
+
+    def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """See `Seq2SeqModel.decode_sequence`."""
+        states, attended = self._unroll(memory, tokens)
+        return self._logits(self._attend(memory, states) if attended is None else attended)
+
+    def attention_weights(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """See `Seq2SeqModel.attention_weights`."""
+        assert self.attention is not None
+        assert memory.keys is not None
+        states, _ = self._unroll(memory, tokens)
+        return self.attention.weights(states, memory.keys, memory.mask)
+
+    def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """Embeddings of tokens [..., batch]; the dropout mask is that of the row."""
+        embedded = self.target_embedding[...].astype(self.dtype)[tokens]
+        return embedded if memory.token_mask is None else embedded * memory.token_mask
+
+    def _drop(self, memory: RNNMemory, states: jax.Array, layer: int) -> jax.Array:
+        """Dropout of a decoder layer's output [..., batch, hidden_size]."""
+        return states if memory.layer_masks is None else states * memory.layer_masks[layer]
+
+    def _advance(
+        self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
+    ) -> tuple[RNNCarry, jax.Array]:
+        """One step of all layers, from the first one's projected token.
+
+        Returns:
+          The new carry, and the last layer's state [batch, hidden_size].
+        """
+        if carry.attended is not None:
+            fed_back = slice(self.options.embedding_size, None)
+            projected = projected + self.decoder["layer_0"].project(
+                carry.attended, rows=fed_back, bias=False
+            )
+        layers: list[RecurrentCarry] = []
+        state = projected
+        for layer in range(self.options.num_decoder_layers):
+            recurrent = self.decoder[f"layer_{layer}"]
+            layers.append(
+                recurrent.step(
+                    carry.layers[layer], recurrent.project(state) if layer else projected
+                )
+            )
+            state = self._drop(memory, layers[-1][0], layer)
+        attended = None
+        if carry.attended is not None:
+            attended = self._attend(memory, state[:, None])[:, 0]
+        return RNNCarry(tuple(layers), attended), state
+
+    def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The last layer's states, and with input feeding the attentional vectors.
+
+        Without input feeding a layer's inputs are all known before its scan: one large product,
+        then a scan of the recurrence alone. With it the attention of a step is part of the next
+        step's input and stays inside the scan; the embeddings' share of the projection leaves it.
+
+        Returns:
+          Both [batch, time, hidden_size].
+        """
+        states = self._embed(memory, tokens.T)
+        if not self.options.input_feeding:
+            for layer in range(self.options.num_decoder_layers):
+                _, states = self.decoder[f"layer_{layer}"].unroll(memory.start[layer], states)
+                states = self._drop(memory, states, layer)
+            return states.swapaxes(0, 1), None
+
+        def step(carry: RNNCarry, projected: jax.Array):
+            carry, state = self._advance(memory, carry, projected)
+            return carry, (state, carry.attended)
+
+        of_tokens = self.decoder["layer_0"].project(states, rows=slice(self.options.embedding_size))
+        _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
+        return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
+
+    def _attend(self, memory: RNNMemory, states: jax.Array) -> jax.Array:
+        """The attentional vectors tanh(C [context; state]); without attention the states."""
+        if self.attention is None:
+            return states
+        assert memory.keys is not None
+        assert memory.encoded is not None
+        context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)
+        joint = jnp.concatenate([context, states], axis=-1)
+        return jnp.tanh(joint @ self.combine_kernel[...].astype(self.dtype))
+
+    def _logits(self, attended: jax.Array) -> jax.Array:
+        kernel = (
+            self.target_embedding[...].T if self.options.tie_embeddings else self.output_kernel[...]
+        )
+        logits = attended @ kernel.astype(self.dtype)
+        return logits.astype(jnp.float32) + self.output_bias[...]
+
+
+def _dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Inverted dropout: 1 / (1 - rate) where kept, else 0."""
+    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)

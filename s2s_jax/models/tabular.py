@@ -1,0 +1,96 @@
+"""The most capable model there is: one free distribution for every fed prefix."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from s2s_jax.models.interface import Seq2SeqModel
+
+
+def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
+    """Makes a model that is a table of logits, a row for every prefix that can be fed.
+
+        p(. | x_1 ... x_t) = softmax(params[row(x_1 ... x_t)])
+
+    Nothing is shared between rows and nothing is approximated, so what training makes of it is the
+    method's own doing; `s2s_jax.theory` says what that is. The source is not looked at. The first
+    token fed, the start symbol, is not looked at either; the empty prefix behind it is row 0.
+
+    Args:
+      vocab_size: number of target ids, all of them symbols.
+      length: the longest target. The table has vocab_size**0 + ... + vocab_size**(length - 1) rows.
+
+    Returns:
+      The model's functions. Its parameters are one array [num_rows, vocab_size], 0 at the start:
+      every distribution even.
+
+    Raises:
+      ValueError: a number below 1.
+
+    Example:
+      >>> model = make_tabular_model(vocab_size=2, length=3)
+      >>> model.init(jax.random.key(0)).shape
+      (7, 2)
+    """
+    for name, value in (("vocab_size", vocab_size), ("length", length)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    num_rows = sum(vocab_size**step for step in range(length))
+
+    def advance(row: jax.Array, token: jax.Array) -> jax.Array:
+        """The row of a prefix one longer; -1 is that of nothing fed at all."""
+        return jnp.where(row < 0, 0, row * vocab_size + 1 + token)
+
+    def decode_step(params, memory, carry, token):
+        row = advance(carry, token)
+        return row, params[row]
+
+    def decode_sequence(params, memory, tokens):
+        def step(row: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+            row = advance(row, token)
+            return row, row
+
+        _, rows = jax.lax.scan(step, memory, tokens.T)
+        # A product, as the gradient of a lookup is a scatter, which a CPU does one by one.
+        chosen = jax.nn.one_hot(rows.T, num_rows, dtype=params.dtype)
+        return jnp.matmul(chosen, params, precision="highest")
+
+    return Seq2SeqModel(
+        init=lambda key: jnp.zeros((num_rows, vocab_size)),
+        encode=lambda params, source, source_mask, dropout_key: jnp.full(len(source), -1),
+        initial_carry=lambda params, memory: memory,
+        decode_step=decode_step,
+        decode_sequence=decode_sequence,
+        vocab_size=vocab_size,
+    )
+
+
+def tables_of_rows(rows: ArrayLike, length: int) -> Sequence[jax.Array]:
+    """The rows of `make_tabular_model`'s table by step, in the form of `s2s_jax.theory`.
+
+    Args:
+      rows: [num_rows, vocab_size], the parameters or their softmax.
+      length: the model's.
+
+    Returns:
+      For each step t an array with t + 1 axes of vocab_size: [z_1, ..., z_t, b].
+
+    Raises:
+      ValueError: another number of rows.
+
+    Example:
+      >>> [table.shape for table in tables_of_rows(jnp.zeros((7, 2)), length=3)]
+      [(2,), (2, 2), (2, 2, 2)]
+    """
+    rows = jnp.asarray(rows)
+    vocab_size = rows.shape[-1]
+    starts = [sum(vocab_size**before for before in range(step)) for step in range(length + 1)]
+    if len(rows) != starts[-1]:
+        raise ValueError(f"there are {len(rows)} rows; length {length} has {starts[-1]}")
+    return [
+        rows[start:end].reshape((vocab_size,) * (step + 1))
+        for step, (start, end) in enumerate(itertools.pairwise(starts))
+    ]

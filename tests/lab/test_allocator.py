@@ -1,0 +1,43 @@
+"""Freed memory stays in the process, unless the user has set the allocator."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from s2s_jax.lab.allocator import keep_freed_memory
+
+PROGRAM = """
+import ctypes, sys
+from s2s_jax.lab.allocator import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+before = resident()
+block = libc.malloc(ctypes.c_size_t(200 << 20))
+ctypes.memset(block, 1, 200 << 20)
+libc.free(block)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_a_freed_block_is_kept():
+    def left(choice: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, choice]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert left("keep") >= 190
+    assert left("leave") < 20
+
+
+def test_the_users_own_settings_stand(monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    assert not keep_freed_memory()

@@ -1,0 +1,200 @@
+"""`s2s exposure`: what it leaves in a run's folder, prints, and refuses."""
+
+import io
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from s2s_jax.exposure import Measure
+from s2s_jax.lab.exposure import RunExposure, Settings, find_runs, measure_runs
+from s2s_jax.lab.exposure_plots import exposure_figure
+from s2s_jax.lab.exposure_tables import to_text
+from s2s_jax.lab.figures import to_png
+
+SETTINGS = Settings(min_count=2, num_resamples=20)
+
+
+def scalar(value: float, unit: str = "share", n: int = 50) -> Measure:
+    parts = (np.array(value), np.array(value - 0.01), np.array(value + 0.01), np.array(n))
+    return Measure(*parts, axis="", at=None, unit=unit)
+
+
+def curve(values: list[float], axis: str = "position", left_out: tuple[int, ...] = ()) -> Measure:
+    value = np.array(values)
+    at = np.arange(1, len(values) + 1)
+    n = 100 - at
+    return Measure(value, value - 0.01, value + 0.01, n, axis, at, "share", left_out)
+
+
+def made_run(folder, label: str, seed: int, accuracy: float) -> RunExposure:
+    measures = {
+        "gold/token_accuracy": scalar(0.9),
+        "own/token_accuracy": scalar(accuracy),
+        "gap": scalar(0.9 - accuracy),
+        "gold/accuracy_by_position": curve([0.95, 0.9, 0.85]),
+        "own/accuracy_by_position": curve([0.95, accuracy, accuracy - 0.1], left_out=(4, 5, 7)),
+        "recovery/uniform/half_life": scalar(math.inf, "tokens"),
+    }
+    return RunExposure(folder, label, seed, 100, 50, measures)
+
+
+@pytest.fixture(scope="module")
+def measured(finished, tmp_path_factory):
+    """A copy of the finished run, measured, with what was reported."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    shutil.copytree(finished, folder)
+    lines: list[str] = []
+    runs = measure_runs([folder], SETTINGS, output=folder, report=lines.append)
+    return folder, runs[0], lines
+
+
+def test_the_file_holds_every_measure_with_its_interval_and_count(measured, finished):
+    folder, run, lines = measured
+    record = json.loads((folder / "exposure.json").read_text())
+    assert record["num_sequences"] == 16
+    assert record["settings"]["min_count"] == 2
+    assert record["step"] == run.step
+    assert record["measures"].keys() == run.measures.keys()
+    for name, one in record["measures"].items():
+        assert set(one) == {"value", "low", "high", "n", "axis", "at", "unit", "left_out"}, name
+        assert (one["at"] is None) == (one["axis"] == "")
+    # What the evaluation in training said of the same checkpoint and split.
+    result = json.loads((finished / "result.json").read_text())["metrics"]
+    for name in ("gold/token_accuracy", "own/token_accuracy", "gap", "own/exact_match", "gold/nll"):
+        assert record["measures"][name]["value"] == pytest.approx(result[f"eval/{name}"], abs=1e-6)
+    assert len(lines) == 1
+
+
+def test_tensorboard_shows_curves_over_positions_and_a_picture(measured):
+    folder, run, _ = measured
+    events = EventAccumulator(str(folder / "exposure"), size_guidance={"tensors": 0}).Reload()
+    tag = "exposure/gold/accuracy_by_position"
+    points = events.Tensors(tag)
+    curve = run.measures["gold/accuracy_by_position"]
+    assert [point.step for point in points] == curve.at.tolist()
+    values = [point.tensor_proto.float_val[0] for point in points]
+    assert values == pytest.approx(curve.value.tolist(), abs=1e-6)
+    (picture,) = events.Tensors("exposure/curves")
+    assert picture.tensor_proto.string_val[2].startswith(b"\x89PNG")
+    (value,) = events.Tensors("exposure/gap")
+    assert value.step == run.step
+
+
+def test_measuring_again_leaves_the_same_and_nothing_twice(measured, snapshot):
+    folder, _, _ = measured
+    before = snapshot(folder)
+    measure_runs([folder], SETTINGS, output=folder, report=lambda line: None)
+    after = snapshot(folder)
+    same = [name for name in before if "events.out" not in name]
+    assert same == [name for name in after if "events.out" not in name]
+    assert all(before[name] == after[name] for name in same)
+    assert sum("exposure/events.out" in name for name in after) == 1
+
+
+def test_the_table_and_the_picture_of_one_run(measured):
+    folder, run, _ = measured
+    text = (folder / "exposure.txt").read_text()
+    assert text == to_text([run], SETTINGS) + "\n"
+    first = text.splitlines()[0].split()
+    assert first == ["prefixes", "inverse_sigmoid", "(n=1)"]
+    gold, own = text.splitlines()[1:3]
+    assert gold.startswith("token accuracy (%)")
+    assert " gold " in gold
+    assert own.split()[0] == "own"
+    assert "over 16 sequences of the dev split" in text
+    pixels = np.asarray(Image.open(folder / "exposure.png").convert("L"))
+    assert pixels.std() > 5
+
+
+def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
+    runs = [
+        made_run(tmp_path, "teacher_forcing", 0, 0.70),
+        made_run(tmp_path, "teacher_forcing", 1, 0.74),
+        made_run(tmp_path, "linear", 0, 0.8),
+    ]
+    text = to_text(runs, Settings()).splitlines()
+    assert text[0].split() == ["prefixes", "teacher_forcing", "(n=2)", "linear", "(n=1)"]
+    own = next(line for line in text if line.split()[:1] == ["own"])
+    # t(0.975, 1) = 12.706; s = 0.02828 -> 12.706 * 0.02828 / sqrt(2) = 0.2541
+    assert own.split() == ["own", "72.00", "±", "25.41", "80.00", "[79.00,", "81.00]"]
+    assert "half the 95 % t-interval over seeds" in text[-1]
+    half_life = next(line for line in text if line.startswith("half-life"))
+    assert "never" in half_life
+    figure = exposure_figure(runs)
+    assert Image.open(io.BytesIO(to_png(figure))).width > 300
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == [
+        f"{name}: {kind} prefixes"
+        for name in ("teacher_forcing", "linear")
+        for kind in ("gold", "own")
+    ]
+
+
+def test_bins_without_enough_sequences_are_named(tmp_path):
+    text = to_text([made_run(tmp_path, "linear", 0, 0.8)], Settings())
+    assert "Left out for too few sequences: position 4-5, 7." in text
+
+
+def test_a_sweep_stands_for_its_finished_runs(tmp_path):
+    for name in ("linear/seed_0", "linear/seed_1", "exponential/seed_0"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "linear/seed_1/result.json").touch()
+    assert find_runs([tmp_path]) == [tmp_path / "linear/seed_1"]
+    chosen = tmp_path / "linear/seed_0"
+    assert find_runs([chosen, tmp_path, chosen]) == [chosen, tmp_path / "linear/seed_1"]
+
+
+def test_some_measures_alone(copied, s2s):
+    code, out, err = s2s(
+        "exposure", copied, "--measures=outputs", "--min-count=2", "--num-resamples=10"
+    )
+    assert (code, err) == (0, "")
+    measures = json.loads((copied / "exposure.json").read_text())["measures"]
+    assert set(measures) == {
+        "gold/exact_match", "own/exact_match", "own/length_ratio", "own/no_eos_rate",
+        "gold/repetition", "own/repetition",
+    }  # fmt: skip
+    assert "hazard" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--measures=truth"], "need a task whose distribution is known"),
+        (["--measures=trooth"], "no measures 'trooth'"),
+        (["--split=tset"], "no split 'tset'"),
+        (["--min-count=1000"], "1000"),
+        (["--min-count=0"], "min_count is 0"),
+        (["--num-resamples=1"], "num_resamples is 1"),
+        (["--max-examples=-1"], "max_examples is -1"),
+        (["--checkpoint=newest"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arguments, message):
+    before = snapshot(copied)
+    code, _, err = s2s("exposure", copied, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert snapshot(copied) == before
+
+
+def test_a_run_that_cannot_be_opened_stops_the_others(copied, s2s, snapshot, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for other, message in ((empty, "holds no run"), (tmp_path / "nowhere", "holds no run")):
+        before = snapshot(copied)
+        code, out, err = s2s("exposure", copied, other)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert snapshot(copied) == before
+    shutil.rmtree(copied / "checkpoints")
+    code, out, err = s2s("exposure", copied)
+    assert (code, out) == (2, "")
+    assert "checkpoint" in err

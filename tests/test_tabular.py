@@ -1,0 +1,42 @@
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax.models.tabular import make_tabular_model, tables_of_rows
+
+
+def test_it_is_one_model_in_both_of_its_forms():
+    model = make_tabular_model(2, 3)
+    params = jnp.arange(14.0).reshape(7, 2)
+    tokens = np.array([[1, *rest] for rest in product(range(2), repeat=2)], np.int32)
+    memory = model.encode(params, jnp.zeros((4, 1)), jnp.ones((4, 1), bool), None)
+    carry, by_step = model.initial_carry(params, memory), []
+    for step in range(3):
+        carry, logits = model.decode_step(params, memory, carry, jnp.asarray(tokens[:, step]))
+        by_step.append(logits)
+    at_once = model.decode_sequence(params, memory, jnp.asarray(tokens))
+    assert np.array_equal(np.stack(by_step, axis=1), at_once)
+    assert len({tuple(row) for row in np.asarray(at_once[:, 2]).tolist()}) == 4
+    tables = tables_of_rows(params, 3)
+    for row, tokens_of_row in zip(at_once, tokens, strict=True):
+        for step in range(3):
+            assert np.array_equal(row[step], tables[step][tuple(tokens_of_row[1 : step + 1])])
+
+
+def test_the_start_symbol_and_the_source_change_nothing():
+    model = make_tabular_model(3, 2)
+    params = jax.random.normal(jax.random.key(0), (4, 3))
+    memory = model.encode(params, jnp.ones((3, 5)), jnp.ones((3, 5), bool), None)
+    logits = model.decode_sequence(params, memory, jnp.array([[0, 2], [1, 2], [2, 2]]))
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(logits[0], logits[2])
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="length is 0; it must be at least 1"):
+        make_tabular_model(2, 0)
+    with pytest.raises(ValueError, match="there are 7 rows; length 2 has 3"):
+        tables_of_rows(jnp.zeros((7, 2)), 2)

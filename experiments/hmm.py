@@ -5,7 +5,9 @@
 
 data.dependence is the share of the target's symbols that the source hides. At 0 the source is the
 target and no way of training does damage; at 1 it tells nothing, and scheduled sampling is as
-inconsistent as the chain allows. RESULT. docs/theory.md has the figure over all dependences.
+inconsistent as the chain allows. For the command above theory says 0.1224 nats from the truth given
+the dev sources (`eval/kl_predicted` in result.json); one run ended at 0.1338 (`eval/kl_to_truth`),
+after 72 seconds of CPU time with compilation. docs/theory.md has the figure over all dependences.
 """
 
 from collections.abc import Iterator

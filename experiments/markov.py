@@ -5,7 +5,8 @@
 
 With the defaults, three symbols of the chain (.7, .3), rows (.9, .1) and (.2, .8), the optimum at
 teacher_prob 0.5 is 0.1130 nats from the truth; with --config.rollout.coin=sequence it is 0.1330.
-RESULT. `eval/kl_predicted` and `eval/kl_to_truth` in result.json hold both for any chain; see
+One run of the command above ended 0.1148 nats from the truth, after 61 seconds of CPU time with
+compilation. `eval/kl_predicted` and `eval/kl_to_truth` in result.json hold both for any chain; see
 docs/theory.md. The exact match of such a task means nothing: every target is one of several.
 """
 

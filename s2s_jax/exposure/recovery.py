@@ -38,7 +38,7 @@ def corrupt(
 
         uniform:    c ~ uniform,   plausible:  c ~ p(. | y_<s);   c not y_s, PAD, BOS, EOS or UNK
 
-    He et al. (2021), "Exposure Bias versus Self-Recovery", arXiv:1905.10617, section 6, corrupt
+    He et al. (2021), "Exposure Bias versus Self-Recovery", arXiv:1905.10617, corrupt
     prefixes; here it is one token.
 
     Args:

@@ -28,7 +28,6 @@ DEFAULT_METRICS = (
     "own/exact_match",
     "own/wer",
     "own/per",
-    "own/ser",
     "own/cer",
     "own/bleu",
     "own/chrf",

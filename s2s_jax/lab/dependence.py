@@ -42,7 +42,7 @@ class DependenceRecipe:
     num_rows: int = 256
     num_steps: int = 2000
     learning_rate: float = 0.01
-    tolerance: float = 0.02
+    tolerance: float = 0.01
 
 
 @dataclass(frozen=True)

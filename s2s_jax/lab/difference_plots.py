@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.figures import make_styles, new_figure
@@ -157,7 +158,7 @@ def positions_figure(runs: Runs) -> Figure | None:
                 )  # fmt: skip
         panel.set_title(f"{kind} prefixes", fontsize=10)
         panel.set_xlabel("target position")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("token accuracy (%)")
     handles, labels = axes[-1].get_legend_handles_labels()
     remark = f"Mean over seeds; band: lowest to highest. Positions of {_MIN_COUNT} targets or more"

@@ -180,9 +180,9 @@ def sentence(row: Row) -> str:
 
     Example:
       >>> found = Difference(1.2, -0.4, 2.8, 0.09, 3, 500, 0.4, 0.0)
-      >>> print(sentence(Row("linear", "teacher_forcing", "own/wer", (0, 1, 2), found, .18, .4, 5)))
-      linear: not distinguishable from teacher_forcing at n=3 (WER +1.20 [-0.40, 2.80] points, \
-    p=0.18); about 5 seeds would be needed to see a difference of this size.
+      >>> row = Row("linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5)
+      >>> print(sentence(row).partition(";")[2])
+       about 5 seeds would be needed to see a difference of this size.
     """
     metric, found = describe(row.metric), row.difference
     count = found.num_seeds
@@ -200,6 +200,8 @@ def sentence(row: Row) -> str:
             f"{row.schedule}: the same as {row.baseline} in each of {count} seeds ({metric.name})."
         )
     p_value = "p<0.001" if row.p_holm < 0.001 else f"p={row.p_holm:.2g}"
+    if row.p_holm > found.p_value:
+        p_value = f"Holm-corrected {p_value}"
     numbers = f"{shown} [{metric.show(found.low)}, {metric.show(found.high)}]{unit}, {p_value}"
     if row.differs:
         better = (found.value < 0) == (metric.better == "lower")

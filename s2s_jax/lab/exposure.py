@@ -20,7 +20,7 @@ from s2s_jax.exposure import (
     measure_known_truth,
 )
 from s2s_jax.lab.comparison import schedule_labels, schedule_order
-from s2s_jax.lab.divergence import knows_symbols, told_symbols
+from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, told_symbols
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
 from s2s_jax.lab.exposure_plots import exposure_figure
@@ -216,6 +216,7 @@ def _measure_truth(
         truth.num_symbols,
         truth.length,
         num_sources=num_sources,
+        max_sequences=MAX_ENUMERATED,
         num_resamples=settings.num_resamples,
         confidence=settings.confidence,
         seed=settings.seed,

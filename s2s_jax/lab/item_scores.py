@@ -165,7 +165,7 @@ def _accuracy_statistics(split: Callable[[str], Sequence[str]], hypotheses, refe
     return np.array(rows, float), lambda sums: sums[..., 0] / sums[..., 1]
 
 
-def _columns(references) -> list[list[str | None]]:
+def _columns(references) -> Any:
     """One list a reference, as sacrebleu has it; None where an item has fewer."""
     width = max(map(len, references))
     return [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]

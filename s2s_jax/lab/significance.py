@@ -158,15 +158,15 @@ def randomisation_p(
         T  = mean / sqrt(V_seeds + V_items),    F_{n - 1}(T') = F_f(T)
         T* = mean* / sqrt(V*_seeds),            p = (1 + number of |T*| >= |T'|) / (1 + resamples)
 
-    where * marks what a resample gives and F_f is the distribution function of Student's t
-    with the f degrees of freedom of `paired_difference`. The null: neither schedule is better, and what a seed adds to the difference (a_s) falls as often on
-    either side, about normally. Under it T is a mean over n seeds against their own spread,
-    whatever the size of a_s; and the swapped differences of a seed are sums over many items,
-    normal too, so that T* has the distribution of T. A statistic that is not divided by the spread
-    of seeds would take a_s for an effect. Where the items have a share in the noise, T is less
-    spread than T*, and is brought to the same scale through F, so that p-value and interval agree;
-    without one T' = T, and if there is no a_s either, this is the exact randomisation test of
-    equal outputs.
+    where * marks what a resample gives and F_f is the distribution function of Student's t with the
+    f degrees of freedom of `paired_difference`. The null: neither schedule is better, and what a
+    seed adds to the difference (a_s) falls as often on either side, about normally. Under it T is a
+    mean over n seeds against their own spread, whatever the size of a_s; and the swapped
+    differences of a seed are sums over many items, normal too, so that T* has the distribution of
+    T. A statistic that is not divided by the spread of seeds would take a_s for an effect. Where
+    the items have a share in the noise, T is less spread than T*, and is brought to its scale
+    through F, so that p-value and interval agree; without one T' = T, and if there is no a_s
+    either, this is the exact randomisation test of equal outputs.
 
     Noreen (1989), "Computer-intensive methods for testing hypotheses"; the 1s are those of
     Phipson & Smyth (2010), "Permutation p-values should never be zero".
@@ -179,8 +179,6 @@ def randomisation_p(
     num_seeds, num_items = paired.shape
     from scipy.special import stdtr, stdtrit
 
-    if not paired.any():
-        return 1.0
     generator = np.random.default_rng(seed)
     spread = _spread(paired)
     swapped = np.stack([_swapped_means(row, num_resamples, generator) for row in paired])

@@ -143,9 +143,9 @@ def seeds_needed(
         noncentrality  |difference| / sqrt(seed_variance / n + item_variance),
         f = (n - 1) / r,   r = (seed_variance / n) / (seed_variance / n + item_variance)
 
-    (f = 1 at n = 2, as in `significance.paired_difference`). It takes the observed difference and
-    spread for the true ones. From few seeds both are rough: read it as an order of magnitude, for
-    planning the next sweep, and not as a finding about this one.
+    (f = 1 at n = 2), close to the test of `significance.paired_difference`. It takes the observed
+    difference and spread for the true ones. From few seeds both are rough: read it as an order of
+    magnitude, for planning the next sweep, and not as a finding about this one.
 
     Args:
       difference: the true mean of the paired differences.

@@ -52,7 +52,7 @@ RECIPES = {
         make_tabular_model,
         first_id=0,
         num_rows=10_000,
-        num_steps=3600,
+        num_steps=2000,
         learning_rate=0.1,
         decay=0.02,
         averaged=0.8,

@@ -102,7 +102,12 @@ def test_the_first_metric_chosen_is_the_headline():
     assert headline(["test/gap"], chosen=False) == "test/gap"
 
 
-def found(value=1.0, low=-1.0, high=3.0, p=0.2, n=3, needed=9, p_holm=None, metric="test/own/wer"):
+WER = "test/own/wer"
+
+
+def found(
+    value=1.0, low=-1.0, high=3.0, p=0.2, n=3, needed: int | None = 9, p_holm=None, metric=WER
+):
     difference = Difference(value, low, high, p, n, 0, 1.0, 0.0)
     row = Row("linear", "teacher_forcing", metric, (0, 1, 2), difference, p, 0.4, needed)
     return replace(row, p_holm=p if p_holm is None else p_holm)
@@ -118,6 +123,7 @@ def found(value=1.0, low=-1.0, high=3.0, p=0.2, n=3, needed=9, p_holm=None, metr
         ),
         (found(needed=None), "more than 100 seeds would be needed to see a difference"),
         (found(p=0.03, p_holm=0.06), "not distinguishable"),
+        (found(p=0.03, p_holm=0.06), "points, Holm-corrected p=0.06)"),
         (
             found(2.0, 1.0, 3.0, 0.01),
             "linear: higher (worse) than teacher_forcing at n=3"

@@ -47,7 +47,9 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
         ]
     tag = "custom_scalars__config__"
     assert tag not in second.Tags()["tensors"]
-    layout = layout_pb2.Layout.FromString(first.Tensors(tag)[0].tensor_proto.string_val[0])
+    layout = layout_pb2.Layout.FromString(  # type: ignore[attr-defined]
+        first.Tensors(tag)[0].tensor_proto.string_val[0]
+    )
     margins, against = layout.category
     series = [chart.margin.series[0] for chart in margins.chart]
     assert "over_seeds/own/wer/high" in [one.upper for one in series]

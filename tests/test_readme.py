@@ -123,7 +123,8 @@ for name, line, code in json.loads(sys.argv[1]):
 def test_documented_commands_parse(place, monkeypatch):
     monkeypatch.chdir(place)
     found = commands()
-    assert {one[0] for one in found} == {"train", "sweep", "evaluate", "decode", "compare"}
+    known = {"train", "sweep", "evaluate", "decode", "compare", "exposure", "verify"}
+    assert {one[0] for one in found} == known
     for arguments in found:
         overrides = [one for one in arguments if one.startswith("--config.")]
         rest = [one for one in arguments if not one.startswith("--config.")]
@@ -164,10 +165,11 @@ def results(place) -> Path:
         documented("train", "--config=experiments/addition.py:inverse_sigmoid") + TINY,
         documented("evaluate", "runs/sums"),
         [*documented("decode", "runs/sums"), "--max-length=4"],
+        [*documented("exposure", "runs/sums"), "--min-count=2", "--num-resamples=10"],
         ["sweep", "--config=my_experiment.py", "--workdir=runs/mine_sweep", *TINY],
         documented("compare", "runs/mine_sweep"),
     ]
-    assert documented("sweep", *sequence[3][1:3])
+    assert documented("sweep", *sequence[4][1:3])
     program = """
 import json, sys
 from s2s_jax.lab.cli import main
@@ -187,7 +189,11 @@ def test_documented_commands_run(results):
     assert "teacher_forcing" in table
     assert "inverse_sigmoid" in table
     left = {path.name for path in (results / "runs/mine_sweep").iterdir()}
-    assert {one for one in code_spans(DOCUMENTS["docs/lab.md"]) if one.endswith(".png")} <= left
+    comparison = DOCUMENTS["docs/lab.md"].partition("## Comparison")[2].partition("\n## ")[0]
+    files = {one for one in code_spans(comparison) if re.fullmatch(r"\w+\.\w+", one)}
+    assert len(files) >= 5
+    assert files <= left
+    assert (results / "runs/sums/exposure.json").is_file()
     assert "inverse_sigmoid,reach_fraction=0.5" in left
     assert "inverse_sigmoid,reach_fraction=0.5/seed_0" in code_spans(DOCUMENTS["docs/lab.md"])
 

@@ -29,6 +29,7 @@ from s2s_jax.lab.scores import find_scorer, signature
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.names import nearest
 from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.rollout import make_rollout
 from s2s_jax.schedules import Schedule, make_schedule
@@ -85,7 +86,7 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
         try:
             make()
         except ValueError as error:
-            raise LabError(f"{section}: {error}") from error
+            raise LabError(f"{section}.{error}") from error
     return schedule, optimizer
 
 
@@ -242,7 +243,7 @@ def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best"
     run = Run(workdir)
     config, vocabularies = run.config(), run.vocabularies()
     if vocabularies is None:
-        raise LabError(f"{workdir} holds no trained run: its vocabularies are missing.")
+        raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")
     _, optimizer = check_config(config)
     model, objective = _make_model(config, vocabularies)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
@@ -276,7 +277,7 @@ def _make_model(config: Config, vocabularies: Vocabularies) -> tuple[Seq2SeqMode
     try:
         return model, make_objective(model, **config.rollout, label_smoothing=smoothing)
     except ValueError as error:
-        raise LabError(f"rollout: {error}") from error
+        raise LabError(f"rollout.{error}") from error
 
 
 def _load_task(config: Config, vocabularies: Vocabularies | None) -> Task:
@@ -346,10 +347,9 @@ def _make_optimizer(config: Config) -> optax.GradientTransformation:
             0.0 if warmup else train.learning_rate, train.learning_rate, warmup
         )
     else:
-        raise LabError(
-            f"train.learning_rate_schedule is {train.learning_rate_schedule!r};"
-            " it must be 'cosine' or 'constant'."
-        )
+        name = train.learning_rate_schedule
+        hint = nearest(name, ("cosine", "constant"))
+        raise LabError(f"train.learning_rate_schedule is {name!r}; {hint}")
     clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
     return optax.chain(*clip, optax.adamw(learning_rate, weight_decay=train.weight_decay))
 
@@ -376,6 +376,6 @@ def _check_numbers(config: Config) -> None:
         value = config[section][name]
         if not (lowest <= value <= highest and value < infinity):
             allowed = f"at least {lowest}" if highest == infinity else f"in [{lowest}, {highest}]"
-            raise LabError(f"{section}.{name} is {value}; it must be {allowed}.")
+            raise LabError(f"{section}.{name} is {value}; it must be {allowed}")
     if not 0 <= config.seed < 2**32:
-        raise LabError(f"seed is {config.seed}; it must be in [0, 2**32).")
+        raise LabError(f"seed is {config.seed}; it must be in [0, 2**32)")

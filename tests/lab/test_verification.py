@@ -68,7 +68,7 @@ def test_one_coin_too_few_is_told(jit):
     """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
     token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
-    recipe = {"tabular": dataclasses.replace(RECIPES["tabular"], num_rows=2000, num_steps=600)}
+    recipe = {"tabular": dataclasses.replace(RECIPES["tabular"], num_rows=1000, num_steps=500)}
     train = partial(verify, chain, ["tabular"], ways=[("token", "sample")], teacher_probs=[0.5])
     train = partial(train, recipes=recipe, jit=jit)
     (right,) = train()

@@ -115,6 +115,7 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     seeds = max(map(len, labels.values()))
     band = "range over seeds" if seeds > 1 else "95 % bootstrap interval over sequences"
     figure.supxlabel(f"Band: {band}. {_of(runs)}", fontsize=8.5)
+    figure.draw_without_rendering()  # else a first layout leaves too little room for some labels
     return figure
 
 

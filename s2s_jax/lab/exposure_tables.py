@@ -66,6 +66,8 @@ _CURVES = {
 }
 """The columns of each axis' table: label, value shown / value stored, measure."""
 
+_TINY = ("states/mmd_by_position",)
+
 
 def to_text(runs: Sequence[RunExposure], settings: Settings) -> str:
     """The tables: single values of all runs side by side; of one run its curves as well.
@@ -129,7 +131,8 @@ def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
             index = np.flatnonzero(one.at == place)
             if index.size:
                 count = max(count, int(one.n[index[0]]))
-                cells.append(_number(scale * float(one.value[index[0]])))
+                value = scale * float(one.value[index[0]])
+                cells.append(f"{value:.0e}" if name in _TINY and value else _number(value))
             else:
                 cells.append("")
         rows.append([str(place), f"{count:,}", *cells])
@@ -155,8 +158,8 @@ def _number(value: float) -> str:
     if math.isinf(value):
         return "never" if value > 0 else "-inf"
     size = abs(value)
-    if 0 < size < 5e-4:
-        return f"{value:.0e}"
+    if size < 5e-4:
+        return "0.000"  # and never -0.000
     return f"{value:.{1 if size >= 100 else 2 if size >= 10 else 3}f}"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _RATE = ("train/tokens_per_second", "train/seconds")
 
 _TOKENS_ALIKE = 0.03
-"""Relative; they are made up from rates, see `run_tokens`."""
+"""Relative; with other seeds it is other batches that the last epoch was cut off at."""
 
 _SECONDS_ALIKE = 0.25
 """Relative; the clock of a shared machine says no more."""
@@ -60,7 +60,9 @@ def budgets(runs: Runs) -> list[Budget]:
 
 
 def run_tokens(run: Run) -> float:
-    """About how many target tokens a run was trained on, from its record.
+    """How many target tokens a run was trained on, from its record.
+
+    They are the last "train/target_tokens". A record without them has rates, and then it is about
 
         tokens = num_steps * median_k rate_k * seconds_k / steps_k
 
@@ -69,8 +71,11 @@ def run_tokens(run: Run) -> float:
     than its rate says.
 
     Returns:
-      NaN where the record has no such stretch.
+      NaN where the record has neither.
     """
+    counted = [one for record in run.records if (one := record.get("train/target_tokens"))]
+    if counted:
+        return float(counted[-1])
     a_step: list[float] = []
     last: tuple[float, float] | None = None
     for record in run.records:

@@ -59,7 +59,9 @@ def _make_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
     sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
-    sweep.add_argument("--dry-run", action="store_true", help="show the runs, train nothing")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="show the grid of runs, train nothing"
+    )
     sweep.add_argument(
         "--launcher",
         choices=("local", "print"),
@@ -243,7 +245,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
-    from s2s_jax.lab.sweep import plan_sweep, run_sweep
+    from s2s_jax.lab.sweep import plan_sweep, plan_table
 
     plan = plan_sweep(options.config, overrides, options.workdir, options.seeds)
     if options.launcher == "print":
@@ -251,12 +253,17 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
             print(one.command_line)
         return
     if options.dry_run:
-        for one in plan:
-            print(f"{one.workdir}  {one.status}")
+        print(plan_table(plan))
         return
+    from s2s_jax.lab.sweep_display import make_display
+    from s2s_jax.lab.sweep_pool import run_sweep
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The terminal has gone; `nohup` has it ignored.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
-        failed = run_sweep(plan, options.jobs, report=_report)
+        failed = run_sweep(plan, options.jobs, display=make_display(sys.stdout, _report))
     except KeyboardInterrupt:
         _report("stopped; the same command goes on from the checkpoints")
         sys.exit(_EXIT_STOPPED)

@@ -28,6 +28,7 @@ DEFAULT_METRICS = (
     "own/exact_match",
     "own/wer",
     "own/per",
+    "own/ser",
     "own/cer",
     "own/bleu",
     "own/chrf",

@@ -1,8 +1,9 @@
 """Configs: every key with its default, the command line's overrides, and what is refused."""
 
 import inspect
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,27 @@ def sweep_schedules(
     for seed in range(num_seeds):
         for schedule in schedules:
             yield {"schedule.name": schedule, "seed": seed}
+
+
+def sweep_product(*sweeps: Iterable[Mapping[str, Any]]) -> Iterator[Overrides]:
+    """Every run of a sweep with every run of the others; the last one varies fastest.
+
+    Raises:
+      LabError: two of them set the same key.
+
+    Example:
+      >>> coins = ({"rollout.coin": coin} for coin in ("token", "sequence"))
+      >>> for run in sweep_product(coins, sweep_schedules(["linear"], num_seeds=1)):
+      ...     print(run)
+      {'rollout.coin': 'token', 'schedule.name': 'linear', 'seed': 0}
+      {'rollout.coin': 'sequence', 'schedule.name': 'linear', 'seed': 0}
+    """
+    for parts in itertools.product(*map(list, sweeps)):
+        keys = [key for part in parts for key in part]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice:
+            raise LabError(f"{twice} is set by two of the sweeps of a product")
+        yield {key: value for part in parts for key, value in part.items()}
 
 
 def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:

@@ -1,7 +1,7 @@
 """From a config to the objects that train: the only reader of a ConfigDict."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,13 @@ from s2s_jax.data.catalog import dataset_options
 from s2s_jax.data.markov import known_truth
 from s2s_jax.data.task import Task, Vocabularies, load_task
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.config import Config, Overrides, check_complete, schedule_parameters
+from s2s_jax.lab.config import (
+    Config,
+    Overrides,
+    check_complete,
+    flat_keys,
+    schedule_parameters,
+)
 from s2s_jax.lab.divergence import (
     Divergence,
     covered_by_theory,
@@ -25,6 +31,7 @@ from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.loop import NonFiniteLossError, Trainer, progress_template
 from s2s_jax.lab.run import Run
+from s2s_jax.lab.run_names import trial_of
 from s2s_jax.lab.scores import find_scorer, signature
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
@@ -173,7 +180,8 @@ def train_and_evaluate(
         before = run.seconds(resumed_at)
         clock = time.perf_counter() - before
         with Tracker(run.folder, resumed_at) as tracker:
-            tracker.hparams(_hparams(config), trial_id=config.schedule.name)
+            trial_id, varied = trial_of(run.folder, config.schedule.name, overrides or {})
+            tracker.hparams(_hparams(config, varied), trial_id=trial_id)
             try:
                 steps = trainer.train(
                     tracker, checkpoints, start, seconds_before=before, should_stop=should_stop
@@ -321,17 +329,24 @@ def _make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Diverge
     return Divergence(model, task.vocabularies, truth, task.splits["dev"], batch_size, predicted)
 
 
-def _hparams(config: Config) -> dict[str, Any]:
-    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by."""
-    return {
-        "schedule": config.schedule.name,
-        "coin": config.rollout.coin,
-        "feed": config.rollout.feed,
-        "num_steps": config.train.num_steps,
-        "learning_rate": config.train.learning_rate,
-        "hidden_size": config.model.hidden_size,
-        "data": config.data.name,
+def _hparams(config: Config, varied: Iterable[str]) -> dict[str, Any]:
+    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by.
+
+    Args:
+      config: the run's.
+      varied: the dotted keys in which it differs from other runs beside it.
+    """
+    shown = {
+        "schedule.name": "schedule",
+        "rollout.coin": "coin",
+        "rollout.feed": "feed",
+        "train.num_steps": "num_steps",
+        "train.learning_rate": "learning_rate",
+        "model.hidden_size": "hidden_size",
+        "data.name": "data",
     }
+    values = flat_keys(config)
+    return {shown.get(key, key): values[key] for key in (*shown, *varied)}
 
 
 def _make_optimizer(config: Config) -> optax.GradientTransformation:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.figures import Style, make_styles, new_figure
 
@@ -105,7 +106,7 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
         panel.set_xlabel(" / ".join(_X_LABELS[axis] for axis in _X_LABELS if axis in found))
         panel.set_ylabel(axis_label)
         panel.set_title(_TITLES.get(names[0], ""), fontsize=10)
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if names[0].startswith("recovery/"):
             panel.set_yscale("symlog", linthresh=0.1)  # it falls by orders of magnitude, below 0
         else:

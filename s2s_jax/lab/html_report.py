@@ -156,7 +156,7 @@ def _budget_parts(runs: Runs) -> tuple[list[str], list[list[str]]]:
         ]
         for one in budget_lines.budgets(runs)
     ]
-    return ["schedule", "updates", "target tokens, about", "seconds (lowest to highest)"], rows
+    return ["schedule", "updates", "target tokens", "seconds (lowest to highest)"], rows
 
 
 def _examples(found: Examples | None) -> list[str]:

@@ -133,6 +133,7 @@ class Trainer:
         clock = _Clock(seconds_before)
         state, sums = start or Progress(self._init(), self._no_sums)
         step = first = int(state.step)
+        num_tokens = target_tokens(self._batches, first)
         if first >= self._num_steps:  # it stopped between its last step and its result
             return first
         compiled, compile_seconds = self._compile()
@@ -141,7 +142,7 @@ class Trainer:
         printer = _Printer(self._report, first, self._num_steps)
         rate = _Clock()
         bad_step: jax.Array | np.ndarray = np.full((), -1, np.int32)
-        waiting: tuple[int, MetricSums, jax.Array | np.ndarray] | None = None
+        waiting: tuple[int, int, MetricSums, jax.Array | np.ndarray] | None = None
 
         def check_finite(first_bad: int) -> None:
             if first_bad >= 0:
@@ -150,12 +151,13 @@ class Trainer:
         def log_waiting() -> None:
             nonlocal waiting
             if waiting is not None:
-                logged, done, first_bad = waiting
+                logged, trained_on, done, first_bad = waiting
                 waiting = None
                 check_finite(int(first_bad))
                 metrics = {f"train/{name}": value for name, value in compute(done).items()}
-                num_tokens = float(done["loss"].weight)
-                metrics["train/tokens_per_second"] = num_tokens / max(rate.restart(), 1e-9)
+                new_tokens = float(done["loss"].weight)
+                metrics["train/tokens_per_second"] = new_tokens / max(rate.restart(), 1e-9)
+                metrics["train/target_tokens"] = trained_on
                 metrics["train/seconds"] = clock.seconds
                 tracker.scalars(logged, metrics)
                 printer.step(logged, metrics)
@@ -166,10 +168,11 @@ class Trainer:
             teacher_prob = self._teacher_probs[step]
             state, sums, bad_step = compiled[shape](state, sums, bad_step, batch, teacher_prob)
             step += 1
+            num_tokens += int(batch.target_mask.sum())
             log_waiting()
             evaluates = step % self._evaluate_every == 0 or step == self._num_steps
             if step % self._log_every == 0 or evaluates:
-                waiting, sums = (step, sums, bad_step), self._no_sums
+                waiting, sums = (step, num_tokens, sums, bad_step), self._no_sums
             stops = step < self._num_steps and should_stop()
             if evaluates or stops:
                 log_waiting()
@@ -210,6 +213,20 @@ class Trainer:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = dict(zip(shapes, pool.map(compile_one, shapes), strict=True))
         return compiled, time.perf_counter() - begin
+
+
+def target_tokens(batches: TrainingBatches, num_steps: int) -> int:
+    """The target tokens of the first batches; exact, as no float32 of a long run would be.
+
+    A resumed run counts them anew: batches depend on the step alone, and every epoch has all pairs.
+    """
+    epochs, rest = divmod(num_steps, batches.num_batches)
+
+    def count(first: int, number: int) -> int:
+        return sum(int(batches[step].target_mask.sum()) for step in range(first, first + number))
+
+    whole = epochs * count(0, batches.num_batches) if epochs else 0
+    return whole + count(epochs * batches.num_batches, rest)
 
 
 def progress_template(

@@ -1,24 +1,18 @@
-"""A sweep: an experiment's runs, several at a time, each a process of its own."""
+"""A sweep: the runs of an experiment, planned whole and checked before one of them starts."""
 
-import os
-import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2s_jax.lab.config import Overrides, apply_overrides, parse_config
+from s2s_jax.lab.config import apply_overrides, parse_config
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import check_config
 from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.run import Run
-
-_POLL_SECONDS = 0.5
-_REPORT_SECONDS = 15.0
+from s2s_jax.lab.run_names import run_name, short_key, varied_beside_schedule
+from s2s_jax.lab.scores import find_scorer
 
 
 @dataclass(frozen=True)
@@ -30,17 +24,34 @@ class PlannedRun:
       workdir: its folder.
       arguments: those of `s2s` that train it.
       status: "finished", "stopped", "failed" or "waiting".
+      schedule: its schedule's name.
+      seed: its seed.
+      varied: (dotted key, value as text) of what the sweep varies besides schedule and seed.
+      num_steps: updates that it makes in all.
+      steps_made: updates that it had made when it was planned.
+      score: the metric that tells how it fares while it trains, such as "eval/own/wer".
     """
 
     name: str
     workdir: Path
     arguments: tuple[str, ...]
     status: str
+    schedule: str = ""
+    seed: int = 0
+    varied: tuple[tuple[str, str], ...] = ()
+    num_steps: int = 0
+    steps_made: int = 0
+    score: str = ""
 
     @property
     def command_line(self) -> str:
         """The shell command that trains it."""
         return shlex.join(["s2s", *self.arguments])
+
+    @property
+    def log_file(self) -> Path:
+        """Where what it prints goes."""
+        return self.workdir.with_name(f"{self.workdir.name}.log")
 
 
 def plan_sweep(
@@ -94,6 +105,12 @@ def plan_sweep(
                     *flags,
                 ),
                 result["status"] if result else "waiting",
+                config.schedule.name,
+                config.seed,
+                tuple((key, str(one)) for key, one in varied_beside_schedule(varied).items()),
+                config.train.num_steps,
+                result["steps"] if result else 0,
+                f"eval/own/{_headline(config.eval.scores)}",
             )
         )
     names = [one.name for one in plan]
@@ -104,119 +121,50 @@ def plan_sweep(
     return plan
 
 
-def run_name(schedule: str, seed: int, varied: Overrides) -> str:
-    """The folder of a run within its sweep; TensorBoard calls the run by it.
-
-    Example:
-      >>> run_name("linear", 1, {"seed": 1, "rollout.coin": "sequence"})
-      'linear,coin=sequence/seed_1'
-    """
-    others = (
-        f",{key.rsplit('.', 1)[-1]}={re.sub(r'[^A-Za-z0-9.+-]+', '_', str(value))}"
-        for key, value in sorted(varied.items())
-        if key not in ("schedule.name", "seed")
-    )
-    return f"{schedule}{''.join(others)}/seed_{seed}"
-
-
-def run_sweep(
-    plan: Sequence[PlannedRun], num_jobs: int, *, report: Callable[[str], None] = print
-) -> list[str]:
-    """Trains the runs of a plan that are not finished, each in a process of its own.
-
-    A run that fails does not stop the others. An interrupt is passed on to the running processes,
-    which save a checkpoint; the same sweep goes on from there. With several jobs each has its share
-    of the machine's cores. A run's own output is in `<run folder>.log`.
+def plan_table(plan: Sequence[PlannedRun]) -> str:
+    """The grid of a sweep: what varies, a row for each combination and a column for each seed.
 
     Args:
-      plan: of `plan_sweep`.
-      num_jobs: runs at a time, at least 1.
-      report: takes a line of progress.
+      plan: of `plan_sweep`; at least one run.
 
-    Returns:
-      The names of the runs that failed.
-
-    Raises:
-      LabError: num_jobs is below 1, or the sweep's folder cannot be written.
-      KeyboardInterrupt: after the running processes have saved their checkpoints.
+    Example:
+      >>> runs = [PlannedRun("", Path(), (), "waiting", "linear", seed) for seed in range(2)]
+      >>> print(plan_table(runs))
+      schedule  seed 0   seed 1
+      linear    waiting  waiting
+      <BLANKLINE>
+      2 runs, 1 row of up to 2 seeds: 2 waiting
     """
-    if num_jobs < 1:
-        raise LabError(f"--jobs is {num_jobs}; it must be at least 1")
-    waiting = [one for one in plan if one.status != "finished"]
+    keys = list(dict.fromkeys(key for one in plan for key, _ in one.varied))
+    seeds = sorted({one.seed for one in plan})
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
     for one in plan:
-        if one.status == "finished":
-            report(f"{one.name}: finished before")
-    num_jobs = min(num_jobs, len(waiting)) or 1
-    running: dict[PlannedRun, subprocess.Popen[bytes]] = {}
-    failed: list[str] = []
-    total, reported = len(plan), time.monotonic()
-    done = total - len(waiting)
-    try:
-        while waiting or running:
-            while waiting and len(running) < num_jobs:
-                one = waiting.pop(0)
-                running[one] = _start(one, num_jobs)
-                report(f"{one.name}: started ({done} of {total} done)")
-            time.sleep(_POLL_SECONDS)
-            for one, process in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[one]
-                done += 1
-                last = _last_line(one)
-                if process.returncode == 0:
-                    report(f"{one.name}: finished ({done} of {total} done)")
-                else:
-                    failed.append(one.name)
-                    report(f"{one.name}: FAILED, exit code {process.returncode}: {last}")
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                reported = time.monotonic()
-                for one in running:
-                    report(f"{one.name}: {_last_line(one)}")
-    except KeyboardInterrupt:
-        for process in running.values():
-            process.send_signal(signal.SIGTERM)
-        for process in running.values():
-            process.wait()
-        raise
-    if failed:
-        report(f"{len(failed)} of {total} runs failed: {', '.join(failed)}")
-    return failed
+        values = dict(one.varied)
+        row = (one.schedule, *(values.get(key, "-") for key in keys))
+        stands = f"{one.status} at {one.steps_made:,}" if one.status == "stopped" else one.status
+        rows.setdefault(row, {})[one.seed] = stands
+    short = [short_key(key) for key in keys]
+    titles = [key if short.count(name) > 1 else name for key, name in zip(keys, short, strict=True)]
+    table = [["schedule", *titles, *(f"seed {seed}" for seed in seeds)]]
+    table += [[*row, *(found.get(seed, "-") for seed in seeds)] for row, found in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+    counts = Counter(one.status for one in plan)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    num_rows = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"
+    num_runs = f"{len(plan)} run{'s' if len(plan) > 1 else ''}"
+    num_seeds = f"up to {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    lines += ["", f"{num_runs}, {num_rows} of {num_seeds}: {told}"]
+    updates = sum(one.num_steps for one in plan)
+    left = sum(one.num_steps - one.steps_made for one in plan if one.status != "finished")
+    if updates:
+        lines[-1] += f"; {left:,} of {updates:,} updates to make"
+    return "\n".join(lines)
 
 
-def _log_file(run: PlannedRun) -> Path:
-    return run.workdir.with_name(f"{run.workdir.name}.log")
-
-
-def _start(run: PlannedRun, num_jobs: int) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    if num_jobs > 1:
-        # Processes that each take every core get in each other's way.
-        flags = environment.get("XLA_FLAGS", "")
-        if (os.cpu_count() or 1) <= num_jobs:
-            flags += " --xla_cpu_multi_thread_eigen=false"
-        environment["XLA_FLAGS"] = flags.strip()
-    try:
-        run.workdir.parent.mkdir(parents=True, exist_ok=True)
-        with _log_file(run).open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "s2s_jax.lab.cli", *run.arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise LabError(f"cannot write to {run.workdir.parent}: {error.strerror}") from error
-
-
-def _last_line(run: PlannedRun) -> str:
-    try:
-        with _log_file(run).open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - 4000))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else "starting"
+def _headline(scores: str) -> str:
+    """The first score of a kind, by which a run is judged."""
+    return next(iter(find_scorer(scores)(["a"], [("a",)])))

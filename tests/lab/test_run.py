@@ -12,10 +12,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
 from s2s_jax.lab.config import schedule_parameters
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import load_run, make_config_schedule, train_and_evaluate
+from s2s_jax.lab.experiment import (
+    load_run,
+    make_config_schedule,
+    make_experiment,
+    train_and_evaluate,
+)
+from s2s_jax.lab.loop import target_tokens
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.versions import versions
 
@@ -28,6 +35,7 @@ LOGGED = {
     "train/fed_error_rate",
     "train/gradient_norm",
     "train/tokens_per_second",
+    "train/target_tokens",
     "train/seconds",
 }
 EVALUATED = {
@@ -110,6 +118,31 @@ def test_what_is_logged_and_when(finished):
             one["eval/gold/token_accuracy"] - one["eval/own/token_accuracy"]
         )
     assert set(lines[-1]) == {"step"} | {f"test/{name}" for name in EVALUATED}
+
+
+def test_target_tokens_are_those_of_all_batches_so_far(finished, make_config):
+    config = make_config()
+    task = make_experiment(config, Run(finished).vocabularies()).task
+    batches = task.training_batches(
+        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
+    )
+    logged = {
+        one["step"]: one["train/target_tokens"]
+        for one in lines_of(finished)
+        if "train/target_tokens" in one
+    }
+    assert list(logged) == [5, 6, 10, 12]
+    for step, count in logged.items():
+        assert count == sum(batches[one].target_mask.sum() for one in range(step))
+
+
+def test_a_resumed_run_counts_the_target_tokens_of_all_its_epochs():
+    target = Sequences.of([[5] * length for length in range(1, 8)])
+    batches = TrainingBatches(TokenPairs(target, target), [(4, 4), (8, 8)], 2, 0)
+    assert batches.num_batches == 4
+    for num_steps in range(11):
+        wanted = sum(int(batches[step].target_mask.sum()) for step in range(num_steps))
+        assert target_tokens(batches, num_steps) == wanted
 
 
 def test_teacher_prob_is_logged_as_the_schedule_has_it(finished, make_config):

@@ -3,15 +3,21 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from s2s_jax.lab import sweep as sweep_module
+from s2s_jax.lab import sweep_pool
+from s2s_jax.lab.config import apply_overrides, sweep_product, sweep_schedules
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.sweep import PlannedRun, plan_sweep, run_name, run_sweep
+from s2s_jax.lab.experiment_file import load_experiment
+from s2s_jax.lab.run_names import row_name, run_name, trial_of
+from s2s_jax.lab.sweep import PlannedRun, plan_sweep, plan_table
+from s2s_jax.lab.sweep_display import PlainDisplay
+from s2s_jax.lab.sweep_pool import run_sweep
 
 NAMES = [
     "teacher_forcing/seed_0",
@@ -19,6 +25,10 @@ NAMES = [
     "teacher_forcing/seed_1",
     "linear/seed_1",
 ]
+
+
+def quiet():
+    return PlainDisplay(lambda line: None)
 
 
 def test_the_plan_names_folders_and_commands(experiment_file, tmp_path):
@@ -103,6 +113,86 @@ def test_the_name_of_a_run_says_what_varies():
     assert run_name("linear", 0, varied) == "linear,cell=g_r_u,learning_rate=0.001/seed_0"
 
 
+def test_a_row_of_the_hparams_table_is_what_differs_in_the_seed_alone(tmp_path):
+    varied = {"schedule.name": "linear", "seed": 3, "rollout.coin": "sequence"}
+    for_all = {"train.num_steps": 20}
+    name = run_name("linear", 3, varied)
+    assert trial_of(tmp_path / name, "linear", varied | for_all) == (
+        "linear,coin=sequence",
+        {"rollout.coin": "sequence"},
+    )
+    plain = tmp_path / "linear" / "seed_3"
+    assert trial_of(plain, "linear", for_all | {"seed": 3}) == ("linear", {})
+    # A run of its own, and one in somebody's folder of another name, are told by all they were set.
+    for folder in (tmp_path / "mine", tmp_path / "trials" / "seed_3"):
+        row, found = trial_of(folder, "linear", varied | for_all)
+        assert row == row_name("linear", varied | for_all) == "linear,coin=sequence,num_steps=20"
+        assert found == {"rollout.coin": "sequence", "train.num_steps": 20}
+
+
+def test_sweeps_compose():
+    schedules = sweep_schedules(["teacher_forcing", "linear"], num_seeds=2)
+    coins = ({"rollout.coin": coin} for coin in ("token", "sequence"))
+    lengths = ({"train.num_steps": count} for count in (5, 10, 20))
+    runs = list(sweep_product(schedules, coins, lengths))
+    assert len(runs) == len({tuple(sorted(one.items())) for one in runs}) == 4 * 2 * 3
+    assert runs[1] == {
+        "schedule.name": "teacher_forcing",
+        "seed": 0,
+        "rollout.coin": "token",
+        "train.num_steps": 10,
+    }
+    assert list(sweep_product([{"seed": 1}])) == [{"seed": 1}]
+    assert list(sweep_product([{"seed": 1}], [])) == []
+    with pytest.raises(LabError, match="seed is set by two of the sweeps"):
+        list(sweep_product([{"seed": 1}], [{"rollout.coin": "token", "seed": 2}]))
+
+
+COMPOSED = """
+from s2s_jax.lab.config import sweep_product, sweep_schedules
+
+def sweep():
+    coins = ({"rollout.coin": coin} for coin in ("token", "sequence"))
+    yield from sweep_product(sweep_schedules(["linear"], num_seeds=2), coins)
+    yield {"schedule.name": "teacher_forcing", "seed": 1}
+"""
+
+
+def test_the_grid_of_a_composed_sweep(write, tmp_path):
+    folder = tmp_path / "sweep"
+    plan = plan_sweep(write(COMPOSED), [], folder)
+    assert [one.name for one in plan] == [
+        "linear,coin=token/seed_0",
+        "linear,coin=sequence/seed_0",
+        "linear,coin=token/seed_1",
+        "linear,coin=sequence/seed_1",
+        "teacher_forcing/seed_1",
+    ]
+    assert plan[0].score == "eval/own/wer"
+    for one, status, steps in (
+        (plan[0], "finished", 12),
+        (plan[1], "stopped", 5),
+        (plan[2], "failed", 3),
+    ):
+        one.workdir.mkdir(parents=True)
+        result = {"status": status, "steps": steps}
+        (one.workdir / "result.json").write_text(json.dumps(result))
+        config = apply_overrides(
+            load_experiment(write(COMPOSED)).get_config(),
+            {"schedule.name": one.schedule, "seed": one.seed, **dict(one.varied)},
+        )
+        (one.workdir / "config.json").write_text(json.dumps(config.to_dict()))
+    assert plan_table(plan_sweep(write(COMPOSED), [], folder)).splitlines() == [
+        "schedule         coin      seed 0        seed 1",
+        "linear           token     finished      failed",
+        "linear           sequence  stopped at 5  waiting",
+        "teacher_forcing  -         -             waiting",
+        "",
+        "5 runs, 3 rows of up to 2 seeds: 1 finished, 1 stopped, 1 failed, 2 waiting;"
+        " 40 of 60 updates to make",
+    ]
+
+
 def test_a_folder_of_another_config_is_refused(experiment_file, finished, tmp_path):
     import shutil
 
@@ -122,8 +212,8 @@ def fake_runs(monkeypatch, tmp_path):
         started.append(script)
         return start([sys.executable, "-c", script], **options)
 
-    monkeypatch.setattr(sweep_module.subprocess, "Popen", popen)
-    monkeypatch.setattr(sweep_module, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(sweep_pool.subprocess, "Popen", popen)
+    monkeypatch.setattr(sweep_pool, "_POLL_SECONDS", 0.02)
 
     def plan(*scripts):
         return [
@@ -139,13 +229,36 @@ def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
     fails = "import sys; print('a word'); print('the loss is gone', file=sys.stderr); sys.exit(2)"
     plan = make_plan((fails, "waiting"), ("print('fine')", "failed"), ("1 / 0", "finished"))
     lines = []
-    assert run_sweep(plan, 1, report=lines.append) == ["run_0"]
+    assert run_sweep(plan, 1, display=PlainDisplay(lines.append)) == ["run_0"]
+    log = tmp_path / "sweep" / "run_0.log"
     assert started == [fails, "print('fine')"]
-    assert "run_2: finished before" in lines
-    assert "run_0: FAILED, exit code 2: the loss is gone" in lines
-    assert "run_1: finished (3 of 3 done)" in lines
-    assert lines[-1] == "1 of 3 runs failed: run_0"
-    assert (tmp_path / "sweep" / "run_0.log").read_text() == "a word\nthe loss is gone\n"
+    assert lines == [
+        "run_2: finished before",
+        "run_0: started (1 of 3 done)",
+        "run_0: FAILED, exit code 2: the loss is gone (2 of 3 done)",
+        "run_1: started (2 of 3 done)",
+        "run_1: finished (3 of 3 done)",
+        "1 of 3 runs failed:",
+        f"  run_0: exit code 2: the loss is gone (all of it: {log})",
+    ]
+    assert log.read_text() == "a word\nthe loss is gone\n"
+
+
+def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
+    make_plan, _ = fake_runs
+    ours = "import sys; print('s2s: no such data', file=sys.stderr); print('bye'); sys.exit(2)"
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    plan = make_plan((ours, "waiting"), (killed, "waiting"), ("1 / 0", "waiting"))
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "run_1.log").write_text("s2s: of an earlier try\n")
+    lines = []
+    run_sweep(plan, 3, display=PlainDisplay(lines.append))
+    reasons = [line.partition(" (all")[0] for line in lines[-3:]]
+    assert reasons == [
+        "  run_0: exit code 2: no such data",
+        "  run_1: killed by SIGKILL",
+        "  run_2: exit code 1: ZeroDivisionError: division by zero",
+    ]
 
 
 def test_jobs_run_side_by_side(fake_runs, tmp_path):
@@ -162,7 +275,7 @@ def test_jobs_run_side_by_side(fake_runs, tmp_path):
         (script.format(mine=one, other=other), "waiting"),
         (script.format(mine=other, other=one), "waiting"),
     )
-    assert run_sweep(plan, 2, report=lambda line: None) == []
+    assert run_sweep(plan, 2, display=quiet()) == []
 
 
 def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
@@ -174,7 +287,7 @@ def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
         "(folder / 'ready').touch()\n"
         "time.sleep(60)"
     )
-    sleep = sweep_module.time.sleep
+    sleep = sweep_pool.time.sleep
 
     def interrupt(seconds):
         if (tmp_path / "ready").exists():
@@ -182,16 +295,38 @@ def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
         sleep(seconds)
 
     plan = make_plan((script, "waiting"))
-    monkeypatch.setattr(sweep_module.time, "sleep", interrupt)
+    monkeypatch.setattr(sweep_pool.time, "sleep", interrupt)
+    lines = []
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(plan, 1, report=lambda line: None)
+        run_sweep(plan, 1, display=PlainDisplay(lines.append))
     assert (tmp_path / "saved").exists()
+    assert lines[-1] == "stopping: the running processes save their checkpoints"
+
+
+def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path, monkeypatch):
+    make_plan, _ = fake_runs
+    processes = []
+    popen = sweep_pool.subprocess.Popen
+
+    def keep(*arguments, **options):
+        processes.append(popen(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(sweep_pool.subprocess, "Popen", keep)
+    plan = make_plan(("import time; time.sleep(60)", "waiting"), ("", "waiting"))
+    other = tmp_path / "file"
+    other.write_text("")
+    plan[1] = PlannedRun("run_1", other / "run_1", ("",), "waiting")
+    with pytest.raises(LabError, match="cannot write to"):
+        run_sweep(plan, 2, display=quiet())
+    assert [one.poll() for one in processes] == [-signal.SIGTERM]
 
 
 def test_nothing_to_do(fake_runs):
     make_plan, started = fake_runs
     lines = []
-    assert run_sweep(make_plan(("1 / 0", "finished")), 2, report=lines.append) == []
+    plan = make_plan(("1 / 0", "finished"))
+    assert run_sweep(plan, 2, display=PlainDisplay(lines.append)) == []
     assert (started, lines) == ([], ["run_0: finished before"])
 
 
@@ -202,7 +337,7 @@ def test_a_folder_that_cannot_be_written_is_refused(experiment_file, tmp_path):
     plan = plan_sweep(str(experiment_file), [], tmp_path / "sweep", 1)
     (tmp_path / "sweep").write_text("")  # taken in between
     with pytest.raises(LabError, match=r"cannot write to .*sweep/teacher_forcing: "):
-        run_sweep(plan, 1, report=lambda line: None)
+        run_sweep(plan, 1, display=quiet())
 
 
 def test_print_and_dry_run_show_and_write_nothing(s2s, experiment_file, tmp_path):
@@ -219,7 +354,11 @@ def test_print_and_dry_run_show_and_write_nothing(s2s, experiment_file, tmp_path
     ]
     code, out, err = s2s(*front, "--dry-run")
     assert out.splitlines() == [
-        f"{tmp_path}/my sweep/{name}/seed_0  waiting" for name in ("teacher_forcing", "linear")
+        "schedule         seed 0",
+        "teacher_forcing  waiting",
+        "linear           waiting",
+        "",
+        "2 runs, 2 rows of up to 1 seed: 2 waiting; 24 of 24 updates to make",
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -249,5 +388,5 @@ def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="shell")
 def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_file, tmp_path):
-    monkeypatch.setattr(sweep_module, "run_sweep", lambda *_, **__: ["linear/seed_0"])
+    monkeypatch.setattr(sweep_pool, "run_sweep", lambda *_, **__: ["linear/seed_0"])
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1

@@ -185,7 +185,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 def _varied_keys(runs: Sequence[Run]) -> list[str]:
     """What the sweep varies besides schedule and seed: the overrides that its folders name.
 
-    See `run_names.row_name`. An override that no folder names was given to all runs, or to one by hand.
+    See `run_names.row_name`. An override that no folder names was given to all runs, or to one by
+    hand.
     """
     return sorted(
         {

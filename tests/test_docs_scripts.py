@@ -16,6 +16,9 @@ import pytest
 
 from s2s_jax.batch import Batch, gold_inputs
 
+# What its fixtures train is made once, not once a worker.
+pytestmark = pytest.mark.xdist_group("docs_scripts")
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/what_does_the_decoder_pass_itself.md").read_text(encoding="utf-8")
 SCRIPTS = ROOT / "docs/scripts"

@@ -181,6 +181,7 @@ for arguments in json.loads(sys.argv[1]):
     return place
 
 
+@pytest.mark.xdist_group("readme")
 def test_documented_commands_run(results):
     out = (results / "out.txt").read_text()
     assert "test/own/exact_match" in out
@@ -198,6 +199,7 @@ def test_documented_commands_run(results):
     assert "inverse_sigmoid,reach_fraction=0.5/seed_0" in code_spans(DOCUMENTS["docs/lab.md"])
 
 
+@pytest.mark.xdist_group("readme")
 def test_a_run_leaves_the_files_of_the_table_and_no_others(results):
     run = results / "runs/sums"
     named = {one for row in rows("README.md", "file") for one in code_spans(row[0])}
@@ -209,6 +211,7 @@ def test_a_run_leaves_the_files_of_the_table_and_no_others(results):
         assert any(path.match(pattern) for pattern in patterns), path.name
 
 
+@pytest.mark.xdist_group("readme")
 def test_what_is_logged_is_what_the_readme_names(results):
     lines = (results / "runs/sums/metrics.jsonl").read_text().splitlines()
     logged = {name for line in lines for name in json.loads(line)}

@@ -10,6 +10,9 @@ from s2s_jax.exposure import make_observe_step, make_read_states, observe
 from s2s_jax.exposure.edit_oracle import optimal_next
 from s2s_jax.exposure.observations import fit
 
+# What its fixtures train is made once, not once a worker.
+pytestmark = pytest.mark.xdist_group("observations")
+
 MAX_LENGTH = 7
 TARGETS = [[4, 5, 6, 7, EOS], [8, EOS], [9, 9, 5, EOS], [6, 4, EOS], [EOS], [5, 7, 8, EOS]]
 SOURCES = [[4 + index, 5, EOS] for index in range(6)]

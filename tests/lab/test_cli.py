@@ -15,6 +15,9 @@ import pytest
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.cli import _prepare_jax
 
+# What its fixtures train is made once, not once a worker.
+pytestmark = pytest.mark.xdist_group("cli")
+
 COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
 
 

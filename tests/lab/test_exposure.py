@@ -16,6 +16,9 @@ from s2s_jax.lab.exposure_plots import exposure_figure
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 
+# What its fixtures train is made once, not once a worker.
+pytestmark = pytest.mark.xdist_group("exposure")
+
 SETTINGS = Settings(min_count=2, num_resamples=20)
 
 

@@ -129,8 +129,11 @@ def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
     half_life = next(line for line in text if line.startswith("half-life"))
     assert "never" in half_life
     figure = exposure_figure(runs)
+    assert figure is not None
     assert Image.open(io.BytesIO(to_png(figure))).width > 300
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels == [
         f"{name}: {kind} prefixes"
         for name in ("teacher_forcing", "linear")

@@ -183,3 +183,22 @@ def _array(name: str, values: ArrayLike, num_axes: int, meaning: str) -> np.ndar
     if array.ndim != num_axes:
         raise ValueError(f"{name} is not {meaning}")
     return array
+
+
+def draw(probs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One index a row of distributions; one of probability 0 is never drawn.
+
+    Args:
+      probs: [n, num_symbols], not necessarily normalised.
+      generator: of the draws; one number a row.
+
+    Returns:
+      [n] int32.
+
+    Example:
+      >>> draw(np.array([[0.0, 1.0], [1.0, 0.0]]), np.random.default_rng(0)).tolist()
+      [1, 0]
+    """
+    cumulated = np.cumsum(probs, axis=-1)
+    drawn = generator.random((len(probs), 1)) * cumulated[:, -1:]
+    return (cumulated <= drawn).sum(-1, dtype=np.int32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from s2s_jax.chains import Chains, check_chain, observe
+from s2s_jax.chains import Chains, check_chain, draw, observe
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ class ChainTruth:
 
     def sample(self, num_sequences: int, generator: np.random.Generator) -> np.ndarray:
         """Draws targets: [num_sequences, length] int32 numbers of symbols."""
-        state = _draw(np.broadcast_to(self.initial, (num_sequences, len(self.initial))), generator)
+        state = draw(np.broadcast_to(self.initial, (num_sequences, len(self.initial))), generator)
         tokens = []
         for _ in range(self.length):
-            tokens.append(_draw(self.emission[state], generator))
-            state = _draw(self.transition[state], generator)
+            tokens.append(draw(self.emission[state], generator))
+            state = draw(self.transition[state], generator)
         return np.stack(tokens, axis=1)
 
     def _along(self, tokens: np.ndarray, source: ArrayLike | None, steps: range) -> np.ndarray:
@@ -224,10 +224,3 @@ def _make_truth(
     if length < 1:
         raise ValueError(f"length is {length}; it must be at least 1")
     return ChainTruth(*check_chain(initial, transition, emission), length)
-
-
-def _draw(probs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One index a row of [n, k] probabilities; one of probability 0 is never drawn."""
-    cumulated = np.cumsum(probs, axis=-1)
-    drawn = generator.random((len(probs), 1)) * cumulated[:, -1:]
-    return (cumulated <= drawn).sum(-1, dtype=np.int32)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from s2s_jax.chains import draw
 from s2s_jax.exposure.distances import find_distance
 from s2s_jax.exposure.intervals import Bootstrap
 from s2s_jax.exposure.known_truth import AccumulatedError, RelativeDistance, accumulate, relate
@@ -161,8 +162,6 @@ def _draw(
         if p.shape != q.shape:
             raise ValueError(f"truth and model answer with shapes {p.shape} and {q.shape}")
         found.append(measure(p, q))
-        cumulated = np.cumsum(p if source is truth else q, axis=-1)
-        drawn = generator.random((num_samples, 1)) * cumulated[:, -1:]
-        tokens = (cumulated <= drawn).sum(-1, dtype=np.int32)
+        tokens = draw(p if source is truth else q, generator)
         prefixes = np.concatenate([prefixes, tokens[:, None]], axis=1)
     return np.stack(found, axis=1)

@@ -9,6 +9,7 @@ from itertools import groupby
 from s2s_jax.lab.differences import MOST_SEEDS, Row, sentence
 from s2s_jax.lab.significance import NUM_RESAMPLES
 from s2s_jax.lab.tables import NO_INTERVAL, describe, latex_cell
+from s2s_jax.lab.text_tables import align
 
 ABOUT = (
     "Interval: 95 %, over seeds and test items, of one schedule by itself. p: paired approximate"
@@ -30,11 +31,7 @@ def to_text(rows: Sequence[Row], headline: str) -> str:
     if not chosen:
         return ""
     labels, cells = _labels(chosen), [_cells(row) for row in chosen]
-    widths = [max(map(len, column)) for column in zip(labels, *cells, strict=True)]
-    lines = [f"{_title(chosen)}:"]
-    for line in [labels, *cells]:
-        first, *rest = (text.rjust(width) for text, width in zip(line, widths, strict=True))
-        lines.append("  ".join([first.strip().ljust(widths[0]), *rest]).rstrip())
+    lines = [f"{_title(chosen)}:", *align([labels, *cells], left={0})]
     return "\n".join([*lines, "", *map(sentence, chosen), *_remarks(chosen), ABOUT]) + "\n"
 
 

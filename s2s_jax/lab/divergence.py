@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2s_jax.batch import NUM_RESERVED, Batch, gold_inputs
+from s2s_jax.batch import NUM_RESERVED, UNK, Batch, gold_inputs
 from s2s_jax.chains import MAX_SEQUENCES
 from s2s_jax.data.batching import tokenize
 from s2s_jax.data.chain import ChainTruth
@@ -94,8 +94,7 @@ class Divergence:
         rows = one_reference(list(sources), symbol_texts(targets))
         self._tokens = tokenize(rows, vocabularies.source, vocabularies.target)
         self._batch_size = min(batch_size, len(targets))
-        ids = tuple(vocabularies.target.encode(str(one))[0] for one in range(truth.num_symbols))
-        self._probs = jax.jit(partial(symbol_probs, model, ids))
+        self._probs = jax.jit(partial(symbol_probs, model, symbol_ids(vocabularies, truth)))
         self._predicted = predicted
 
     def __call__(self, params: Params) -> dict[str, float]:
@@ -149,8 +148,13 @@ def predicted_divergence(
 
 def knows_symbols(vocabularies: Vocabularies, truth: ChainTruth) -> bool:
     """Whether every symbol has an id of its own; one that training never showed has none."""
-    ids = [vocabularies.target.encode(str(one)) for one in range(truth.num_symbols)]
-    return all(len(one) == 1 and one[0] >= NUM_RESERVED for one in ids)
+    return all(one >= NUM_RESERVED for one in symbol_ids(vocabularies, truth))
+
+
+def symbol_ids(vocabularies: Vocabularies, truth: ChainTruth) -> tuple[int, ...]:
+    """The target ids of symbols 0 ... num_symbols - 1; UNK for one that training never showed."""
+    encoded = (vocabularies.target.encode(str(one)) for one in range(truth.num_symbols))
+    return tuple(ids[0] if len(ids) == 1 else UNK for ids in encoded)
 
 
 def distinct_sources(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

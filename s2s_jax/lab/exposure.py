@@ -20,7 +20,7 @@ from s2s_jax.exposure import (
     measure_known_truth,
 )
 from s2s_jax.lab.comparison import schedule_labels, schedule_order
-from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, told_symbols
+from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, symbol_ids, told_symbols
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
 from s2s_jax.lab.exposure_plots import exposure_figure
@@ -29,6 +29,7 @@ from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.lab.versions import versions
+from s2s_jax.names import nearest
 
 EXPOSURE_FILE = "exposure.json"
 """What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
@@ -195,13 +196,12 @@ def _measure_truth(
     num_sources = 1 if (told == told[0]).all() else len(told)
     sources = data.tokens.source
     ids, mask = sources.padded(np.arange(num_sources), int(sources.lengths.max()))
-    encode = run.vocabularies.target.encode
     model = make_next_token_probs(
         run.model,
         run.params,
         ids,
         mask,
-        [encode(str(symbol))[0] for symbol in range(truth.num_symbols)],
+        symbol_ids(run.vocabularies, truth),
         truth.length,
         batch_size=run.config.eval.batch_size,
     )
@@ -271,7 +271,7 @@ def _write(run: RunExposure, settings: Settings) -> None:
 def _check(settings: Settings) -> None:
     unknown = [name for name in settings.groups if name not in GROUPS]
     if unknown:
-        raise LabError(f"no measures {unknown[0]!r}: there are {', '.join(GROUPS)}")
+        raise LabError(f"no measures {unknown[0]!r}; {nearest(unknown[0], GROUPS)}")
     for name, lowest in (("max_examples", 0), ("min_count", 1), ("num_resamples", 2), ("seed", 0)):
         if getattr(settings, name) < lowest:
             raise LabError(f"{name} is {getattr(settings, name)}; it must be at least {lowest}")

@@ -112,7 +112,13 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
         else:
             panel.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         if len(names) > 1 or len(labels) > 1:
-            panel.legend(frameon=False, fontsize=7.5, handlelength=2.6)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": len(names)}
+            panel.legend(
+                frameon=False,
+                fontsize=7.5,
+                handlelength=2.6,
+                **(below if len(labels) > 1 else {}),  # many entries would hide the curves
+            )
     seeds = max(map(len, labels.values()))
     band = "range over seeds" if seeds > 1 else "95 % bootstrap interval over sequences"
     figure.supxlabel(f"Band: {band}. {_of(runs)}", fontsize=8.5)

@@ -11,6 +11,7 @@ import numpy as np
 
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.tables import NO_INTERVAL
+from s2s_jax.lab.text_tables import align
 
 if TYPE_CHECKING:
     from s2s_jax.exposure import Measure
@@ -92,7 +93,7 @@ def _values_table(runs: Sequence[RunExposure]) -> str:
             label = f"{title} ({unit})" if unit and number == 0 else ("" if number else title)
             cells = [_cell(members, name, unit) for members in labels.values()]
             rows.append([label, _prefixes(name), *cells])
-    return _align(rows, left=2)
+    return "\n".join(align(rows, left={0, 1}))
 
 
 def _prefixes(name: str) -> str:
@@ -122,9 +123,9 @@ def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
     columns = [column for column in _CURVES[axis] if column[2] in measures]
     if not columns:
         return ""
-    places = sorted({int(place) for *_, name in columns for place in measures[name].at})  # type: ignore[union-attr]
+    places = np.unique(np.concatenate([np.asarray(measures[name].at) for *_, name in columns]))
     rows = [[axis, "n", *(label for label, _, _ in columns)]]
-    for place in places:
+    for place in places.tolist():
         cells, count = [], 0
         for _, scale, name in columns:
             one = measures[name]
@@ -137,8 +138,8 @@ def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
                 cells.append("")
         rows.append([str(place), f"{count:,}", *cells])
     left_out = {place for *_, name in columns for place in measures[name].left_out}
-    left_out = sorted(left_out - set(places))
-    lines = ["", _align(rows, left=0)]
+    left_out = sorted(left_out - set(places.tolist()))
+    lines = ["", *align(rows, left=())]
     if left_out:
         lines.append(f"Left out for too few sequences: {axis} {_ranges(left_out)}.")
     return "\n".join(lines)
@@ -177,15 +178,3 @@ def _ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
-
-
-def _align(rows: Sequence[Sequence[str]], left: int) -> str:
-    """Columns of one width, the first `left` aligned at their left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

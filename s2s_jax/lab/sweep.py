@@ -13,6 +13,7 @@ from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.scores import find_scorer
+from s2s_jax.lab.text_tables import align
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,7 @@ def plan_table(plan: Sequence[PlannedRun]) -> str:
     titles = [key if short.count(name) > 1 else name for key, name in zip(keys, short, strict=True)]
     table = [["schedule", *titles, *(f"seed {seed}" for seed in seeds)]]
     table += [[*row, *(found.get(seed, "-") for seed in seeds)] for row, found in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
+    lines = align(table, left=range(len(table[0])))
     counts = Counter(one.status for one in plan)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     num_rows = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"

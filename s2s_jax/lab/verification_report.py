@@ -18,6 +18,7 @@ from s2s_jax.lab.dependence import (
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.text_tables import align
 from s2s_jax.lab.verification import (
     Row,
     make_markov_chain,
@@ -156,15 +157,7 @@ def format_rows(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    left = {0, 1, 2, len(head) - 1}
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (head, *cells)
-    )
+    return "\n".join(align([head, *cells], left={0, 1, 2, len(head) - 1}))
 
 
 def conclusion(landed: Sequence[bool], meaning: str) -> str:

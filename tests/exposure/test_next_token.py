@@ -14,18 +14,7 @@ TRUTH = (0.7, 0.3), ((0.95, 0.05), (0.3, 0.7))
 IDS = np.array([6, 4, 5])  # of symbols 0, 1, 2
 
 
-def function(chain):
-    initial, transition = map(np.array, chain)
-
-    def next_token_probs(prefix: np.ndarray) -> np.ndarray:
-        if not prefix.shape[1]:
-            return np.tile(initial, (len(prefix), 1))
-        return transition[prefix[:, -1]]
-
-    return next_token_probs
-
-
-def test_a_function_becomes_tables():
+def test_a_function_becomes_tables(function):
     for found, expected in zip(
         tabulate(function(TRUTH), 2, 5), next_token_tables(*TRUTH, 5), strict=True
     ):
@@ -110,7 +99,7 @@ def test_an_rnn_gives_what_its_steps_give(make_rnn, batch, jit):
     np.testing.assert_allclose(np.asarray(probs(np.array([[2, 0]])))[0], wanted, atol=1e-5)
 
 
-def test_what_is_refused(counting_model):
+def test_what_is_refused(counting_model, function):
     model, _ = counting_model
     with pytest.raises(ValueError, match="2 symbols have 2097152 sequences of length 21"):
         tabulate(function(TRUTH), 2, 21)

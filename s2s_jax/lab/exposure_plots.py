@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.figures import Style, make_styles, new_figure
@@ -95,13 +96,11 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
         panel.set_visible(False)
     styles = make_styles(len(labels))
     for panel, (axis_label, scale, names) in zip(axes, panels, strict=False):
-        for (label, members), style in zip(labels.items(), styles, strict=True):
+        for members, style in zip(labels.values(), styles, strict=True):
             for number, name in enumerate(names):
                 there = [run.measures[name] for run in members if name in run.measures]
                 if there:
-                    what = _CURVE_LABELS.get(name, "")
-                    shown = f"{label}: {what}" if what and len(labels) > 1 else what or label
-                    _draw(panel, there, scale, style, second=number > 0, label=shown)
+                    _draw(panel, there, scale, style, second=number > 0)
         found = {run.measures[name].axis for run in runs for name in names if name in run.measures}
         panel.set_xlabel(" / ".join(_X_LABELS[axis] for axis in _X_LABELS if axis in found))
         panel.set_ylabel(axis_label)
@@ -111,14 +110,26 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
             panel.set_yscale("symlog", linthresh=0.1)  # it falls by orders of magnitude, below 0
         else:
             panel.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
-        if len(names) > 1 or len(labels) > 1:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": len(names)}
+        if len(names) > 1:
+            style = styles[0] if len(labels) == 1 else Style("0.3", "-", "o")
+            curves = [_line(style, second=number > 0) for number in range(len(names))]
             panel.legend(
+                curves,
+                [_CURVE_LABELS.get(name, "") for name in names],
                 frameon=False,
                 fontsize=7.5,
                 handlelength=2.6,
-                **(below if len(labels) > 1 else {}),  # many entries would hide the curves
             )
+    if len(labels) > 1:  # once for all panels: in each it would hide the curves
+        figure.legend(
+            [_line(style, second=False) for style in styles],
+            list(labels),
+            loc="outside upper center",
+            ncols=min(6, len(labels)),
+            frameon=False,
+            fontsize=8.5,
+            handlelength=3.2,
+        )
     seeds = max(map(len, labels.values()))
     band = "range over seeds" if seeds > 1 else "95 % bootstrap interval over sequences"
     figure.supxlabel(f"Band: {band}. {_of(runs)}", fontsize=8.5)
@@ -126,9 +137,7 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     return figure
 
 
-def _draw(
-    panel: Axes, there: Sequence[Measure], scale: float, style: Style, second: bool, label: str
-) -> None:
+def _draw(panel: Axes, there: Sequence[Measure], scale: float, style: Style, second: bool) -> None:
     """One curve: of a run with its intervals, of several the mean with their range."""
     places = np.unique(np.concatenate([np.asarray(one.at) for one in there]))
     rows = np.full((len(there), len(places)), np.nan)
@@ -139,24 +148,29 @@ def _draw(
     if not known.any():
         return
     places, rows = places[known], scale * rows[:, known]
-    # The second curve of a panel is hollow and dashed, so that it is told apart without colour.
-    line = "--" if second and style.line == "-" else style.line
-    panel.plot(
-        places,
-        rows.mean(axis=0),
-        color=style.color,
-        linestyle=line,
-        marker=style.marker,
-        markersize=4.5,
-        markerfacecolor="white" if second else style.color,
-        alpha=0.75 if second else 1.0,
-        label=label,
-    )
+    line = _line(style, second)
+    line.set_data(places, rows.mean(axis=0))
+    panel.add_line(line)
     if len(there) > 1:
         low, high = rows.min(axis=0), rows.max(axis=0)
     else:
         low, high = (scale * np.asarray(part)[known] for part in (there[0].low, there[0].high))
     panel.fill_between(places, low, high, color=style.color, alpha=0.15, linewidth=0)
+    panel.autoscale_view()
+
+
+def _line(style: Style, second: bool) -> Line2D:
+    """The second curve of a panel is hollow and dashed, so that it is told apart without colour."""
+    return Line2D(
+        [],
+        [],
+        color=style.color,
+        linestyle="--" if second and style.line == "-" else style.line,
+        marker=style.marker,
+        markersize=4.5,
+        markerfacecolor="white" if second else style.color,
+        alpha=0.75 if second else 1.0,
+    )
 
 
 def _of(runs: Sequence[RunExposure]) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from s2s_jax.batch import BOS, EOS, PAD
 from s2s_jax.models.interface import Carry, Memory, Params, Seq2SeqModel
-from s2s_jax.sampling import choose_argmax, make_token_chooser
+from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
 
 
 class Decoded(NamedTuple):
@@ -106,7 +106,9 @@ def sample(
         params,
         memory,
         max_length,
-        lambda logits, step: choose(logits, jax.random.fold_in(key, step)),
+        lambda logits, step: choose(
+            logits, draw_noise(jax.random.fold_in(key, step), logits.shape[:-1])
+        ),
     )
 
 

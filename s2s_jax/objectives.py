@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from s2s_jax.batch import Batch, gold_inputs
-from s2s_jax.losses import check_label_smoothing, cross_entropy
+from s2s_jax.losses import check_label_smoothing, output_token_losses, token_losses
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
@@ -29,11 +29,11 @@ def make_objective(
 
         loss = sum_t -log p(y_t | x_1 ... x_t) / number of target tokens
 
-    with x the fed tokens of `make_rollout`. Two passes over the target: the rollout chooses x
-    without gradient, decode_sequence then computes every p at once. Given x this is one
-    differentiable function of the parameters: one loss, one gradient for the whole sequence, equal
-    to the gradient of a single scan that samples as it goes. The encoder runs once, and both passes
-    see the same dropout masks.
+    with x the fed tokens of `make_rollout`. Given x this is one differentiable function of the
+    parameters: one loss, one gradient for the whole sequence, equal to the gradient of a single
+    scan that samples as it goes. The encoder runs once. Where the model has a `Replay`, the
+    rollout's forward pass is also the loss's; else decode_sequence makes a second one on x, with
+    the same dropout masks.
 
     Args:
       model: the functions of `Seq2SeqModel`.
@@ -61,17 +61,22 @@ def make_objective(
         source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed = rollout(params, memory, target, key, teacher_prob)
-        logits = model.decode_sequence(params, memory, fed.tokens)
-
-        loss = cross_entropy(logits, target, mask, label_smoothing)
+        if model.replay is None:
+            logits = model.decode_sequence(params, memory, fed.tokens)
+            losses = token_losses(logits, target, mask, label_smoothing)
+        else:
+            features = model.replay.replay(params, memory, fed.tokens, fed.trace)
+            losses = output_token_losses(
+                features, *model.replay.output(params), target, mask, label_smoothing
+            )
         decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
         metrics = {
-            "loss": loss,
-            "nll": cross_entropy(logits, target, mask) if label_smoothing else loss,
-            "token_accuracy": masked_mean(logits.argmax(-1) == target, mask),
+            "loss": losses.loss,
+            "nll": losses.nll,
+            "token_accuracy": losses.accuracy,
             "gold_share": masked_mean(fed.is_gold, decided),
             "fed_error_rate": masked_mean(fed.tokens != gold_inputs(target), decided),
         }
-        return loss.total / jnp.maximum(loss.weight, 1.0), metrics
+        return losses.loss.total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
     return objective

@@ -5,16 +5,21 @@ which token goes in beside it.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
-from s2s_jax.batch import BOS, gold_inputs
-from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
+from s2s_jax.batch import BOS, PAD, gold_inputs
+from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
 from s2s_jax.names import nearest
 from s2s_jax.prng import per_step_keys, stream_key
-from s2s_jax.sampling import make_token_chooser
+from s2s_jax.sampling import TokenChooser, draw_noise, make_token_chooser
+
+_LARGE_VOCABULARY = 1024
+_ROW_PARTS = 4
 
 COINS = ("token", "sequence", "batch")
 """What can share a toss; `make_rollout` refuses any other."""
@@ -27,10 +32,12 @@ class Fed(NamedTuple):
       tokens: [batch, time] int32 ids; BOS first.
       is_gold: [batch, time] bool, where the coin said gold; True at the first step, where no coin
         is tossed. The model's own token can equal the gold one, so this is not `tokens == gold`.
+      trace: what the forward pass over `tokens` left, for `Replay.replay`; () of a model without.
     """
 
     tokens: jax.Array
     is_gold: jax.Array
+    trace: Trace = ()
 
 
 Rollout = Callable[[Params, Memory, jax.Array, jax.Array, jax.Array], Fed]
@@ -89,7 +96,8 @@ def make_rollout(
         x_1 = BOS,   x_t = y_{t-1} if coin_t else a token of p(. | x_<t)
 
     No gradient passes: neither through the choice nor into the parameters that made it
-    (Bengio et al. 2015, arXiv:1506.03099, section 2.4). While teacher_prob is 1 nothing is scanned.
+    (Bengio et al. 2015, arXiv:1506.03099, section 2.4). While teacher_prob is 1 no coin is tossed
+    and no token drawn.
 
     Args:
       model: its decode_step is scanned.
@@ -114,24 +122,48 @@ def make_rollout(
     ) -> Fed:
         batch_size, length = target.shape
         is_gold = toss_coins(stream_key(key, "coins"), teacher_prob, batch_size, length - 1, coin)
-        sample_keys = per_step_keys(stream_key(key, "samples"), length - 1)
-        start = jnp.full((batch_size,), BOS, jnp.int32)
+        # Of the input behind each step; nobody is fed behind the last one, or in the padding.
+        own = jnp.pad(~is_gold, ((0, 0), (0, 1))) & (target != PAD)
+        keys = per_step_keys(stream_key(key, "samples"), length)
+        noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(keys)
+        choose_own = _make_choice(model, choose_token, params, batch_size)
 
         def step(carry, inputs):
             decoder_carry, token = carry
-            gold_token, gold_next, sample_key = inputs
-            decoder_carry, logits = model.decode_step(params, memory, decoder_carry, token)
-            token = jnp.where(gold_next, gold_token, choose_token(logits, sample_key))
-            return (decoder_carry, token), token
+            gold_token, *of_choice = inputs
+            if model.replay is None:
+                decoder_carry, logits = model.decode_step(params, memory, decoder_carry, token)
+                token, trace = choose_own(gold_token, logits, *of_choice), ()
+            else:
+                decoder_carry, features, trace = model.replay.step(
+                    params, memory, decoder_carry, token
+                )
+                token = choose_own(gold_token, features, *of_choice)
+            return (decoder_carry, token), (token, trace)
 
-        _, tokens = jax.lax.scan(
+        start = jnp.full((batch_size,), BOS, jnp.int32)
+        _, (tokens, trace) = jax.lax.scan(
             step,
             (model.initial_carry(params, memory), start),
-            (target[:, :-1].T, is_gold.T, sample_keys),
+            (target.T, own.T, noise),
         )
         return Fed(
-            jnp.concatenate([start[:, None], tokens.T], axis=1),
+            jnp.concatenate([start[:, None], tokens[:-1].T], axis=1),
             jnp.pad(is_gold, ((0, 0), (1, 0)), constant_values=True),
+            trace,
+        )
+
+    def gold(
+        params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
+    ) -> Fed:
+        tokens = gold_inputs(target)
+        trace = model.replay.sequence(params, memory, tokens) if model.replay else ()
+        return Fed(tokens, jnp.ones(target.shape, bool), trace)
+
+    @partial(_vmapped_as, own_or_gold)
+    def feed_tokens(params, memory, target, key, teacher_prob):
+        return jax.lax.cond(
+            teacher_prob < 1.0, own_or_gold, gold, params, memory, target, key, teacher_prob
         )
 
     def rollout(
@@ -139,20 +171,63 @@ def make_rollout(
     ) -> Fed:
         params, memory = jax.lax.stop_gradient((params, memory))
         target = jnp.asarray(target, jnp.int32)
-        return jax.lax.cond(
-            teacher_prob < 1.0,
-            own_or_gold,
-            lambda params, memory, target, key, teacher_prob: Fed(
-                gold_inputs(target), jnp.ones(target.shape, bool)
-            ),
-            params,
-            memory,
-            target,
-            key,
-            jnp.asarray(teacher_prob, jnp.float32),
-        )
+        return feed_tokens(params, memory, target, key, jnp.asarray(teacher_prob, jnp.float32))
 
     return rollout
+
+
+def _make_choice(
+    model: Seq2SeqModel, choose_token: TokenChooser, params: Params, batch_size: int
+) -> Callable[..., jax.Array]:
+    """Makes the choice of a step: (gold token, features, own, noise) -> token; [batch, ...] each.
+
+    A token is drawn only for the rows whose coin says own. Shapes are static, so there are a few
+    capacities, and a step takes the smallest that holds its rows: none at all, a quarter of the
+    batch, and so on. With a small vocabulary the logits of all rows cost less than picking rows.
+    """
+    if model.replay is None:
+        return lambda gold, logits, own, noise: jnp.where(own, choose_token(logits, noise), gold)
+    parts = _ROW_PARTS if model.vocab_size >= _LARGE_VOCABULARY else 1
+    capacities = sorted({-(-batch_size * part // parts) for part in range(1, parts + 1)})
+    thresholds = jnp.array([0, *capacities[:-1]])
+
+    def choose_all(output, gold, features, own, noise):
+        kernel, bias = output
+        logits = (features @ kernel).astype(jnp.float32) + bias
+        return jnp.where(own, choose_token(logits, noise), gold)
+
+    def choose_rows(capacity, output, gold, features, own, noise):
+        if capacity == batch_size:
+            return choose_all(output, gold, features, own, noise)
+        rows = jnp.argsort(~own, stable=True)[:capacity]
+        chosen = choose_all(output, gold[rows], features[rows], own[rows], noise[rows])
+        return gold.at[rows].set(chosen)
+
+    branches = [lambda output, gold, *_: gold]
+    branches += [partial(choose_rows, capacity) for capacity in capacities]
+
+    # Of lanes whose coins differ, a switch would compute every branch.
+    @partial(_vmapped_as, choose_all)
+    def choose_own(output, gold, features, own, noise):
+        branch = (own.sum() > thresholds).sum()
+        return jax.lax.switch(branch, branches, output, gold, features, own, noise)
+
+    return partial(choose_own, model.replay.output(params))
+
+
+def _vmapped_as(
+    replacement: Callable[..., Any], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`function`, for which `jax.vmap` takes a function of the same values without branches."""
+    wrapped = custom_vmap(function)
+
+    @wrapped.def_vmap
+    def _(axis_size: int, in_batched: Any, *args: Any):
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+        outputs = jax.vmap(replacement, in_axes=tuple(axes), axis_size=axis_size)(*args)
+        return outputs, jax.tree.map(lambda _: True, outputs)
+
+    return wrapped
 
 
 def _check_coin(coin: str) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from s2s_jax.names import nearest
 
 TokenChooser = Callable[[jax.Array, jax.Array], jax.Array]
-"""(logits [..., vocab_size], key) -> tokens [...] int32."""
+"""(logits [..., vocab_size], noise [..., 2] of `draw_noise`) -> tokens [...] int32."""
 
 FEEDS = ("sample", "argmax")
 """How a token can be chosen; `make_token_chooser` refuses any other."""
@@ -48,8 +48,8 @@ def make_token_chooser(
         among equals); 0 for all of them.
 
     Returns:
-      (logits [..., vocab_size], key) -> tokens [...] int32. Draws in float32 whatever the
-      logits' dtype; a token whose logit is -inf is never drawn. "argmax" ignores the key.
+      (logits [..., vocab_size], noise [..., 2]) -> tokens [...] int32. Draws in float32 whatever
+      the logits' dtype; a token whose logit is -inf is never drawn. "argmax" ignores the noise.
 
     Raises:
       ValueError: an unknown feed, a value out of range, or a temperature or top_k that "argmax"
@@ -57,7 +57,7 @@ def make_token_chooser(
 
     Example:
       >>> choose = make_token_chooser("sample", temperature=0.5, top_k=1)
-      >>> choose(jnp.array([[0.0, 2.0, 1.0]]), jax.random.key(0)).tolist()
+      >>> choose(jnp.array([[0.0, 2.0, 1.0]]), draw_noise(jax.random.key(0), (1,))).tolist()
       [1]
     """
     if feed not in FEEDS:
@@ -71,22 +71,30 @@ def make_token_chooser(
             raise ValueError(f"temperature is {temperature}; feed 'argmax' has none: it must be 1")
         if top_k != 0:
             raise ValueError(f"top_k is {top_k}; feed 'argmax' has none: it must be 0")
-        return lambda logits, key: choose_argmax(logits)
+        return lambda logits, noise: choose_argmax(logits)
 
-    def choose(logits: jax.Array, key: jax.Array) -> jax.Array:
+    def choose(logits: jax.Array, noise: jax.Array) -> jax.Array:
         vocab_size = logits.shape[-1]
         if top_k > vocab_size:
             raise ValueError(f"top_k is {top_k}, and the vocabulary has {vocab_size} tokens")
         if top_k in (0, vocab_size):
-            return _draw(logits, key, temperature)
+            return _draw(logits, noise, temperature)
         highest, ids = jax.lax.top_k(logits, top_k)
-        drawn = _draw(highest, key, temperature)
+        drawn = _draw(highest, noise, temperature)
         return jnp.take_along_axis(ids, drawn[..., None], axis=-1)[..., 0].astype(jnp.int32)
 
     return choose
 
 
-def _draw(logits: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
+def draw_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The uniform numbers that choose a token in each place of `shape`: [*shape, 2] in [0, 1).
+
+    The rows come first: those of a row do not depend on how many rows there are.
+    """
+    return jax.random.uniform(key, (*shape, 2))
+
+
+def _draw(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
     """Draws from softmax(logits / temperature): a block of about sqrt(V) tokens, then one of it.
 
     One uniform number a level, where `jax.random.categorical` makes Gumbel noise for every token
@@ -101,11 +109,9 @@ def _draw(logits: jax.Array, key: jax.Array, temperature: float) -> jax.Array:
     weights = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
     padding = [(0, 0)] * (logits.ndim - 1) + [(0, num_blocks * block_size - vocab_size)]
     blocks = jnp.pad(weights, padding).reshape(*logits.shape[:-1], num_blocks, block_size)
-    # Two a row, the rows first: a row's draws then do not depend on how many rows there are.
-    uniforms = jax.random.uniform(key, (*logits.shape[:-1], 2))
-    block = _invert_cdf(jnp.sum(blocks, axis=-1), uniforms[..., 0])
+    block = _invert_cdf(jnp.sum(blocks, axis=-1), noise[..., 0])
     within = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-    return block * block_size + _invert_cdf(within, uniforms[..., 1])
+    return block * block_size + _invert_cdf(within, noise[..., 1])
 
 
 def _invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:

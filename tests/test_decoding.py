@@ -11,6 +11,7 @@ from s2s_jax.batch import BOS, EOS, PAD
 from s2s_jax.decoding import beam_search, greedy, sample
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.prng import per_step_keys
+from s2s_jax.sampling import draw_noise
 
 NUM_STATES = 64
 
@@ -137,8 +138,8 @@ def test_sample_takes_the_keys_of_the_target_steps(monkeypatch):
     seen = []
 
     def remember(feed, temperature, top_k):
-        def choose(logits, key):
-            jax.debug.callback(lambda data: seen.append(data.tolist()), jax.random.key_data(key))
+        def choose(logits, noise):
+            jax.debug.callback(lambda drawn: seen.append(drawn.tolist()), noise)
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
         return choose
@@ -146,7 +147,7 @@ def test_sample_takes_the_keys_of_the_target_steps(monkeypatch):
     monkeypatch.setattr("s2s_jax.decoding.make_token_chooser", remember)
     sample(model, jnp.asarray(params), memory, 3, jax.random.key(4))
     jax.effects_barrier()
-    expected = jax.random.key_data(per_step_keys(jax.random.key(4), 3)).tolist()
+    expected = [draw_noise(key, (3,)).tolist() for key in per_step_keys(jax.random.key(4), 3)]
     assert sorted(seen) == sorted(expected)
 
 

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import jax
@@ -237,3 +238,15 @@ def test_options_that_cannot_be_honoured_are_refused_in_one_line(options, messag
 def test_an_odd_hidden_size_does_for_one_direction():
     model = make_rnn_model(10, 10, hidden_size=7, bidirectional=False)
     assert jax.eval_shape(model.init, KEY)["output_kernel"].shape == (7, 10)
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_no_batch_of_matrices_is_made_orthogonal_at_once(lanes):
+    """Two such batches in one program can wait for each other for ever, on few CPU cores."""
+    model = make_rnn_model(10, 10, hidden_size=12, embedding_size=6)
+    init = jax.jit(jax.vmap(model.init) if lanes else model.init)
+    keys = jax.random.split(jax.random.key(0), 3)
+    program = init.trace(keys if lanes else keys[0]).lower(lowering_platforms=("cpu",)).as_text()
+    calls = re.findall(r"@lapack_sgeqrf_ffi.*num_batch_dims = .(\d+)", program)
+    assert calls
+    assert set(calls) == {"0"}

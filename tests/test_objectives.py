@@ -1,3 +1,6 @@
+import dataclasses
+import math
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -7,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s2s_jax import losses
 from s2s_jax.batch import BOS, Batch, gold_inputs
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.objectives import make_objective
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.rollout import toss_coins
-from s2s_jax.sampling import make_token_chooser
+from s2s_jax.sampling import draw_noise, make_token_chooser
 
 KEY = jax.random.key(5)
 
@@ -68,7 +73,7 @@ def make_one_pass(make_case, jit) -> Callable[[str], Any]:
                 carry, token = state
                 gold, coin, sample_key = inputs
                 carry, logits = model.decode_step(params, memory, carry, token)
-                own = jax.lax.stop_gradient(choose(logits, sample_key))
+                own = choose(jax.lax.stop_gradient(logits), draw_noise(sample_key, (num_rows,)))
                 return (carry, jnp.where(coin, gold, own)), (logits, token)
 
             start = jnp.full(num_rows, BOS, jnp.int32)
@@ -320,3 +325,19 @@ def test_options_that_cannot_be_honoured_are_refused_before_training(
     with pytest.raises(ValueError, match=message) as error:
         make_objective(make_table_model(10), **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
+    """Batch, time and vocabulary meet in no array of the program, where the model has a replay."""
+    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 4 * 512)
+    model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
+    model = model if fast else dataclasses.replace(model, replay=None)
+    gradient = jax.jit(jax.grad(make_objective(model), has_aux=True))
+    shapes = jax.eval_shape(model.init, KEY)
+    program = gradient.lower(shapes, batch, KEY, np.float32(0.5)).as_text()
+    sizes = [
+        math.prod(map(int, shape.split("x")))
+        for shape in re.findall(r"tensor<([0-9x]+)xf32>", program)
+    ]
+    assert (max(sizes) < batch.target.size * 512) == fast

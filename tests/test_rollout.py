@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s2s_jax import rollout as rollout_module
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.decoding import greedy
 from s2s_jax.models.interface import Seq2SeqModel
@@ -188,7 +189,7 @@ def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
         return table_model.decode_step(params, memory, carry, token)
 
     rollout = jax.jit(make_rollout(dataclasses.replace(table_model, decode_step=counted)))
-    for teacher_prob, expected in ((1.0, 0), (0.999, 4)):
+    for teacher_prob, expected in ((1.0, 0), (0.999, 5)):
         num_steps.clear()
         rollout(
             jnp.zeros((10, 10)), jnp.zeros(6, jnp.int32), TARGET, KEY, jnp.float32(teacher_prob)
@@ -200,7 +201,7 @@ def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
 def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, batch, jit):
     model, params = make_rnn(scale=1.0, attention="general")
     time = 12
-    target = jnp.zeros((4, time + 1), jnp.int32)
+    target = jnp.full((4, time + 1), 4)  # nobody is fed in the padding
 
     def both(params: Any) -> tuple[Fed, Any]:
         memory = model.encode(params, batch.source, batch.source_mask, None)
@@ -230,3 +231,66 @@ def test_options_that_cannot_be_honoured_are_refused_in_one_line(table_model, op
     with pytest.raises(ValueError, match=message) as error:
         make_rollout(table_model, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_rows_that_draw_by_themselves_draw_what_they_draw_together(
+    monkeypatch, make_rnn, batch, jit, large
+):
+    if large:  # then rows are picked, by how many there are
+        monkeypatch.setattr(rollout_module, "_LARGE_VOCABULARY", 2)
+    model, params = make_rnn(scale=1.0)
+    rollouts = [make_rollout(one) for one in (model, dataclasses.replace(model, replay=None))]
+
+    def both(params: Any, key: jax.Array, teacher_prob: jax.Array) -> list[Fed]:
+        memory = model.encode(params, batch.source, batch.source_mask, None)
+        return [rollout(params, memory, batch.target, key, teacher_prob) for rollout in rollouts]
+
+    compiled, wrong = jit(both), 0
+    for seed in range(4):
+        for teacher_prob in (0.0, 0.3, 0.6, 0.9):
+            picked, together = compiled(params, jax.random.key(seed), teacher_prob)
+            np.testing.assert_array_equal(picked.tokens, together.tokens)
+            np.testing.assert_array_equal(picked.is_gold, together.is_gold)
+            wrong += (picked.tokens != gold_inputs(batch.target)).sum()
+    assert wrong > 0
+
+
+def test_the_trace_of_known_tokens_is_that_of_the_steps(make_rnn, batch, jit):
+    for cell, layers in (("lstm", 1), ("gru", 2)):
+        model, params = make_rnn(cell=cell, num_decoder_layers=layers)
+
+        def run(params: Any, teacher_prob: jax.Array, model: Seq2SeqModel = model) -> Any:
+            memory = model.encode(params, batch.source, batch.source_mask, None)
+            fed = make_rollout(model)(params, memory, batch.target, KEY, teacher_prob)
+            features = model.replay.replay(params, memory, fed.tokens, fed.trace)  # pyright: ignore
+            kernel, bias = model.replay.output(params)  # pyright: ignore
+            return fed, features @ kernel + bias, model.decode_sequence(params, memory, fed.tokens)
+
+        almost = float(np.nextafter(np.float32(1), np.float32(0)))  # every coin says gold
+        compiled = jit(run)
+        (at_once, *_), (stepped, *_) = compiled(params, 1.0), compiled(params, almost)
+        assert jnp.all(stepped.is_gold)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), at_once.trace, stepped.trace
+        )
+        _, replayed, computed = compiled(params, 0.3)
+        np.testing.assert_allclose(replayed, computed, atol=1e-5)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_lanes_under_vmap_feed_what_each_feeds_alone(monkeypatch, make_rnn, batch, jit, large):
+    if large:
+        monkeypatch.setattr(rollout_module, "_LARGE_VOCABULARY", 2)
+    model, params = make_rnn(scale=1.0)
+
+    def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
+        memory = model.encode(params, batch.source, batch.source_mask, None)
+        return make_rollout(model)(params, memory, batch.target, key, teacher_prob).tokens
+
+    keys, probs = jax.random.split(KEY, 3), jnp.array([1.0, 0.5, 0.0])
+    alone = jit(run)
+    for lane, tokens in enumerate(jit(jax.vmap(run))(keys, probs)):
+        np.testing.assert_array_equal(tokens, alone(keys[lane], probs[lane]))
+    shared = jit(jax.vmap(run, in_axes=(0, None)))(keys, probs[1])
+    np.testing.assert_array_equal(shared[1], alone(keys[1], probs[1]))

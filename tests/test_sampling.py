@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.sampling import choose_argmax, make_token_chooser
+from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
 
 NUM_DRAWS = 20_000
 KEY = jax.random.key(11)
@@ -11,7 +11,9 @@ KEY = jax.random.key(11)
 
 def frequencies(logits, num_draws=NUM_DRAWS, **options):
     choose = jax.jit(make_token_chooser("sample", **options))
-    tokens = choose(jnp.broadcast_to(logits, (num_draws, *logits.shape)), KEY)
+    tokens = choose(
+        jnp.broadcast_to(logits, (num_draws, *logits.shape)), draw_noise(KEY, (num_draws,))
+    )
     assert tokens.dtype == jnp.int32
     return np.bincount(tokens, minlength=logits.size) / num_draws
 
@@ -47,7 +49,8 @@ def test_top_k_draws_exactly_the_k_highest(top_k):
 def test_half_precision_logits_are_drawn_in_float32(dtype):
     logits = jnp.broadcast_to(jnp.linspace(-1, 1, 100).astype(dtype), (2000, 100))
     choose = jax.jit(make_token_chooser("sample"))
-    np.testing.assert_array_equal(choose(logits, KEY), choose(logits.astype(jnp.float32), KEY))
+    noise = draw_noise(KEY, (2000,))
+    np.testing.assert_array_equal(choose(logits, noise), choose(logits.astype(jnp.float32), noise))
 
 
 def test_a_token_of_probability_zero_is_never_drawn():
@@ -58,34 +61,33 @@ def test_a_token_of_probability_zero_is_never_drawn():
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-23, 1.0])
 @pytest.mark.parametrize("vocab_size", [5, 1000])
-def test_extreme_uniform_numbers_draw_possible_tokens(monkeypatch, uniform, vocab_size):
-    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, uniform))
+def test_extreme_uniform_numbers_draw_possible_tokens(uniform, vocab_size):
     logits = jnp.full(vocab_size, -jnp.inf).at[jnp.array([1, vocab_size - 2])].set(0.0)
-    token = int(jax.jit(make_token_chooser("sample"))(logits, KEY))
+    token = int(jax.jit(make_token_chooser("sample"))(logits, jnp.full(2, uniform)))
     assert token == (1 if uniform == 0 else vocab_size - 2)
 
 
 def test_rows_are_drawn_independently_and_keys_decide():
     choose = jax.jit(make_token_chooser("sample"))
     logits = jnp.zeros((3, 400, 16))
-    tokens = choose(logits, KEY)
+    tokens = choose(logits, draw_noise(KEY, (3, 400)))
     assert tokens.shape == (3, 400)
     assert abs(float((tokens[0] == tokens[1]).mean()) - 1 / 16) < 0.05
-    assert jnp.all(tokens == choose(logits, KEY))
-    assert not jnp.all(tokens == choose(logits, jax.random.key(12)))
+    assert jnp.all(tokens == choose(logits, draw_noise(KEY, (3, 400))))
+    assert not jnp.all(tokens == choose(logits, draw_noise(jax.random.key(12), (3, 400))))
 
 
 def test_huge_logits_and_extreme_temperatures_stay_finite():
     logits = jnp.array([[1e30, -1e30, 0.0]])
     choose = jax.jit(make_token_chooser("sample", temperature=1e-6))
-    assert choose(logits, KEY).tolist() == [0]
+    assert choose(logits, draw_noise(KEY, (1,))).tolist() == [0]
     observed = frequencies(jnp.array([3.0, -3.0, 0.0]), temperature=1e6)
     assert_drawn_from(observed, np.full(3, 1 / 3))
 
 
 def test_argmax_takes_the_first_of_the_highest():
     logits = jnp.array([[1.0, 4.0, 4.0], [2.0, 1.0, 0.0]], jnp.bfloat16)
-    chosen = make_token_chooser("argmax")(logits, KEY)
+    chosen = make_token_chooser("argmax")(logits, draw_noise(KEY, (2,)))
     assert chosen.tolist() == choose_argmax(logits).tolist() == [1, 0]
     assert chosen.dtype == jnp.int32
 
@@ -112,4 +114,8 @@ def test_options_that_cannot_be_honoured_are_refused(feed, options, message):
 def test_a_top_k_above_the_vocabulary_is_refused_at_trace_time():
     choose = make_token_chooser("sample", top_k=6)
     with pytest.raises(ValueError, match="top_k is 6, and the vocabulary has 5 tokens"):
-        jax.eval_shape(choose, jnp.zeros((2, 5)), KEY)
+        jax.eval_shape(choose, jnp.zeros((2, 5)), jnp.zeros((2, 2)))
+
+
+def test_a_rows_noise_does_not_depend_on_how_many_rows_there_are():
+    np.testing.assert_array_equal(draw_noise(KEY, (3,)), draw_noise(KEY, (8,))[:3])

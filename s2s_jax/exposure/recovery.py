@@ -8,7 +8,7 @@ from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.exposure.intervals import Bootstrap, divide
 from s2s_jax.exposure.measure import MIN_COUNT, Measure, curve, single
 from s2s_jax.exposure.positions import shift
-from s2s_jax.sampling import make_token_chooser
+from s2s_jax.sampling import draw_noise, make_token_chooser
 
 KINDS = ("uniform", "plausible")
 """What takes the gold token's place: any ordinary token, or one that the model would say."""
@@ -65,7 +65,8 @@ def corrupt(
     ids = jnp.arange(vocab_size)
     allowed = (ids >= NUM_RESERVED) & (ids != gold[:, None])
     weights = before.astype(jnp.float32) if kind == "plausible" else jnp.zeros_like(before)
-    token = make_token_chooser("sample")(jnp.where(allowed, weights, -jnp.inf), key)
+    noise = draw_noise(key, allowed.shape[:-1])
+    token = make_token_chooser("sample")(jnp.where(allowed, weights, -jnp.inf), noise)
     return inputs.at[rows, position].set(jnp.where(position > 0, token, gold))
 
 

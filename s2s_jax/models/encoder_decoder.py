@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.attention import Attention
-from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer
+from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
 from s2s_jax.models.rnn_options import RNNOptions
 
 
@@ -170,20 +170,48 @@ class RNNEncoderDecoder(nnx.Module):
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
     ) -> tuple[RNNCarry, jax.Array]:
         """See `Seq2SeqModel.decode_step`."""
-        first = self.decoder["layer_0"]
-        projected = first.project(
-            self._embed(memory, token), rows=slice(self.options.embedding_size)
-        )
-        carry, state = self._advance(memory, carry, projected)
-        attended = carry.attended
-        if attended is None:
-            attended = self._attend(memory, state[:, None])[:, 0]
-        return carry, self._logits(attended)
+        carry, features, _ = self.trace_step(memory, carry, token)
+        return carry, self._logits(features)
 
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.decode_sequence`."""
         states, attended = self._unroll(memory, tokens)
         return self._logits(self._attend(memory, states) if attended is None else attended)
+
+    def trace_step(
+        self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
+    ) -> tuple[RNNCarry, jax.Array, tuple[RecurrentTrace, ...]]:
+        """See `Replay.step`."""
+        first = self.decoder["layer_0"]
+        projected = first.project(
+            self._embed(memory, token), rows=slice(self.options.embedding_size)
+        )
+        carry, state, traces = self._advance(memory, carry, projected)
+        if carry.attended is not None:
+            return carry, carry.attended, traces
+        return carry, self._attend(memory, state[:, None])[:, 0], traces
+
+    def trace_sequence(self, memory: RNNMemory, tokens: jax.Array) -> tuple[RecurrentTrace, ...]:
+        """See `Replay.sequence`."""
+        states, traces = self._embed(memory, tokens.T), []
+        for layer in range(self.options.num_decoder_layers):
+            recurrent = self.decoder[f"layer_{layer}"]
+            traces.append(recurrent.trace(memory.start[layer], recurrent.project(states)))
+            states = self._drop(memory, traces[-1].carry[0], layer)
+        return tuple(traces)
+
+    def replay(
+        self, memory: RNNMemory, tokens: jax.Array, traces: tuple[RecurrentTrace, ...]
+    ) -> jax.Array:
+        """See `Replay.sequence`."""
+        return self._attend(memory, self._unroll_layers(memory, tokens, traces))
+
+    def output_layer(self) -> tuple[jax.Array, jax.Array]:
+        """See `Replay.output`."""
+        kernel = (
+            self.target_embedding[...].T if self.options.tie_embeddings else self.output_kernel[...]
+        )
+        return kernel.astype(self.dtype), self.output_bias[...]
 
     def attention_weights(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.attention_weights`."""
@@ -203,31 +231,28 @@ class RNNEncoderDecoder(nnx.Module):
 
     def _advance(
         self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
-    ) -> tuple[RNNCarry, jax.Array]:
+    ) -> tuple[RNNCarry, jax.Array, tuple[RecurrentTrace, ...]]:
         """One step of all layers, from the first one's projected token.
 
         Returns:
-          The new carry, and the last layer's state [batch, hidden_size].
+          The new carry, the last layer's state [batch, hidden_size], and each layer's trace.
         """
         if carry.attended is not None:
             fed_back = slice(self.options.embedding_size, None)
             projected = projected + self.decoder["layer_0"].project(
                 carry.attended, rows=fed_back, bias=False
             )
-        layers: list[RecurrentCarry] = []
+        traces: list[RecurrentTrace] = []
         state = projected
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
-            layers.append(
-                recurrent.step(
-                    carry.layers[layer], recurrent.project(state) if layer else projected
-                )
-            )
-            state = self._drop(memory, layers[-1][0], layer)
+            projected = recurrent.project(state) if layer else projected
+            traces.append(recurrent.step(carry.layers[layer], projected))
+            state = self._drop(memory, traces[-1].carry[0], layer)
         attended = None
         if carry.attended is not None:
             attended = self._attend(memory, state[:, None])[:, 0]
-        return RNNCarry(tuple(layers), attended), state
+        return RNNCarry(tuple(trace.carry for trace in traces), attended), state, tuple(traces)
 
     def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The last layer's states, and with input feeding the attentional vectors.
@@ -239,20 +264,31 @@ class RNNEncoderDecoder(nnx.Module):
         Returns:
           Both [batch, time, hidden_size].
         """
-        states = self._embed(memory, tokens.T)
         if not self.options.input_feeding:
-            for layer in range(self.options.num_decoder_layers):
-                _, states = self.decoder[f"layer_{layer}"].unroll(memory.start[layer], states)
-                states = self._drop(memory, states, layer)
-            return states.swapaxes(0, 1), None
+            no_traces = (None,) * self.options.num_decoder_layers
+            return self._unroll_layers(memory, tokens, no_traces), None
 
         def step(carry: RNNCarry, projected: jax.Array):
-            carry, state = self._advance(memory, carry, projected)
+            carry, state, _ = self._advance(memory, carry, projected)
             return carry, (state, carry.attended)
 
-        of_tokens = self.decoder["layer_0"].project(states, rows=slice(self.options.embedding_size))
+        embedded = self._embed(memory, tokens.T)
+        of_tokens = self.decoder["layer_0"].project(
+            embedded, rows=slice(self.options.embedding_size)
+        )
         _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
         return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
+
+    def _unroll_layers(
+        self, memory: RNNMemory, tokens: jax.Array, traces: tuple[RecurrentTrace | None, ...]
+    ) -> jax.Array:
+        """The last layer's states [batch, time, hidden_size], layer by layer."""
+        states = self._embed(memory, tokens.T)
+        for layer, trace in enumerate(traces):
+            recurrent = self.decoder[f"layer_{layer}"]
+            _, states = recurrent.unroll(memory.start[layer], states, trace=trace)
+            states = self._drop(memory, states, layer)
+        return states.swapaxes(0, 1)
 
     def _attend(self, memory: RNNMemory, states: jax.Array) -> jax.Array:
         """The attentional vectors tanh(C [context; state]); without attention the states."""
@@ -264,12 +300,9 @@ class RNNEncoderDecoder(nnx.Module):
         joint = jnp.concatenate([context, states], axis=-1)
         return jnp.tanh(joint @ self.combine_kernel[...].astype(self.dtype))
 
-    def _logits(self, attended: jax.Array) -> jax.Array:
-        kernel = (
-            self.target_embedding[...].T if self.options.tie_embeddings else self.output_kernel[...]
-        )
-        logits = attended @ kernel.astype(self.dtype)
-        return logits.astype(jnp.float32) + self.output_bias[...]
+    def _logits(self, features: jax.Array) -> jax.Array:
+        kernel, bias = self.output_layer()
+        return (features @ kernel).astype(jnp.float32) + bias
 
 
 def _dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:

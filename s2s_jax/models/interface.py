@@ -1,4 +1,4 @@
-"""What the rest of the package needs of a model: five pure functions."""
+"""What the rest of the package needs of a model: five pure functions, and what makes it fast."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +14,37 @@ Memory = Any
 
 Carry = Any
 """A pytree of what the decoder passes itself from one target step to the next."""
+
+
+Trace = Any
+"""A pytree of what a forward pass leaves for its gradient; every leaf [time, batch, ...]."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What lets the gradient reuse the forward pass in which the fed tokens were chosen.
+
+    A rollout has computed every state of the decoder by the time that the last token is chosen.
+    With these functions the loss takes the states from it, instead of computing them again, and
+    asks for the output layer by itself, so that logits need never be there for all tokens at once.
+
+    `sequence` leaves the trace that a scan of `step` leaves; features @ kernel + bias are the
+    logits of decode_step and decode_sequence; and the gradient of `replay` is that of
+    decode_sequence.
+
+    Attributes:
+      step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
+        trace of the step, without the leading axis).
+      sequence: (params, memory, tokens [batch, time]) -> trace.
+      replay: (params, memory, tokens [batch, time], trace) -> features [batch, time,
+        num_features]. No gradient passes into the trace; it passes into params and memory.
+      output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
+    """
+
+    step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array, Trace]]
+    sequence: Callable[[Params, Memory, jax.Array], Trace]
+    replay: Callable[[Params, Memory, jax.Array, Trace], jax.Array]
+    output: Callable[[Params], tuple[jax.Array, jax.Array]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +68,8 @@ class Seq2SeqModel:
       vocab_size: number of target ids.
       attention_weights: (params, memory, tokens [batch, time]) -> [batch, time, source_time], for
         pictures; None where the model has no attention.
+      replay: what makes scheduled sampling cheap; None for a model without, which trains all the
+        same.
     """
 
     init: Callable[[jax.Array], Params]
@@ -46,3 +79,4 @@ class Seq2SeqModel:
     decode_sequence: Callable[[Params, Memory, jax.Array], jax.Array]
     vocab_size: int
     attention_weights: Callable[[Params, Memory, jax.Array], jax.Array] | None = None
+    replay: Replay | None = None

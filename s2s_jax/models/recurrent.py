@@ -1,10 +1,18 @@
-"""Recurrent layers, LSTM and GRU, with the input projection taken out of the scan."""
+"""Recurrent layers, LSTM and GRU, whose scans hold the recurrence and nothing else.
 
-from typing import Literal
+The projection of the inputs leaves the scan, and so do the gradients of all weights: the backward
+scan finds the gradient of every step's pre-activations, and one product over time and batch makes
+the weights' of them. What the forward scan computed is kept as a `RecurrentTrace`; where somebody
+else has scanned already (the rollout, to sample), `replay` takes the trace and computes nothing.
+"""
+
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.custom_batching import sequential_vmap
 
 Cell = Literal["lstm", "gru"]
 
@@ -12,6 +20,18 @@ RecurrentCarry = tuple[jax.Array, ...]
 """(h, c) of an LSTM, (h,) of a GRU; each [batch, hidden_size]. The output of a step is h."""
 
 _NUM_GATES = {"lstm": 4, "gru": 3}
+
+
+class RecurrentTrace(NamedTuple):
+    """What a scan leaves for its gradient; a step's, or with time in front.
+
+    Attributes:
+      joined: [batch, 4 * hidden_size] pre-activations, see `_join`.
+      carry: the carry behind the step.
+    """
+
+    joined: jax.Array
+    carry: RecurrentCarry
 
 
 class RecurrentLayer(nnx.Module):
@@ -24,15 +44,16 @@ class RecurrentLayer(nnx.Module):
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int, *, rngs: nnx.Rngs):
-        self.cell = cell
+        self.cell: Cell = cell
         self.hidden_size = hidden_size
         gates = _NUM_GATES[cell]
         glorot = nnx.initializers.glorot_uniform()
         orthogonal = nnx.initializers.orthogonal()
         self.input_kernel = nnx.Param(glorot(rngs.params(), (input_size, gates * hidden_size)))
-        # One orthogonal matrix a gate; batched, which compiles once instead of once a gate.
-        keys = jax.random.split(rngs.params(), gates)
-        squares = jax.vmap(lambda key: orthogonal(key, (hidden_size, hidden_size)))(keys)
+        # One orthogonal matrix a gate, one after another: jaxlib's batched QR shares its threads
+        # with the program, and two layers' at once wait for each other for ever (0.10.2, 2 cores).
+        square = sequential_vmap(lambda key: orthogonal(key, (hidden_size, hidden_size)))
+        squares = jax.vmap(square)(jax.random.split(rngs.params(), gates))
         self.recurrent_kernel = nnx.Param(jnp.concatenate(list(squares), axis=1))
         bias = jnp.zeros(gates * hidden_size)
         if cell == "lstm":
@@ -57,48 +78,171 @@ class RecurrentLayer(nnx.Module):
         projected = inputs @ self.input_kernel[...][rows].astype(inputs.dtype)
         return projected + self.bias[...].astype(inputs.dtype) if bias else projected
 
-    def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentCarry:
+    def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentTrace:
         """One step of the recurrence from a projected input [batch, gates * hidden_size]."""
-        hidden = carry[0]
-        recurrent = hidden @ self.recurrent_kernel[...].astype(hidden.dtype)
-        if self.cell == "lstm":
-            i, f, g, o = jnp.split(projected + recurrent, 4, axis=-1)
-            cell = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-            return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
-        size = self.hidden_size
-        reset, update = jnp.split(
-            jax.nn.sigmoid(projected[..., : 2 * size] + recurrent[..., : 2 * size]), 2, axis=-1
+        return _step(self.cell, *self._recurrence(projected.dtype), carry, projected)
+
+    def trace(
+        self,
+        start: RecurrentCarry,
+        projected: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        reverse: bool = False,
+    ) -> RecurrentTrace:
+        """Scans the layer over projected inputs; no gradient passes. For the rest see `unroll`."""
+        kernel, offset, start, projected = jax.lax.stop_gradient(
+            (*self._recurrence(projected.dtype), start, projected)
         )
-        candidate = recurrent[..., 2 * size :] + self.candidate_bias[...].astype(hidden.dtype)
-        new = jnp.tanh(projected[..., 2 * size :] + reset * candidate)
-        return ((1 - update) * new + update * hidden,)
+
+        def step(carry: RecurrentCarry, inputs: tuple[jax.Array, jax.Array | None]):
+            trace = _step(self.cell, kernel, offset, carry, inputs[0])
+            kept = _keep(inputs[1], trace.carry, carry)
+            return kept, RecurrentTrace(trace.joined, kept)
+
+        return jax.lax.scan(step, start, (projected, mask), reverse=reverse)[1]
 
     def unroll(
         self,
-        carry: RecurrentCarry,
+        start: RecurrentCarry,
         inputs: jax.Array,
         mask: jax.Array | None = None,
         *,
         reverse: bool = False,
+        trace: RecurrentTrace | None = None,
     ) -> tuple[RecurrentCarry, jax.Array]:
-        """Scans the layer over time.
+        """The layer over time, with its gradient.
 
         Args:
-          carry: where to start.
+          start: the carry before the first step.
           inputs: [time, batch, input_size]; time first, as the scan wants it.
           mask: [time, batch] bool; the carry passes unchanged where it is False, so that padding
             on either side does not count. None where nothing is padding, or no padding matters.
           reverse: from the last step to the first.
+          trace: what a scan over these inputs has left; None to scan here.
 
         Returns:
           The last carry and the outputs [time, batch, hidden_size].
         """
+        projected = self.project(inputs)
+        if trace is None:
+            trace = self.trace(start, projected, mask, reverse=reverse)
+        recurrence = self._recurrence(projected.dtype)
+        return _replay(self.cell, reverse, *recurrence, projected, start, mask, trace)
 
-        def step(carry, inputs):
-            projected, keep = inputs
-            new = self.step(carry, projected)
-            if keep is not None:
-                new = jax.tree.map(lambda new, old: jnp.where(keep[:, None], new, old), new, carry)
-            return new, new[0]
+    def _recurrence(self, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
+        """U, and the bias inside the GRU's reset gate."""
+        offset = self.candidate_bias[...].astype(dtype) if self.cell == "gru" else None
+        return self.recurrent_kernel[...].astype(dtype), offset
 
-        return jax.lax.scan(step, carry, (self.project(inputs), mask), reverse=reverse)
+
+def _step(
+    cell: Cell,
+    kernel: jax.Array,
+    offset: jax.Array | None,
+    carry: RecurrentCarry,
+    projected: jax.Array,
+) -> RecurrentTrace:
+    joined = _join(cell, projected, carry[0] @ kernel, offset)
+    return RecurrentTrace(joined, _apply_gates(cell, joined, carry))
+
+
+def _join(
+    cell: Cell, projected: jax.Array, recurrent: jax.Array, offset: jax.Array | None
+) -> jax.Array:
+    """The pre-activations [batch, 4 * hidden_size], linear in all that they are made of.
+
+    LSTM: x W + h U + b.  GRU: x W + h U + b of both gates; then the candidate's two parts, which
+    the reset gate keeps apart.
+    """
+    if cell == "lstm":
+        return projected + recurrent
+    assert offset is not None
+    gates = 2 * offset.shape[0]
+    candidate = recurrent[..., gates:] + offset
+    joined = projected[..., :gates] + recurrent[..., :gates]
+    return jnp.concatenate([joined, projected[..., gates:], candidate], axis=-1)
+
+
+def _apply_gates(cell: Cell, joined: jax.Array, carry: RecurrentCarry) -> RecurrentCarry:
+    """The new carry: what of a step is no product of matrices."""
+    if cell == "lstm":
+        i, f, g, o = jnp.split(joined, 4, axis=-1)
+        memory = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(memory), memory
+    reset, update, projected, candidate = jnp.split(joined, 4, axis=-1)
+    new = jnp.tanh(projected + jax.nn.sigmoid(reset) * candidate)
+    update = jax.nn.sigmoid(update)
+    return ((1 - update) * new + update * carry[0],)
+
+
+def _keep(mask: jax.Array | None, new: RecurrentCarry, old: RecurrentCarry) -> RecurrentCarry:
+    """The new carry where the mask [batch] holds, else the old one."""
+    if mask is None:
+        return new
+    return jax.tree.map(lambda new, old: jnp.where(mask[:, None], new, old), new, old)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _replay(
+    cell: Cell,
+    reverse: bool,
+    kernel: jax.Array,
+    offset: jax.Array | None,
+    projected: jax.Array,
+    start: RecurrentCarry,
+    mask: jax.Array | None,
+    trace: RecurrentTrace,
+) -> tuple[RecurrentCarry, jax.Array]:
+    """The last carry and the outputs of a scan that left `trace`; its gradient is the scan's."""
+    last = jax.tree.map(lambda leaf: leaf[0 if reverse else -1], trace.carry)
+    return last, trace.carry[0]
+
+
+def _replay_forward(cell, reverse, kernel, offset, projected, start, mask, trace):
+    outputs = _replay(cell, reverse, kernel, offset, projected, start, mask, trace)
+    return outputs, (kernel, offset, start, mask, trace)
+
+
+def _replay_backward(cell, reverse, kept, cotangents):
+    kernel, offset, start, mask, trace = kept
+    d_last, d_outputs = cotangents
+
+    def behind(first: jax.Array, later: jax.Array) -> jax.Array:
+        first = first[None]
+        parts = [later[1:], first] if reverse else [first, later[:-1]]
+        return jnp.concatenate(parts)
+
+    carries = jax.tree.map(behind, start, trace.carry)  # before each step
+
+    def step(d_carry, inputs):
+        d_output, joined, carry, keep = inputs
+        d_carry = (d_carry[0] + d_output, *d_carry[1:])
+        _, pull_back = jax.vjp(
+            lambda joined, carry: _keep(keep, _apply_gates(cell, joined, carry), carry),
+            joined,
+            carry,
+        )
+        d_joined, d_before = pull_back(d_carry)
+        d_hidden = d_before[0] + _of_recurrent(cell, d_joined) @ kernel.T
+        return (d_hidden, *d_before[1:]), d_joined
+
+    d_start, d_joined = jax.lax.scan(
+        step, d_last, (d_outputs, trace.joined, carries, mask), reverse=not reverse
+    )
+    d_kernel = jnp.einsum("tbh,tbg->hg", carries[0], _of_recurrent(cell, d_joined))
+    size = kernel.shape[0]
+    d_projected = d_joined if cell == "lstm" else d_joined[..., : 3 * size]
+    d_offset = None if offset is None else d_joined[..., 3 * size :].sum((0, 1), offset.dtype)
+    return d_kernel, d_offset, d_projected, d_start, None, None
+
+
+def _of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:
+    """From the gradient of what `_join` made to that of the recurrent product."""
+    if cell == "lstm":
+        return d_joined
+    reset, update, _, candidate = jnp.split(d_joined, 4, axis=-1)
+    return jnp.concatenate([reset, update, candidate], axis=-1)
+
+
+_replay.defvjp(_replay_forward, _replay_backward)

@@ -7,7 +7,7 @@ from flax import nnx
 
 from s2s_jax.models.attention import AttentionKind
 from s2s_jax.models.encoder_decoder import RNNEncoderDecoder
-from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.models.interface import Replay, Seq2SeqModel
 from s2s_jax.models.recurrent import Cell
 from s2s_jax.models.rnn_options import RNNOptions
 
@@ -102,4 +102,13 @@ def make_rnn_model(
         attention_weights=None
         if attention == "none"
         else lambda params, *args: bind(params).attention_weights(*args),
+        # With input feeding a step's input is known only when the step before is computed.
+        replay=None
+        if input_feeding
+        else Replay(
+            step=lambda params, *args: bind(params).trace_step(*args),
+            sequence=lambda params, *args: bind(params).trace_sequence(*args),
+            replay=lambda params, *args: bind(params).replay(*args),
+            output=lambda params: bind(params).output_layer(),
+        ),
     )

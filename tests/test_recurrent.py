@@ -1,0 +1,70 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from s2s_jax.models.recurrent import Cell, RecurrentLayer
+
+TIME, BATCH, SIZE, HIDDEN = 5, 3, 4, 6
+MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]], bool).T  # [time, batch]
+
+
+def scan_in_python(layer: RecurrentLayer, start, inputs, mask, reverse):
+    """The recurrence as its formula says it, differentiated by JAX through every step."""
+    carry, outputs = start, {}
+    for time in reversed(range(TIME)) if reverse else range(TIME):
+        new = layer.step(carry, layer.project(inputs[time])).carry
+        if mask is not None:
+            keep = mask[time][:, None]
+            new = tuple(jnp.where(keep, one, other) for one, other in zip(new, carry, strict=True))
+        carry, outputs[time] = new, new[0]
+    return carry, jnp.stack([outputs[time] for time in range(TIME)])
+
+
+@pytest.mark.parametrize(
+    ("cell", "mask", "reverse"), [("lstm", None, False), ("lstm", MASK, True), ("gru", MASK, True)]
+)
+def test_the_gradient_is_that_of_every_step(jit, cell: Cell, mask, reverse):
+    generator = np.random.default_rng(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(generator.normal(size=shape), jnp.float32)
+
+    layer = RecurrentLayer(cell, SIZE, HIDDEN, rngs=nnx.Rngs(params=0))
+    graph, state = nnx.split(layer)
+    params = jax.tree.map(lambda leaf: normal(*leaf.shape), nnx.to_pure_dict(state))
+    start = tuple(normal(BATCH, HIDDEN) for _ in range(2 if cell == "lstm" else 1))
+    inputs = normal(TIME, BATCH, SIZE)
+    weights = jax.tree.map(
+        lambda leaf: normal(*leaf.shape),
+        jax.eval_shape(lambda: (start, jnp.zeros((TIME, BATCH, HIDDEN)))),
+    )
+
+    def loss(unroll: Any, params: Any, start: Any, inputs: jax.Array) -> jax.Array:
+        outputs = unroll(nnx.merge(graph, params), start, inputs)
+        products = jax.tree.map(lambda a, b: (a * b).sum(), outputs, weights)
+        return jnp.stack(jax.tree.leaves(products)).sum()
+
+    def unroll(layer, start, inputs):
+        return layer.unroll(start, inputs, mask, reverse=reverse)
+
+    def replay(layer, start, inputs):
+        trace = layer.trace(start, layer.project(inputs), mask, reverse=reverse)
+        return layer.unroll(start, inputs, mask, reverse=reverse, trace=trace)
+
+    def expected(layer, start, inputs):
+        return scan_in_python(layer, start, inputs, mask, reverse)
+
+    wanted, *found = (
+        jit(jax.value_and_grad(lambda *args, way=way: loss(way, *args), argnums=(0, 1, 2)))(
+            params, start, inputs
+        )
+        for way in (expected, unroll, replay)
+    )
+    for one in found:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, wanted
+        )

@@ -160,7 +160,7 @@ def make_rollout(
         trace = model.replay.sequence(params, memory, tokens) if model.replay else ()
         return Fed(tokens, jnp.ones(target.shape, bool), trace)
 
-    @partial(_vmapped_as, own_or_gold)
+    @partial(_vmapped_as, own_or_gold, 4)
     def feed_tokens(params, memory, target, key, teacher_prob):
         return jax.lax.cond(
             teacher_prob < 1.0, own_or_gold, gold, params, memory, target, key, teacher_prob
@@ -207,7 +207,7 @@ def _make_choice(
     branches += [partial(choose_rows, capacity) for capacity in capacities]
 
     # Of lanes whose coins differ, a switch would compute every branch.
-    @partial(_vmapped_as, choose_all)
+    @partial(_vmapped_as, choose_all, 3)
     def choose_own(output, gold, features, own, noise):
         branch = (own.sum() > thresholds).sum()
         return jax.lax.switch(branch, branches, output, gold, features, own, noise)
@@ -216,15 +216,20 @@ def _make_choice(
 
 
 def _vmapped_as(
-    replacement: Callable[..., Any], function: Callable[..., Any]
+    replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """`function`, for which `jax.vmap` takes a function of the same values without branches."""
+    """`function`, for which `jax.vmap` takes one of the same values without branches.
+
+    Only where the argument that decides on the branch differs between lanes: a branch that they
+    share stays one.
+    """
     wrapped = custom_vmap(function)
 
     @wrapped.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any):
         axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-        outputs = jax.vmap(replacement, in_axes=tuple(axes), axis_size=axis_size)(*args)
+        taken = replacement if jax.tree.leaves(in_batched[deciding])[0] else function
+        outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
         return outputs, jax.tree.map(lambda _: True, outputs)
 
     return wrapped

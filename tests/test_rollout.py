@@ -294,3 +294,28 @@ def test_lanes_under_vmap_feed_what_each_feeds_alone(monkeypatch, make_rnn, batc
         np.testing.assert_array_equal(tokens, alone(keys[lane], probs[lane]))
     shared = jit(jax.vmap(run, in_axes=(0, None)))(keys, probs[1])
     np.testing.assert_array_equal(shared[1], alone(keys[1], probs[1]))
+
+
+def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch, jit):
+    """A vmapped question of one answer stays a question: its other branch does not run."""
+    model, params = make_rnn()
+    replay = model.replay
+    assert replay is not None
+    steps = []
+
+    def counted(*args: Any) -> Any:
+        jax.debug.callback(lambda: steps.append(1))
+        return replay.step(*args)
+
+    watched = dataclasses.replace(model, replay=dataclasses.replace(replay, step=counted))
+
+    def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
+        memory = model.encode(params, batch.source, batch.source_mask, None)
+        return make_rollout(watched)(params, memory, batch.target, key, teacher_prob).tokens
+
+    compiled = jit(jax.vmap(run, in_axes=(0, None)))
+    for teacher_prob in (1.0, 0.5):
+        steps.clear()
+        compiled(jax.random.split(KEY, 2), jnp.float32(teacher_prob))
+        jax.effects_barrier()
+        assert (len(steps) == 0) == (teacher_prob == 1.0)

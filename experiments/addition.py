@@ -19,5 +19,5 @@ def get_config(schedule: str = "teacher_forcing") -> Config:
 
 
 def sweep():
-    """Four schedules with three seeds each."""
-    return sweep_schedules(num_seeds=3)
+    """Four schedules with five seeds each."""
+    return sweep_schedules(num_seeds=5)

@@ -40,8 +40,8 @@ def chain_settings(config: Config) -> None:
 
 
 def sweep() -> Iterator[Overrides]:
-    """Five mixtures of gold and own tokens, three seeds each."""
-    for seed in range(3):
+    """Five mixtures of gold and own tokens, five seeds each."""
+    for seed in range(5):
         for teacher_prob in (1.0, 0.75, 0.5, 0.25, 0.0):
             yield {
                 "schedule.name": "constant",

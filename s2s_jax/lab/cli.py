@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options, overrides)
     except (LabError, ValueError) as error:
-        if not _is_for_the_user(error):
+        if not is_for_the_user(error):
             raise
         sys.exit(_fail(str(error)))
     except BrokenPipeError:
@@ -58,6 +58,17 @@ def _make_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
     sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
     sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    sweep.add_argument(
+        "--population",
+        action="store_true",
+        help="train runs that differ in schedule, seed and scalars alone as one vmapped program",
+    )
+    sweep.add_argument(
+        "--max-lanes",
+        type=int,
+        default=None,
+        help="the most runs of one program of a population (default 16)",
+    )
     sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
     sweep.add_argument(
         "--dry-run", action="store_true", help="show the grid of runs, train nothing"
@@ -189,7 +200,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _is_for_the_user(error: Exception) -> bool:
+def is_for_the_user(error: Exception) -> bool:
     """Whether an error is about the input: one of ours, which are written for one line."""
     if isinstance(error, LabError):
         return True
@@ -203,7 +214,7 @@ def _fail(message: str) -> int:
     return _EXIT_BAD_INPUT
 
 
-def _prepare_jax() -> None:
+def prepare_jax() -> None:
     """Compiled programs are kept between runs, unless the user has said where or not at all."""
     from s2s_jax.lab.allocator import keep_freed_memory
 
@@ -224,7 +235,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2s_jax.lab.config import parse_config
 
     config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
-    _prepare_jax()
+    prepare_jax()
     from s2s_jax.lab.experiment import train_and_evaluate
 
     stopped = threading.Event()
@@ -245,15 +256,21 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
+    _check_population(options)
     from s2s_jax.lab.sweep import plan_sweep, plan_table
+    from s2s_jax.lab.sweep_groups import MAX_LANES, groups_table, make_groups
 
     plan = plan_sweep(options.config, overrides, options.workdir, options.seeds)
+    max_lanes = MAX_LANES if options.max_lanes is None else options.max_lanes
+    groups = make_groups(plan, max_lanes if options.population else 1)
     if options.launcher == "print":
         for one in plan:
             print(one.command_line)
         return
     if options.dry_run:
         print(plan_table(plan))
+        if options.population:
+            print(f"\n{groups_table(groups)}")
         return
     from s2s_jax.lab.sweep_display import make_display
     from s2s_jax.lab.sweep_pool import run_sweep
@@ -262,8 +279,9 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
     # The terminal has gone; `nohup` has it ignored.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+    display = make_display(sys.stdout, _report)
     try:
-        failed = run_sweep(plan, options.jobs, display=make_display(sys.stdout, _report))
+        failed = run_sweep(plan, options.jobs, display=display, groups=groups)
     except KeyboardInterrupt:
         _report("stopped; the same command goes on from the checkpoints")
         sys.exit(_EXIT_STOPPED)
@@ -272,8 +290,25 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
     _report(f"compare them with: s2s compare {options.workdir}")
 
 
+def _check_population(options: argparse.Namespace) -> None:
+    """Refuses flags that exclude each other."""
+    if not options.population:
+        if options.max_lanes is not None:
+            raise LabError("--max-lanes is of a population; add --population")
+        return
+    if options.jobs > 1:
+        raise LabError(
+            f"--population trains its runs in one process; --jobs={options.jobs} has no part in it"
+        )
+    if options.launcher == "print":
+        raise LabError(
+            "--population trains its runs in one process, and --launcher=print shows a command"
+            " for each; leave one of them out"
+        )
+
+
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
-    _prepare_jax()
+    prepare_jax()
     from s2s_jax.lab.experiment import evaluate_run, load_run
     from s2s_jax.lab.files import write_json
 
@@ -287,7 +322,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
-    _prepare_jax()
+    prepare_jax()
     from s2s_jax.lab.translate import translate_file
 
     unknown, lines = translate_file(
@@ -308,7 +343,7 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _exposure(options: argparse.Namespace, overrides: list[str]) -> None:
-    _prepare_jax()
+    prepare_jax()
     from s2s_jax.lab.exposure import Settings, measure_runs
     from s2s_jax.lab.exposure_tables import to_text
 
@@ -338,7 +373,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
 def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2s_jax.lab.verification_report import run_verification
 
-    _prepare_jax()
+    prepare_jax()
     table, lands = run_verification(
         model=options.model,
         length=options.length,

@@ -1,5 +1,6 @@
 """The evaluation of a task: metrics with both prefixes, the task's scores, what to look at."""
 
+import copy
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -53,6 +54,12 @@ class Evaluator:
         self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
         # A scorer's first score is the one that a run is judged by.
         self.headline = next(iter(self._score(["a"], [("a",)])))
+
+    def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
+        """The same for another run of the task; what was compiled is shared."""
+        other = copy.copy(self)
+        other._divergence = divergence
+        return other
 
     def dev(self, params: Params) -> dict[str, float]:
         """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""

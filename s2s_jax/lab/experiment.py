@@ -1,15 +1,14 @@
 """From a config to the objects that train: the only reader of a ConfigDict."""
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import optax
 
+from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.data.markov import known_truth
 from s2s_jax.data.task import Task, Vocabularies, load_task
@@ -18,7 +17,6 @@ from s2s_jax.lab.config import (
     Config,
     Overrides,
     check_complete,
-    flat_keys,
     schedule_parameters,
 )
 from s2s_jax.lab.divergence import (
@@ -29,14 +27,14 @@ from s2s_jax.lab.divergence import (
 )
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
-from s2s_jax.lab.loop import NonFiniteLossError, Trainer, progress_template
+from s2s_jax.lab.lanes import NonFiniteLossError
+from s2s_jax.lab.loop import Trainer, progress_template
+from s2s_jax.lab.optimizers import make_optimizer
 from s2s_jax.lab.run import Run
-from s2s_jax.lab.run_names import trial_of
-from s2s_jax.lab.scores import find_scorer, signature
-from s2s_jax.lab.tracking import Tracker
+from s2s_jax.lab.run_session import RunSession
+from s2s_jax.lab.scores import find_scorer
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
-from s2s_jax.names import nearest
 from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.rollout import make_rollout
 from s2s_jax.schedules import Schedule, make_schedule
@@ -85,7 +83,7 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
     check_complete(config)
     _check_numbers(config)
     find_scorer(config.eval.scores)
-    schedule, optimizer = make_config_schedule(config), _make_optimizer(config)
+    schedule, optimizer = make_config_schedule(config), make_optimizer(config.train)
     for section, make in (
         ("model", lambda: make_rnn_model(8, 8, **config.model)),
         ("rollout", lambda: make_rollout(_ANY_MODEL, **config.rollout)),
@@ -153,16 +151,13 @@ def train_and_evaluate(
         report(f"{workdir} is finished already; nothing to do")
         return result
     experiment = make_experiment(config, run.vocabularies())
-    batches = experiment.task.training_batches(
-        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
-    )
-    evaluator = _make_evaluator(config, experiment.model, experiment.task)
+    evaluator = make_evaluator(config, experiment.model, experiment.task)
     trainer = Trainer(
         experiment.model,
         experiment.objective,
         experiment.optimizer,
         experiment.schedule,
-        batches,
+        training_batches(config, experiment.task),
         evaluator,
         key=jax.random.key(config.seed),
         num_steps=config.train.num_steps,
@@ -170,53 +165,19 @@ def train_and_evaluate(
         evaluate_every=config.eval.every,
         report=report,
     )
-    run.start(config, experiment.task.vocabularies)
-    finish = partial(run.write_result, config=config, overrides=overrides or {})
-    with Checkpoints(run.checkpoints) as checkpoints:
-        start, resumed_at = None, checkpoints.latest_step
-        if resumed_at is not None:
-            resumed_at, start = checkpoints.restore(trainer.template)
-            report(f"resuming {workdir} at step {resumed_at}")
-        before = run.seconds(resumed_at)
-        clock = time.perf_counter() - before
-        with Tracker(run.folder, resumed_at) as tracker:
-            trial_id, varied = trial_of(run.folder, config.schedule.name, overrides or {})
-            tracker.hparams(_hparams(config, varied), trial_id=trial_id)
-            try:
-                steps = trainer.train(
-                    tracker, checkpoints, start, seconds_before=before, should_stop=should_stop
-                )
-            except NonFiniteLossError as error:
-                seconds = time.perf_counter() - clock
-                finish("failed", steps=error.step, wall_seconds=seconds, error=str(error))
-                raise
-            if steps < config.train.num_steps:
-                seconds = time.perf_counter() - clock
-                return finish("stopped", steps=steps, wall_seconds=seconds)
-            best_step, best = checkpoints.restore(trainer.template, "best")
-            metrics: dict[str, float] = {}
-            for split in experiment.task.splits:
-                if split != "train":
-                    predictions = None if split == "dev" else run.predictions(split)
-                    found = evaluator.split(best.state.params, split, predictions)
-                    report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
-                    metrics |= found
-            if evaluator.knows_the_truth:
-                # Theory is about where training ends, not about the best step on the way there.
-                _, last = checkpoints.restore(trainer.template, "latest")
-                metrics |= evaluator.divergence(last.state.params)
-            # The dev metrics of that step are in the log already.
-            tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
-            if not run.has_logged(tests):  # before it was killed and resumed
-                tracker.scalars(steps, tests)
-    return finish(
-        "finished",
-        steps=steps,
-        metrics=metrics,
-        wall_seconds=time.perf_counter() - clock,
-        best_step=best_step,
-        scores=signature(config.eval.scores),
-    )
+    with RunSession(run, config, overrides or {}, experiment.task, trainer.template, report) as one:
+        try:
+            steps = trainer.train(
+                one.tracker,
+                one.checkpoints,
+                one.start,
+                seconds_before=one.seconds_before,
+                should_stop=should_stop,
+            )
+        except NonFiniteLossError as error:
+            one.fail(error)
+            raise
+        return one.conclude(steps, evaluator)
 
 
 @dataclass(frozen=True)
@@ -276,7 +237,7 @@ def evaluate_run(run: TrainedRun, split: str) -> dict[str, float]:
       DataError: the data cannot be loaded, or has no such split.
     """
     task = load_run_task(run)
-    return _make_evaluator(run.config, run.model, task).split(run.params, split)
+    return make_evaluator(run.config, run.model, task).split(run.params, split)
 
 
 def _make_model(config: Config, vocabularies: Vocabularies) -> tuple[Seq2SeqModel, Objective]:
@@ -301,7 +262,15 @@ def _load_task(config: Config, vocabularies: Vocabularies | None) -> Task:
     )
 
 
-def _make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluator:
+def training_batches(config: Config, task: Task) -> TrainingBatches:
+    """The batches that a config trains on."""
+    return task.training_batches(
+        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
+    )
+
+
+def make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluator:
+    """What evaluates a model on a config's task."""
     return Evaluator(
         model,
         task,
@@ -309,11 +278,11 @@ def _make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluato
         batch_size=config.eval.batch_size,
         max_examples=config.eval.max_examples,
         num_shown=config.eval.num_examples,
-        divergence=_make_divergence(config, model, task),
+        divergence=make_divergence(config, model, task),
     )
 
 
-def _make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Divergence | None:
+def make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Divergence | None:
     """What measures the distance from the truth, with what theory says of the schedule's end."""
     truth = known_truth(config.data.name, config.data)
     if truth is None or not knows_symbols(task.vocabularies, truth):
@@ -327,46 +296,6 @@ def _make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Diverge
         )
     batch_size = config.eval.batch_size
     return Divergence(model, task.vocabularies, truth, task.splits["dev"], batch_size, predicted)
-
-
-def _hparams(config: Config, varied: Iterable[str]) -> dict[str, Any]:
-    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by.
-
-    Args:
-      config: the run's.
-      varied: the dotted keys in which it differs from other runs beside it.
-    """
-    shown = {
-        "schedule.name": "schedule",
-        "rollout.coin": "coin",
-        "rollout.feed": "feed",
-        "train.num_steps": "num_steps",
-        "train.learning_rate": "learning_rate",
-        "model.hidden_size": "hidden_size",
-        "data.name": "data",
-    }
-    values = flat_keys(config)
-    return {shown.get(key, key): values[key] for key in (*shown, *varied)}
-
-
-def _make_optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW with a linear warm-up, and the gradient clipped to a norm."""
-    train = config.train
-    warmup = min(train.warmup_steps, train.num_steps - 1)
-    if train.learning_rate_schedule == "cosine":
-        learning_rate = optax.warmup_cosine_decay_schedule(
-            0.0 if warmup else train.learning_rate, train.learning_rate, warmup, train.num_steps
-        )
-    elif train.learning_rate_schedule == "constant":
-        learning_rate = optax.warmup_constant_schedule(
-            0.0 if warmup else train.learning_rate, train.learning_rate, warmup
-        )
-    else:
-        name = train.learning_rate_schedule
-        hint = nearest(name, ("cosine", "constant"))
-        raise LabError(f"train.learning_rate_schedule is {name!r}; {hint}")
-    clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
-    return optax.chain(*clip, optax.adamw(learning_rate, weight_decay=train.weight_decay))
 
 
 def _check_numbers(config: Config) -> None:

@@ -1,11 +1,28 @@
 """What the runs of a sweep are called: by the schedule, the seed and what else the sweep varies."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s2s_jax.lab.config import Overrides
+if TYPE_CHECKING:  # a comparison, which needs these names, needs no JAX
+    from s2s_jax.lab.config import Overrides
+
+HPARAM_NAMES = {
+    "schedule.name": "schedule",
+    "rollout.coin": "coin",
+    "rollout.feed": "feed",
+    "train.num_steps": "num_steps",
+    "train.learning_rate": "learning_rate",
+    "model.hidden_size": "hidden_size",
+    "data.name": "data",
+}
+"""Keys that TensorBoard's HPARAMS table has of every run, and its names for them.
+
+What else a sweep varies is called there by its dotted key.
+"""
 
 
 def run_name(schedule: str, seed: int, varied: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from s2s_jax.lab.config import apply_overrides, parse_config
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import check_config
 from s2s_jax.lab.experiment_file import sweep_of
+from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.scores import find_scorer
@@ -31,6 +32,7 @@ class PlannedRun:
       num_steps: updates that it makes in all.
       steps_made: updates that it had made when it was planned.
       score: the metric that tells how it fares while it trains, such as "eval/own/wer".
+      program: what must be equal in runs that train as one program; see `group_key`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PlannedRun:
     num_steps: int = 0
     steps_made: int = 0
     score: str = ""
+    program: str = ""
 
     @property
     def command_line(self) -> str:
@@ -52,7 +55,17 @@ class PlannedRun:
     @property
     def log_file(self) -> Path:
         """Where what it prints goes."""
-        return self.workdir.with_name(f"{self.workdir.name}.log")
+        return log_file(self.workdir)
+
+
+def log_file(workdir: Path) -> Path:
+    """Where what a run of a sweep prints goes.
+
+    Example:
+      >>> print(log_file(Path("sums/linear/seed_0")))
+      sums/linear/seed_0.log
+    """
+    return workdir.with_name(f"{workdir.name}.log")
 
 
 def plan_sweep(
@@ -112,6 +125,7 @@ def plan_sweep(
                 config.train.num_steps,
                 result["steps"] if result else 0,
                 f"eval/own/{_headline(config.eval.scores)}",
+                group_key(config),
             )
         )
     names = [one.name for one in plan]

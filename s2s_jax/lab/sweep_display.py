@@ -29,6 +29,10 @@ class Display(Protocol):
         """Some time has passed."""
         ...
 
+    def note(self, line: str) -> None:
+        """Something is to be known of the sweep."""
+        ...
+
     def stopping(self) -> None:
         """The running processes are about to be stopped."""
         ...
@@ -77,6 +81,10 @@ class PlainDisplay:
             if one.status == "running":
                 self._report(f"{one.run.name}: {(last_lines(one.run) or ['starting'])[-1]}")
 
+    def note(self, line: str) -> None:
+        """Says it."""
+        self._report(line)
+
     def stopping(self) -> None:
         """Says why it takes a moment."""
         self._report("stopping: the running processes save their checkpoints")
@@ -124,6 +132,11 @@ class LiveDisplay:
         for one in self._states:
             if one.status == "running":
                 one.look()
+        self._draw()
+
+    def note(self, line: str) -> None:
+        """Says it below the runs."""
+        self._note = line
         self._draw()
 
     def stopping(self) -> None:

@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.cli import _prepare_jax
+from s2s_jax.lab.cli import prepare_jax
 
 # What its fixtures train is made once, not once a worker.
 pytestmark = pytest.mark.xdist_group("cli")
@@ -401,14 +401,14 @@ def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_pat
     seconds = config.jax_persistent_cache_min_compile_time_secs
     caches = config.jax_persistent_cache_enable_xla_caches
     config.update("jax_persistent_cache_enable_xla_caches", "all")
-    _prepare_jax()
+    prepare_jax()
     assert config.jax_compilation_cache_dir == theirs
     assert config.jax_persistent_cache_enable_xla_caches == "all"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
-        _prepare_jax()
+        prepare_jax()
         assert config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
         # With any of XLA's own caches a program's key has the cache's path in it.
         assert config.jax_persistent_cache_enable_xla_caches == "none"

@@ -12,7 +12,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, make_experiment, train_and_evaluate
-from s2s_jax.lab.loop import NonFiniteLossError, Trainer
+from s2s_jax.lab.lanes import NonFiniteLossError
+from s2s_jax.lab.loop import Trainer
 from s2s_jax.lab.run import Run
 
 
@@ -51,7 +52,7 @@ def same(left, right):
 
 
 def train_steps(cache: Path) -> set[str]:
-    return {path.name for path in cache.iterdir() if path.name.startswith("jit__accumulate-")}
+    return {path.name for path in cache.iterdir() if path.name.startswith("jit_accumulate-")}
 
 
 def test_one_compiled_step_serves_every_schedule_from_the_same_start(

@@ -22,7 +22,7 @@ from s2s_jax.lab.experiment import (
     make_experiment,
     train_and_evaluate,
 )
-from s2s_jax.lab.loop import target_tokens
+from s2s_jax.lab.lanes import target_tokens
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.versions import versions
 

@@ -322,6 +322,80 @@ def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path, monkey
     assert [one.poll() for one in processes] == [-signal.SIGTERM]
 
 
+GROUP = """
+import json, pathlib, sys, time
+runs = [json.loads(one)[0] for one in sys.argv[1:]]
+most = int(runs[0].split()[0])
+if len(runs) > most:
+    sys.exit(71)  # out of memory
+for number, one in enumerate(runs):
+    folder = pathlib.Path(one.split()[1])
+    folder.mkdir()
+    status = one.split()[2]
+    error = {"error": "the loss is gone"} if status == "failed" else {}
+    if error:
+        folder.with_name(folder.name + ".log").write_text("s2s: the loss is gone\\n")
+    (folder / "result.json").write_text(json.dumps({"status": status} | error))
+    if number == 0:  # the sweep looks at those that have ended while the others train
+        time.sleep(0.5)
+sys.exit(int(any("failed" in one for one in runs)))
+"""
+
+
+@pytest.fixture
+def fake_groups(monkeypatch, tmp_path):
+    """A plan of runs for a process that only writes results; and the sizes of those started."""
+    started = []
+    start = subprocess.Popen
+
+    def popen(command, **options):
+        module, *runs = command[2:]
+        assert module == ("s2s_jax.lab.group_process" if len(runs) > 1 else "s2s_jax.lab.cli")
+        started.append(len(runs))
+        runs = runs if len(runs) > 1 else [json.dumps(runs)]
+        return start([sys.executable, "-c", GROUP, *runs], **options)
+
+    monkeypatch.setattr(sweep_pool.subprocess, "Popen", popen)
+    monkeypatch.setattr(sweep_pool, "_POLL_SECONDS", 0.02)
+
+    def plan(most, *statuses):
+        folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(statuses))]
+        return [
+            PlannedRun(folder.name, folder, (f"{most} {folder} {status}",), "waiting", seed=number)
+            for number, (folder, status) in enumerate(zip(folders, statuses, strict=True))
+        ]
+
+    return plan, started
+
+
+def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
+    make_plan, started = fake_groups
+    plan = make_plan(9, "failed", "finished", "finished")
+    lines = []
+    failed = run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan])
+    assert (failed, started) == (["run_0"], [3])
+    assert lines[:4] == [
+        "run_0: started (0 of 3 done)",
+        "run_1: started (0 of 3 done)",
+        "run_2: started (0 of 3 done)",
+        "run_0: FAILED, the loss is gone (1 of 3 done)",
+    ]
+    assert lines[-2] == "1 of 3 runs failed:"
+
+
+def test_a_group_that_lacks_memory_goes_on_in_halves(fake_groups):
+    make_plan, started = fake_groups
+    plan = make_plan(1, *["finished"] * 3)
+    lines = []
+    assert run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan]) == []
+    assert started == [3, 2, 1, 1, 1]
+    assert [line for line in lines if "memory" in line] == [
+        "out of memory with 3 lanes; going on with 2 lanes at a time",
+        "out of memory with 2 lanes; going on with one run after another",
+    ]
+    assert lines[-1] == "run_2: finished (3 of 3 done)"
+
+
 def test_nothing_to_do(fake_runs):
     make_plan, started = fake_runs
     lines = []

@@ -1,0 +1,116 @@
+"""A process that trains the runs of a group as lanes of one program.
+
+python -m s2s_jax.lab.group_process JSON...   each the arguments of a run's `s2s train`
+
+What it says of a run goes to the run's own log, beside its folder; how the run ended is in its
+`result.json`.
+"""
+
+import json
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from s2s_jax.lab.cli import is_for_the_user, prepare_jax
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.sweep import log_file
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_OUT_OF_MEMORY = 71  # EX_OSERR
+EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains the runs.
+
+    Args:
+      arguments: one JSON list a run: what `s2s` would be called with to train it alone.
+
+    Returns:
+      The exit code: 0 where all runs have finished, 1 where one failed, 2 for bad input, 71 where
+      the memory of the device does not suffice for so many lanes, 75 where a signal stopped them.
+    """
+    runs = [json.loads(one) for one in (sys.argv[1:] if arguments is None else arguments)]
+    folders = [
+        Path(one.removeprefix("--workdir="))
+        for run in runs
+        for one in run
+        if one.startswith("--workdir=")
+    ]
+    logs = [log_file(folder).open("a", buffering=1, encoding="utf-8") for folder in folders]
+    try:
+        return _train(runs, folders, logs)
+    except Exception as error:
+        if is_for_the_user(error):
+            code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
+        elif is_out_of_memory(error):
+            code, text = EXIT_OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}\n"
+        else:
+            code, text = EXIT_FAILED, traceback.format_exc()
+        for log in logs:
+            log.write(text)
+        return code
+    finally:
+        for log in logs:
+            log.close()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a program asked for more than its device has."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _train(runs: Sequence[Sequence[str]], folders: Sequence[Path], logs: Sequence[TextIO]) -> int:
+    from s2s_jax.lab.config import parse_config
+
+    # As `s2s train` reads them, so that a run's result.json says of itself what it would alone.
+    parsed = [parse_config([one for one in run if one.startswith("--config")]) for run in runs]
+    prepare_jax()
+    from s2s_jax.lab.group_training import GroupRun, train_group
+
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step's end
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+    def report_to(log: TextIO) -> Callable[[str], None]:
+        return lambda line: print(line, file=log)
+
+    results = train_group(
+        [
+            GroupRun(config, folder, overrides, report_to(log))
+            for (config, overrides, _), folder, log in zip(parsed, folders, logs, strict=True)
+        ],
+        should_stop=stopped.is_set,
+    )
+    codes = [
+        _last_words(result, folder, log)
+        for result, folder, log in zip(results, folders, logs, strict=True)
+    ]
+    return EXIT_STOPPED if EXIT_STOPPED in codes else EXIT_FAILED if any(codes) else 0
+
+
+def _last_words(result: "dict | LabError", folder: Path, log: TextIO) -> int:
+    """Says what `s2s train` says at its end; returns its exit code."""
+    if isinstance(result, LabError):
+        print(f"s2s: {result}", file=log)
+        return EXIT_BAD_INPUT
+    if result["status"] == "stopped":
+        steps = result["steps"]
+        print(f"stopped at step {steps}; the same command goes on from there", file=log)
+        return EXIT_STOPPED
+    print(f"look at the run with: tensorboard --logdir {folder}", file=log)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

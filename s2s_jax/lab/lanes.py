@@ -1,0 +1,347 @@
+"""The training loop, of one run or of several side by side: what is logged and kept, and when."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from s2s_jax.batch import Batch
+from s2s_jax.data.batching import TrainingBatches
+from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.evaluator import Evaluator
+from s2s_jax.lab.tracking import Tracker
+from s2s_jax.metrics import MetricSums, compute
+from s2s_jax.training import TrainState
+
+_REPORT_SECONDS = 5.0
+
+
+class NonFiniteLossError(LabError):
+    """The loss or the gradient of a step was NaN or infinite.
+
+    Attributes:
+      step: the first such step.
+    """
+
+    def __init__(self, step: int, kept: int | None):
+        checkpoint = f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint"
+        super().__init__(
+            f"the loss of step {step} is not finite; {checkpoint};"
+            " set train.learning_rate or train.clip_norm lower, in another workdir"
+        )
+        self.step = step
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: a run goes on from it as if it had never stopped.
+
+    Attributes:
+      state: the train state.
+      sums: the metrics added up since they were last logged.
+    """
+
+    state: TrainState
+    sums: MetricSums
+
+
+class StepInput(NamedTuple):
+    """What one run's next update takes."""
+
+    batch: Batch
+    teacher_prob: np.float32
+
+
+Reading = Callable[[int], tuple[MetricSums, int]]
+"""A run's number -> its sums, and its first step that is not finite (below 0: none). It waits."""
+
+
+class Programs(Protocol):
+    """The device's side of runs that train side by side, numbered from 0."""
+
+    def compile(self) -> float:
+        """Compiles for every shape of a batch; the seconds that it took."""
+        ...
+
+    def advance(self, inputs: Mapping[int, StepInput]) -> None:
+        """Starts an update of the runs that have an input; what the others hold is void then."""
+        ...
+
+    def take_sums(self, numbers: Sequence[int]) -> Reading:
+        """What these runs have added up, to be read later; they begin anew."""
+        ...
+
+    def progress(self, number: int) -> Progress:
+        """Where a run is."""
+        ...
+
+    def first_bad_step(self, number: int) -> int:
+        """The first step that was not finite, the next one where it would be; below 0: none."""
+        ...
+
+
+class Lane:
+    """The host's side of a run in training.
+
+    Args:
+      batches: `batches[step]` for every step.
+      teacher_probs: [num_steps] float32.
+      evaluator: of the run's model.
+      tracker: logs.
+      checkpoints: keeps a checkpoint at every evaluation and where training stops.
+      first_step: updates that were made before.
+      log_every: steps between lines of `metrics.jsonl`.
+      evaluate_every: steps between evaluations, each followed by a checkpoint.
+      report: takes a line of progress.
+      seconds_before: what earlier calls have taken.
+
+    Attributes:
+      step: updates made, those of earlier calls counted.
+      num_steps: updates to make in all.
+      error: why the run failed; None where it did not.
+    """
+
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        teacher_probs: np.ndarray,
+        evaluator: Evaluator,
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        *,
+        first_step: int,
+        log_every: int,
+        evaluate_every: int,
+        report: Callable[[str], None],
+        seconds_before: float = 0.0,
+    ):
+        self.batches, self.teacher_probs = batches, teacher_probs
+        self.step, self.num_steps = first_step, len(teacher_probs)
+        self.error: LabError | None = None
+        self._evaluator, self._tracker, self._checkpoints = evaluator, tracker, checkpoints
+        self._log_every, self._evaluate_every = log_every, evaluate_every
+        self._num_tokens = target_tokens(batches, first_step)
+        self._clock, self._rate = _Clock(seconds_before), _Clock()
+        self._printer = _Printer(report, first_step, self.num_steps)
+        self._waiting: tuple[int, int, Reading] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are updates to make."""
+        return self.error is None and self.step < self.num_steps
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation is due at this step."""
+        return self.step % self._evaluate_every == 0 or self.step == self.num_steps
+
+    @property
+    def logs(self) -> bool:
+        """Whether a line of metrics is due at this step."""
+        return self.step % self._log_every == 0 or self.evaluates
+
+    def begin(self, compile_seconds: float) -> None:
+        """The programs are compiled, and the first update follows."""
+        if self.step == 0:
+            self._tracker.scalars(0, {"train/compile_seconds": compile_seconds})
+        self._rate.restart()
+        self._printer.restart()
+
+    def advanced(self, batch: Batch) -> None:
+        """An update was started."""
+        self.step += 1
+        self._num_tokens += int(batch.target_mask.sum())
+
+    def log_later(self, reading: Reading) -> None:
+        """Keeps this step's metrics until `log_waiting`, when the device is at the next step."""
+        self._waiting = self.step, self._num_tokens, reading
+
+    def log_waiting(self, number: int) -> None:
+        """Logs what waits, if anything does.
+
+        Raises:
+          NonFiniteLossError: a step's loss or gradient was not finite.
+        """
+        if self._waiting is None:
+            return
+        logged, trained_on, reading = self._waiting
+        self._waiting = None
+        done, bad_step = reading(number)
+        self._check_finite(bad_step)
+        metrics = {f"train/{name}": value for name, value in compute(done).items()}
+        new_tokens = float(done["loss"].weight)
+        metrics["train/tokens_per_second"] = new_tokens / max(self._rate.restart(), 1e-9)
+        metrics["train/target_tokens"] = trained_on
+        metrics["train/seconds"] = self._clock.seconds
+        self._tracker.scalars(logged, metrics)
+        self._printer.step(logged, metrics)
+
+    def keep(self, number: int, programs: Programs) -> None:
+        """Evaluates where that is due, and saves a checkpoint.
+
+        Raises:
+          NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
+          LabError: the checkpoint cannot be written.
+        """
+        self.log_waiting(number)
+        self._check_finite(programs.first_bad_step(number))
+        progress = programs.progress(number)
+        cost = None
+        if self.evaluates:
+            params = progress.state.params
+            metrics = self._evaluator.dev(params)
+            self._tracker.scalars(self.step, metrics)
+            self._evaluator.show(params, self._tracker, self.step)
+            self._printer.say(self.step, self._evaluator.summary(metrics))
+            cost = self._evaluator.cost(metrics)
+        self._tracker.flush()
+        self._checkpoints.save(self.step, progress, cost)
+
+    def pause(self, seconds: float) -> None:
+        """Leaves a time out of the rate at which it trains."""
+        self._rate.skip(seconds)
+
+    def _check_finite(self, first_bad: int) -> None:
+        if first_bad >= 0:
+            raise NonFiniteLossError(first_bad, self._checkpoints.latest_step)
+
+
+def train_lanes(
+    lanes: Sequence[Lane],
+    programs: Programs,
+    should_stop: Callable[[], bool] = lambda: False,
+    ended: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Trains runs side by side to their last steps, or until they should stop.
+
+    They need not be at the same step: each goes on with its own next one. A run that fails has its
+    `error` set, and the others go on.
+
+    Args:
+      lanes: the runs.
+      programs: what trains them, in the same order.
+      should_stop: asked after every step.
+      ended: takes the number of each run as soon as it has ended, failed or was stopped.
+    """
+    # A run that was stopped between its last step and its result trains no more.
+    going = [number for number, lane in enumerate(lanes) if lane.trains]
+    for number, lane in enumerate(lanes):
+        if not lane.trains:
+            ended(number)
+    if not going:
+        return
+    compile_seconds = programs.compile()
+    for number in going:
+        lanes[number].begin(compile_seconds)
+
+    while going:
+        inputs = _inputs(lanes, going)
+        programs.advance(inputs)
+        for number in going:
+            lanes[number].advanced(inputs[number].batch)
+        for number in going:
+            _attempt(lanes[number], Lane.log_waiting, number)
+        due = [number for number in going if lanes[number].error is None and lanes[number].logs]
+        if due:
+            reading = programs.take_sums(due)
+            for number in due:
+                lanes[number].log_later(reading)
+        stops = any(lanes[number].trains for number in going) and should_stop()
+        begin = time.perf_counter()
+        kept = [number for number in going if stops or lanes[number].evaluates]
+        for number in kept:
+            _attempt(lanes[number], Lane.keep, number, programs)
+        over = [number for number in going if stops or not lanes[number].trains]
+        for number in over:
+            ended(number)
+        going = [number for number in going if number not in over]
+        if kept or over:
+            for number in going:
+                lanes[number].pause(time.perf_counter() - begin)
+
+
+def _attempt(lane: Lane, act: Callable[..., None], *arguments: Any) -> None:
+    """Has a run do something, unless it has failed before; what goes wrong is its own error."""
+    if lane.error is None:
+        try:
+            act(lane, *arguments)
+        except LabError as error:
+            lane.error = error
+
+
+def _inputs(lanes: Sequence[Lane], going: Sequence[int]) -> dict[int, StepInput]:
+    """What the next updates take; runs of one seed at one step share their batch."""
+    batches: dict[tuple[int, int], Batch] = {}
+    inputs = {}
+    for number in going:
+        lane = lanes[number]
+        place = id(lane.batches), lane.step
+        if place not in batches:
+            batches[place] = lane.batches[lane.step]
+        inputs[number] = StepInput(batches[place], lane.teacher_probs[lane.step])
+    return inputs
+
+
+def target_tokens(batches: TrainingBatches, num_steps: int) -> int:
+    """The target tokens of the first batches; exact, as no float32 of a long run would be.
+
+    A resumed run counts them anew: batches depend on the step alone, and every epoch has all pairs.
+    """
+    epochs, rest = divmod(num_steps, batches.num_batches)
+
+    def count(first: int, number: int) -> int:
+        return sum(int(batches[step].target_mask.sum()) for step in range(first, first + number))
+
+    whole = epochs * count(0, batches.num_batches) if epochs else 0
+    return whole + count(epochs * batches.num_batches, rest)
+
+
+class _Clock:
+    """Seconds since it was started."""
+
+    def __init__(self, before: float = 0.0):
+        self._begin = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begin
+
+    def restart(self) -> float:
+        """Starts anew; returns the seconds until now."""
+        seconds = self.seconds
+        self._begin = time.perf_counter()
+        return seconds
+
+    def skip(self, seconds: float) -> None:
+        """Takes some of the last seconds out."""
+        self._begin += seconds
+
+
+class _Printer:
+    """Prints where a run is, at most every few seconds."""
+
+    def __init__(self, report: Callable[[str], None], first: int, num_steps: int):
+        self._report, self._first, self._num_steps = report, first, num_steps
+        self._clock, self._last = _Clock(), _Clock(_REPORT_SECONDS)
+
+    def restart(self) -> None:
+        """The first step follows."""
+        self._clock.restart()
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._last.seconds < _REPORT_SECONDS and step < self._num_steps:
+            return
+        self._last.restart()
+        left = self._clock.seconds / (step - self._first) * (self._num_steps - step)
+        self.say(
+            step,
+            f"loss {metrics['train/loss']:.4f}"
+            f"  teacher_prob {metrics['train/teacher_prob']:.3f}"
+            f"  {metrics['train/tokens_per_second']:,.0f} tokens/s"
+            f"  {int(left) // 60}:{int(left) % 60:02d} left",
+        )
+
+    def say(self, step: int, text: str) -> None:
+        width = len(str(self._num_steps))
+        self._report(f"step {step:{width}d}/{self._num_steps}  {text}")

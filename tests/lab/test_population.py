@@ -1,0 +1,424 @@
+"""Runs that train as lanes of one program: each leaves what it would leave alone."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from s2s_jax.lab import group_process, group_training
+from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.experiment import (
+    check_config,
+    load_run,
+    make_experiment,
+    train_and_evaluate,
+)
+from s2s_jax.lab.group_key import group_key
+from s2s_jax.lab.group_training import GroupRun, train_group
+from s2s_jax.lab.lane_programs import LanePrograms
+from s2s_jax.lab.loop import progress_template, schedule_values
+from s2s_jax.lab.named_arrays import flatten
+from s2s_jax.lab.run import Run
+from s2s_jax.lab.sweep import PlannedRun
+from s2s_jax.lab.sweep_groups import groups_table, make_groups
+
+pytestmark = pytest.mark.xdist_group("population")
+
+CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
+NAMES = [
+    "teacher_forcing/seed_0",
+    "linear/seed_0",
+    "exponential/seed_1",
+    "inverse_sigmoid/seed_1",
+]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what the clock measures."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in CLOCK}
+        for line in lines
+    ]
+
+
+def losses(folder: Path) -> np.ndarray:
+    return np.array([one["train/loss"] for one in records(folder) if "train/loss" in one])
+
+
+def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The newest checkpoint as a solo run restores it: its step, and its leaves by name."""
+    run = Run(folder)
+    parts = make_experiment(run.config(), run.vocabularies())
+    template = progress_template(parts.model, parts.objective, parts.optimizer)
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        step, progress = checkpoints.restore(template, "latest")
+    return step, flatten(progress)
+
+
+def stop_after(num_steps: int) -> Callable[[], bool]:
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= num_steps
+
+
+@pytest.fixture(scope="module")
+def configs(make_config):
+    """Four runs of 50 steps in two buckets; no two have an optimiser's number in common."""
+
+    def make(number: int, name: str) -> Any:
+        schedule, seed = name.split("/seed_")
+        return make_config(
+            schedule,
+            **{
+                "seed": int(seed),
+                "data.num_buckets": 2,
+                "train.num_steps": 50,
+                "train.log_every": 2,
+                "train.learning_rate": 2e-3 + 5e-4 * number,
+                "train.weight_decay": 1e-2 * number,
+                "train.clip_norm": 0.5 + 0.1 * number,
+                "eval.every": 50,
+                "eval.num_examples": 0,
+            },
+        )
+
+    return {name: make(number, name) for number, name in enumerate(NAMES)}
+
+
+def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None) -> list[GroupRun]:
+    report = (lambda line: None) if lines is None else lines.append
+    return [
+        GroupRun(config, folder / name, {"seed": config.seed}, report)
+        for name, config in configs.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def population(configs, tmp_path_factory):
+    """The four as one program."""
+    folder = tmp_path_factory.mktemp("population")
+    results = train_group(group(folder, configs))
+    assert [one["status"] for one in results] == ["finished"] * 4  # type: ignore
+    return folder
+
+
+@pytest.fixture(scope="module")
+def solo(configs, tmp_path_factory):
+    """The four, one after another."""
+    folder = tmp_path_factory.mktemp("solo")
+    for name, config in configs.items():
+        options = {"seed": config.seed}
+        train_and_evaluate(config, folder / name, options, report=lambda line: None)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lane_s_losses_are_those_of_the_run_alone(population, solo, name):
+    here, there = records(population / name), records(solo / name)
+    assert [one["step"] for one in here] == [one["step"] for one in there]
+    assert len(losses(population / name)) == 25  # each over two steps
+    np.testing.assert_allclose(losses(population / name), losses(solo / name), rtol=0, atol=5e-6)
+    for one, other in zip(here, there, strict=True):
+        assert one.keys() == other.keys()
+        for key in ("train/target_tokens", "train/teacher_prob", "train/gold_share"):
+            assert one.get(key) == other.get(key)
+
+
+def test_lanes_are_not_one_run(population):
+    found = np.array([losses(population / name) for name in NAMES])
+    # Teacher forcing and exponential decay see the same batches; what they are fed parts them.
+    assert len(np.unique(found[:, -1])) == 4
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_a_lane_leaves_the_files_of_the_run_alone(population, solo, name):
+    def files(folder: Path) -> list[str]:
+        return sorted(path.name.partition(".out.")[0] for path in (folder / name).iterdir())
+
+    assert files(population) == files(solo)
+    here, there = (
+        json.loads((one / name / "result.json").read_text()) for one in (population, solo)
+    )
+    assert list(here) == list(there)
+    assert here["metrics"].keys() == there["metrics"].keys()
+    for key in ("status", "config", "overrides", "steps", "versions", "scores", "best_step"):
+        assert here[key] == there[key]
+    for file in ("config.json", "source_vocabulary.json", "target_vocabulary.json"):
+        assert (population / name / file).read_bytes() == (solo / name / file).read_bytes()
+    (step, leaves), (other_step, others) = newest(population / name), newest(solo / name)
+    assert step == other_step == 50
+    assert leaves.keys() == others.keys()
+    assert any("opt_state" in leaf for leaf in leaves)
+    for leaf, value in leaves.items():
+        np.testing.assert_allclose(value, others[leaf], atol=1e-4, err_msg=leaf)
+    assert load_run(population / name).step == here["best_step"]
+    assert (population / name / "checkpoints" / "50").is_dir()
+
+
+def test_what_is_finished_is_left_alone(population, configs, snapshot):
+    before, lines = snapshot(population), []
+    results = train_group(group(population, configs, lines))
+    assert [one["steps"] for one in results] == [50] * 4  # type: ignore
+    assert lines[0] == f"{population / NAMES[0]} is finished already; nothing to do"
+    assert snapshot(population) == before
+
+
+def test_lanes_that_stopped_at_unequal_steps_end_as_if_they_had_not(population, configs, tmp_path):
+    """One of them goes on alone for a while, as any run of a sweep may."""
+    results = train_group(group(tmp_path, configs), should_stop=stop_after(21))
+    assert {(one["status"], one["steps"]) for one in results} == {("stopped", 21)}  # type: ignore
+    assert newest(tmp_path / NAMES[1])[0] == 21
+    ahead = train_and_evaluate(
+        configs[NAMES[3]],
+        tmp_path / NAMES[3],
+        {"seed": 1},
+        report=lambda line: None,
+        should_stop=stop_after(9),
+    )
+    assert (ahead["status"], ahead["steps"]) == ("stopped", 30)
+    lines: list[str] = []
+    results = train_group(group(tmp_path, configs, lines))
+    assert [one["status"] for one in results] == ["finished"] * 4  # type: ignore
+    assert f"resuming {tmp_path / NAMES[0]} at step 21" in lines
+    assert f"resuming {tmp_path / NAMES[3]} at step 30" in lines
+    for name in NAMES:
+        there = population / name
+        assert [one["step"] for one in records(tmp_path / name)] == [
+            one["step"] for one in records(there)
+        ]
+        np.testing.assert_allclose(losses(tmp_path / name), losses(there), rtol=0, atol=1e-5)
+
+
+def test_a_lane_whose_loss_is_not_finite_fails_alone(population, configs, make_config, tmp_path):
+    changed = dict(configs)
+    bad = changed[NAMES[2]] = configs[NAMES[2]].copy_and_resolve_references()
+    bad.train.learning_rate = bad.train.weight_decay = 1e6
+    results = train_group(group(tmp_path, changed), should_stop=stop_after(30))
+    error = results[2]
+    assert isinstance(error, LabError)
+    alone = tmp_path / "alone"
+    with pytest.raises(LabError) as expected:
+        train_and_evaluate(bad, alone, report=lambda line: None)
+    assert str(error) == str(expected.value)
+    assert "is not finite; there is no checkpoint" in str(error)
+    here, there = (
+        json.loads((one / "result.json").read_text()) for one in (tmp_path / NAMES[2], alone)
+    )
+    assert here["status"] == "failed"
+    assert {key: here[key] for key in ("steps", "error")} == {
+        key: there[key] for key in ("steps", "error")
+    }
+    # Nothing of it reaches the others: the same numbers, bit for bit.
+    for number, name in enumerate(NAMES):
+        if number != 2:
+            assert results[number]["status"] == "stopped"  # type: ignore
+            expected_records = [one for one in records(population / name) if one["step"] <= 30]
+            assert records(tmp_path / name) == expected_records
+
+
+def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
+    trained: list[Any] = []
+    monkeypatch.setattr(group_training, "train_lanes", lambda lanes, *_: trained.extend(lanes))
+    two = {name: configs[name] for name in NAMES[:2]}
+    (tmp_path / NAMES[0]).mkdir(parents=True)
+    with Checkpoints(tmp_path / NAMES[0] / "checkpoints"):
+        results = train_group(group(tmp_path, two))
+    assert "is in use by process" in str(results[0])
+    (lane,) = trained
+    schedule, _ = check_config(two[NAMES[1]])
+    np.testing.assert_array_equal(lane.teacher_probs, schedule_values(schedule, 50))
+
+
+def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
+    config = make_config("linear")
+    same = make_config(
+        "exponential",
+        **{
+            "seed": 3,
+            "train.learning_rate": 0.1,
+            "train.weight_decay": 0.1,
+            "train.clip_norm": 2.0,
+            "schedule.floor": 0.2,
+        },
+    )
+    assert group_key(config) == group_key(same)
+    for key, value in {
+        "train.num_steps": 13,
+        "train.clip_norm": 0.0,
+        "train.batch_size": 9,
+        "train.warmup_steps": 3,
+        "rollout.coin": "sequence",
+        "model.dropout": 0.5,
+        "data.num_buckets": 2,
+        "eval.every": 5,
+    }.items():
+        assert group_key(make_config("linear", **{key: value})) != group_key(config), key
+    other = make_config("linear", **{"train.batch_size": 9})
+    runs = [GroupRun(one, tmp_path / "run", {}, print) for one in (config, other)]
+    with pytest.raises(ValueError, match="must not differ"):
+        train_group(runs)
+    assert not list(tmp_path.iterdir())
+
+
+def planned(count: int, *, num_schedules: int = 1, status: str = "waiting", program: str = "a"):
+    return [
+        PlannedRun(
+            f"{schedule}/seed_{seed}",
+            Path(f"{program}{schedule}/seed_{seed}"),
+            (),
+            status,
+            str(schedule),
+            seed,
+            program=program,
+        )
+        for schedule in range(num_schedules)
+        for seed in range(count)
+    ]
+
+
+def sizes(plan: list[PlannedRun], max_lanes: int) -> list[int]:
+    return [len(one) for one in make_groups(plan, max_lanes)]
+
+
+def test_groups_are_capped_and_cut_between_seeds():
+    assert sizes(planned(12), 16) == [12]
+    assert sizes(planned(17), 16) == [9, 8]
+    assert sizes(planned(5), 1) == [1] * 5
+    assert sizes(planned(3, program="a") + planned(2, program="b"), 16) == [3, 2]
+    assert sizes(planned(3, status="finished"), 16) == []
+    assert sizes(planned(2, num_schedules=6), 4) == [3, 3, 3, 3]
+    groups = make_groups(planned(10, num_schedules=4), 16)
+    assert [len(one) for one in groups] == [16, 16, 8]
+    seeds = [{run.seed for run in one} for one in groups]
+    assert not seeds[0] & seeds[1]
+    assert not seeds[1] & seeds[2]
+    assert sorted(run.name for one in groups for run in one) == sorted(
+        run.name for run in planned(10, num_schedules=4)
+    )
+    with pytest.raises(LabError, match="--max-lanes is 0; it must be at least 1"):
+        make_groups(planned(2), 0)
+    assert groups_table(make_groups(planned(3), 2)).splitlines() == [
+        "program 1, 2 lanes: 0/seed_0, 0/seed_1",
+        "program 2, alone: 0/seed_2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--population", "--jobs=2"], "--jobs=2 has no part in it"),
+        (["--population", "--launcher=print"], "leave one of them out"),
+        (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be at least 1"),
+        (["--max-lanes=4"], "add --population"),
+    ],
+)
+def test_flags_that_exclude_each_other_are_refused(s2s, experiment_file, tmp_path, flags, message):
+    code, out, err = s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}/a", *flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_the_programs(s2s, experiment_file, tmp_path):
+    code, out, err = s2s(
+        "sweep",
+        f"--config={experiment_file}",
+        f"--workdir={tmp_path}/a",
+        "--population",
+        "--max-lanes=2",
+        "--dry-run",
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-3:] == [
+        "",
+        "program 1, 2 lanes: teacher_forcing/seed_0, linear/seed_0",
+        "program 2, 2 lanes: teacher_forcing/seed_1, linear/seed_1",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def signals():
+    """The handlers of this process, which the one of a group replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatch):
+    def fail(self: LanePrograms) -> float:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+
+    monkeypatch.setattr(LanePrograms, "compile", fail)
+    runs = [
+        json.dumps(
+            [
+                "train",
+                f"--config={experiment_file}:linear",
+                f"--workdir={tmp_path}/seed_{seed}",
+                f"--config.seed={seed}",
+            ]
+        )
+        for seed in range(2)
+    ]
+    assert group_process.main(runs) == group_process.EXIT_OUT_OF_MEMORY
+    last = (tmp_path / "seed_1.log").read_text().splitlines()[-1]
+    assert last.startswith("out of memory: RESOURCE_EXHAUSTED")
+    assert not (tmp_path / "seed_1" / "result.json").exists()
+
+
+SWEEP = """
+from s2s_jax.lab.experiment_file import load_experiment
+get_config = load_experiment({path!r}).get_config
+
+def sweep():
+    for schedule, seed in (("teacher_forcing", 0), ("teacher_forcing", 1), ("linear", 0)):
+        first = {{"schedule.first_step": 5}} if schedule == "linear" else {{}}
+        yield {{"schedule.name": schedule, "seed": seed, **first}}
+"""
+
+
+def test_three_lanes_on_two_devices(s2s, experiment_file, make_config, monkeypatch, tmp_path):
+    """By the command; half of the steps are all gold, and a fourth lane fills up."""
+    path, folder = tmp_path / "mine.py", tmp_path / "sweep"
+    path.write_text(SWEEP.format(path=str(experiment_file)))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    flags = [f"--workdir={folder}", "--config.train.log_every=1", "--population"]
+    code, out, err = s2s("sweep", f"--config={path}", *flags)
+    logs = "".join(one.read_text() for one in folder.glob("*/*.log"))
+    assert (code, err) == (0, ""), (out, err, logs)
+    assert out.count("finished (") == 3
+    name = "linear,first_step=5/seed_0"
+    log = (folder / f"{name}.log").read_text()
+    assert "compiling the train step of 3 lanes on 2 devices for 1 batch shapes" in log
+    assert "with and without the rollout" in log
+    assert f"tensorboard --logdir {folder / name}" in log
+    for one, overrides in (
+        (name, {"schedule.name": "linear", "schedule.first_step": 5}),
+        ("teacher_forcing/seed_1", {"schedule.name": "teacher_forcing", "seed": 1}),
+    ):
+        alone = tmp_path / "alone" / one
+        train_and_evaluate(
+            make_config(**{"train.log_every": 1} | overrides), alone, report=lambda line: None
+        )
+        np.testing.assert_allclose(losses(folder / one), losses(alone), rtol=0, atol=1e-5)
+        assert len(losses(alone)) == 12
+    result = json.loads((folder / name / "result.json").read_text())
+    assert result["overrides"] == {
+        "train.log_every": 1,
+        "schedule.name": "linear",
+        "seed": 0,
+        "schedule.first_step": 5,
+    }
+    code, out, err = s2s("sweep", f"--config={path}", *flags)
+    assert (code, err) == (0, "")
+    assert out.count("finished before") == 3

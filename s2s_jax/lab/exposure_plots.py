@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -161,11 +161,12 @@ def _draw(panel: Axes, there: Sequence[Measure], scale: float, style: Style, sec
 
 def _line(style: Style, second: bool) -> Line2D:
     """The second curve of a panel is hollow and dashed, so that it is told apart without colour."""
+    dashes: Any = "--" if second and style.line == "-" else style.line
     return Line2D(
         [],
         [],
         color=style.color,
-        linestyle="--" if second and style.line == "-" else style.line,
+        linestyle=dashes,
         marker=style.marker,
         markersize=4.5,
         markerfacecolor="white" if second else style.color,

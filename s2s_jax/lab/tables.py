@@ -73,13 +73,18 @@ _SHOWN = {
     ),
     "token_accuracy": Metric("accuracy", "%", 100, long_label="token accuracy", better="higher"),
     "exact_match": Metric("exact", "%", 100, long_label="exact match", better="higher"),
-    "gap": Metric("gap", "%", 100, long_label="accuracy gap", better="lower"),
+    # Not better when lower: it also narrows where gold prefixes lose.
+    "gap": Metric("gap", "%", 100, long_label="accuracy gap"),
     "wer": Metric("WER", "%", long_label="word error rate", better="lower"),
     "per": Metric("PER", "%", long_label="phoneme error rate", better="lower"),
     "ser": Metric("SER", "%", long_label="symbol error rate", better="lower"),
     "cer": Metric("CER", "%", long_label="character error rate", better="lower"),
     "bleu": Metric("BLEU", better="higher"),
     "chrf": Metric("chrF", better="higher"),
+    "kl_to_truth": Metric(
+        "KL to truth", "nats", digits=4, long_label="KL from the truth", better="lower"
+    ),
+    "kl_predicted": Metric("KL predicted", "nats", digits=4),
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -32,10 +32,11 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from s2s_jax.lab.plots import curve
+from s2s_jax.lab.run_names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.tables import describe
 
 if TYPE_CHECKING:
-    from s2s_jax.lab.sweep_runs import Runs
+    from s2s_jax.lab.sweep_runs import Run, Runs
 
 FOLDER = "over_seeds"
 """Below the sweep's folder."""
@@ -43,6 +44,7 @@ FOLDER = "over_seeds"
 _FILE = "events.out.tfevents.0000000000.compare"
 _PARTS = ("mean", "low", "high")
 _CURVES = ("gold/token_accuracy", "own/token_accuracy", "gap")
+_MISSING = object()
 
 
 def address(port: int = 6006) -> str:
@@ -166,17 +168,24 @@ def _layout(score: str, time: float) -> Any:
 
 
 def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
-    """What the HPARAMS table's columns are: every hyperparameter's values, the metrics' names."""
+    """What the HPARAMS table's columns are.
+
+    They are schedule, coin, feed and every other key that the sweep varies, each with its values,
+    and the metrics. A key without a column here is not shown, whatever the runs say.
+    """
     experiment = api_pb2.Experiment(name=runs.folder.resolve().name, time_created_secs=time)
-    values: dict[str, set[str]] = {"schedule": set()}
+    columns: dict[str, list[bool | float | str]] = {"schedule": []}
     for run in runs.compared:
-        values["schedule"].add(str(run.config["schedule"]["name"]))
-        for key, name in (("coin", "coin"), ("feed", "feed")):
-            if key in run.config.get("rollout", {}):
-                values.setdefault(name, set()).add(str(run.config["rollout"][key]))
-    for name, found in values.items():
-        info = experiment.hparam_infos.add(name=name, type=api_pb2.DATA_TYPE_STRING)
-        info.domain_discrete.extend(sorted(found))
+        for name, value in _shown_hparams(run).items():
+            columns.setdefault(name, []).append(value)
+    for name, values in columns.items():
+        kinds = set(map(type, values))
+        known = {bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64}
+        # Where some are numbers and some are not: text, and each value as its rows have it, since
+        # the table shows no row whose value is none of these.
+        kind = known.get(kinds.pop()) if len(kinds) == 1 else None
+        info = experiment.hparam_infos.add(name=name, type=kind or api_pb2.DATA_TYPE_STRING)
+        info.domain_discrete.extend(sorted(set(values), key=lambda one: (str(type(one)), one)))
     for metric in metrics:
         shown = describe(metric)
         info = experiment.metric_infos.add(
@@ -190,3 +199,26 @@ def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
         metadata=hparams_metadata.create_summary_metadata(data),
     )
     return Event(step=0, wall_time=time, summary=Summary(value=[value]))
+
+
+def _shown_hparams(run: Run) -> dict[str, bool | float | str]:
+    """What a run's own entry in the table says of the columns: a bool, a number or a text."""
+    _, varied = trial_of(run.folder, str(run.config["schedule"]["name"]), run.overrides)
+    shown: dict[str, bool | float | str] = {}
+    for key in ("schedule.name", "rollout.coin", "rollout.feed", *sorted(varied)):
+        value: Any = run.config
+        for part in key.split("."):
+            value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
+        if value is _MISSING:
+            continue
+        if isinstance(value, int | float):
+            value = value if isinstance(value, bool) else float(value)
+        else:
+            value = str(_restored(value))
+        shown[HPARAM_NAMES.get(key, key)] = value
+    return shown
+
+
+def _restored(value: Any) -> Any:
+    """A value from JSON as its config has it, where it is a tuple."""
+    return tuple(map(_restored, value)) if isinstance(value, list) else value

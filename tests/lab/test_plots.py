@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import subprocess
 import sys
@@ -72,6 +73,20 @@ def test_one_seed_has_no_bar(runs):
     assert figure is not None
     bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]
     assert bars == [True, False]
+
+
+@pytest.mark.parametrize("parameter", ["", " (teacher_prob=0.25)", " (k=0.5, floor=0.125, c=0.01)"])
+@pytest.mark.parametrize("count", [1, 4, 5, 7])
+def test_a_legend_is_within_its_figure(runs, parameter, count):
+    (run, *_) = runs.compared
+    names = [f"inverse_sigmoid{number}{parameter}" for number in range(count)]
+    members = [dataclasses.replace(run, schedule=name) for name in names]
+    figure = plots.schedule_figure(Runs(Path(), members, [], []))
+    assert figure is not None
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert len(figure.legends[0].get_texts()) == count
 
 
 def test_styles_differ_without_colour(runs):

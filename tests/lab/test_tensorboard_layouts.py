@@ -1,12 +1,16 @@
+import json
 import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
+from s2s_jax.lab.run_names import run_name, trial_of
+from s2s_jax.lab.run_session import _hparams
 from s2s_jax.lab.sweep_runs import Run, Runs
 from s2s_jax.lab.tensorboard_layouts import address, event_files, remove_others
 
@@ -62,6 +66,67 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
     infos = {info.name: info for info in experiment.hparam_infos}
     values = [one.string_value for one in infos["schedule"].domain_discrete.values]
     assert values == ["linear", "teacher_forcing"]
+
+
+def hparam_columns(files: dict[str, bytes], folder: Path) -> dict[str, tuple[str, list]]:
+    """Column -> (type, values) of the one table that the files hold."""
+    first = next(iter(written(folder, files).values()))
+    content = first.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = hparams_metadata.parse_experiment_plugin_data(content)
+    return {
+        info.name: (MessageToDict(info)["type"], MessageToDict(info)["domainDiscrete"])
+        for info in experiment.hparam_infos
+    }
+
+
+def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_config, tmp_path):
+    """As the runs themselves enter it, so that the table finds them."""
+    members, entered = [], []
+    for schedule, size, rate, tie in (
+        ("linear", 8, 0.01, True),
+        ("linear", 4, 0.02, False),
+        ("teacher_forcing", 4, 0.01, True),
+    ):
+        varied = {
+            "model.hidden_size": size, "train.learning_rate": rate, "model.tie_embeddings": tie,
+            "model.cell": "gru", "schedule.floor": 0.25,
+        }  # fmt: skip
+        overrides = {"schedule.name": schedule, "seed": 0, "train.num_steps": 12, **varied}
+        folder = tmp_path / run_name(schedule, 0, varied)
+        config = make_config(schedule, **varied)
+        records = [{"step": 1, "eval/gap": 0.1}]
+        # By way of JSON, as it is read.
+        restored = json.loads(json.dumps(config.to_dict()))
+        members.append(Run(folder, folder.parent.name, 0, restored, {}, records, (), overrides))
+        entered.append(_hparams(config, trial_of(folder, schedule, overrides)[1]))
+    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    assert columns == {
+        "schedule": ("DATA_TYPE_STRING", ["linear", "teacher_forcing"]),
+        "coin": ("DATA_TYPE_STRING", ["token"]),
+        "feed": ("DATA_TYPE_STRING", ["sample"]),
+        "hidden_size": ("DATA_TYPE_FLOAT64", [4.0, 8.0]),
+        "learning_rate": ("DATA_TYPE_FLOAT64", [0.01, 0.02]),
+        "model.tie_embeddings": ("DATA_TYPE_BOOL", [False, True]),
+        "model.cell": ("DATA_TYPE_STRING", ["gru"]),
+        "schedule.floor": ("DATA_TYPE_FLOAT64", [0.25]),
+    }
+    for name, (_, values) in columns.items():
+        assert {one[name] for one in entered} == set(values), name
+
+
+def test_a_column_may_hold_numbers_and_none_and_tuples(tmp_path):
+    members = [
+        Run(
+            tmp_path / f"linear,k={k},initial=x" / "seed_0", f"linear, k={k}", 0,
+            {"schedule": {"name": "linear", "k": k}, "data": {"initial": [0.5, k]}}, {},
+            [{"step": 1, "eval/gap": 0.1}], (),
+            {"schedule.k": k, "data.initial": (0.5, k), "seed": 0},
+        )
+        for k in (0.9, None)
+    ]  # fmt: skip
+    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    assert columns["schedule.k"] == ("DATA_TYPE_STRING", [0.9, "None"])
+    assert columns["data.initial"] == ("DATA_TYPE_STRING", ["(0.5, 0.9)", "(0.5, None)"])
 
 
 def test_the_same_runs_give_the_same_bytes(runs):

@@ -1,13 +1,15 @@
 # make demo    train four schedules on CMUdict and compare them (at most 10 minutes on 2 cores)
 # make test    run every test
 # make check   lint and types
-# make bench   what is timed
+# make bench   what is timed, as a table and in runs/bench/results.json
+# make bench-peers   installs what it is held against (3 GB); bench skips what is not there
 PYTHON ?= python3
+PEERS_PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := runs/demo
 SHELL := /bin/bash
 
-.PHONY: install demo test check format bench constraints clean
+.PHONY: install demo test check format bench bench-peers constraints clean
 
 install: .venv/installed
 
@@ -35,11 +37,21 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python benchmarks/input_pipeline.py
+	@mkdir -p runs/bench
+	$(BIN)/python -m benchmarks --json runs/bench/results.json
+
+# Two environments: what TensorFlow and PyTorch need does not go together. Python 3.11 is the last
+# for OpenNMT-tf's TensorFlow.
+bench-peers: .venv-peers/opennmt/installed .venv-peers/torch/installed
+
+.venv-peers/%/installed: benchmarks/requirements-%.txt
+	$(PEERS_PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 # The pinned set, for every Python that is supported, without addresses.
 constraints:
 	uv pip compile --universal --no-header --no-annotate --extra dev --upgrade -p 3.11 pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-peers

@@ -97,7 +97,9 @@ def right_by_position(
       [positions] right tokens and [positions] targets that long; None where neither words nor
       characters give that figure.
     """
-    for split in (str.split, list):
+    # Where all is right both give that figure; then spaces tell.
+    has_spaces = any(" " in texts[0] for texts in predictions.references)
+    for split in (str.split, list) if has_spaces else (list, str.split):
         pairs = [
             (split(said), split(texts[0]))
             for said, texts in zip(predictions.hypotheses, predictions.references, strict=True)

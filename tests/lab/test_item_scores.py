@@ -94,6 +94,13 @@ def test_tokens_by_position():
     assert right_by_position(found, 0.2) is None
 
 
+@pytest.mark.parametrize(("text", "positions"), [("abc", 4), ("a b c", 4)])
+def test_where_all_is_right_spaces_tell_what_the_tokens_are(text, positions):
+    known = right_by_position(Predictions(("s",), ((text,),), (text,)), 1.0)
+    assert known is not None
+    assert known[0].tolist() == known[1].tolist() == [1] * positions
+
+
 def test_files_that_are_not_whole_are_refused(tmp_path):
     path = tmp_path / "predictions_test.jsonl"
     line = json.dumps({"source": "a", "references": ["b"], "hypothesis": "c"})

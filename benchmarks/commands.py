@@ -9,6 +9,17 @@ from pathlib import Path
 
 S2S = (sys.executable, "-m", "s2s_jax.lab.cli")
 
+TINY_ADDITION = (
+    "--config.model.hidden_size=8",
+    "--config.model.embedding_size=4",
+    "--config.data.num_train=64",
+    "--config.data.num_dev=16",
+    "--config.data.num_test=16",
+    "--config.train.batch_size=4",
+    "--config.eval.batch_size=16",
+)
+"""What makes experiments/addition.py small enough to show in seconds that a command runs."""
+
 
 class CommandError(Exception):
     """A command ended with an error, or never printed what it was waited for."""

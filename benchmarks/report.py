@@ -35,10 +35,11 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the goal is met; None without a goal or a value."""
+        """Whether the goal is met, to the digits of the table; None without a goal or a value."""
         if self.goal is None or self.value is None:
             return None
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
+        value = float(f"{self.value:.3g}")
+        return value <= self.goal if self.at_most else value >= self.goal
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,15 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.commands import S2S, environment, seconds_to_end, seconds_to_line
+from benchmarks.commands import S2S, TINY_ADDITION, environment, seconds_to_end, seconds_to_line
 from benchmarks.report import Findings, Options, Row, run_part, say
 
 _ROUNDS = 5
-_TINY = (
-    "--config.model.hidden_size=8",
-    "--config.model.embedding_size=4",
-    "--config.data.num_train=64",
-    "--config.data.num_dev=16",
-    "--config.data.num_test=16",
-    "--config.train.batch_size=4",
-    "--config.eval.batch_size=16",
-)
 
 
 def train_command(folder: Path, number: int, quick: bool) -> list[str]:
     """Trains for one step, whose line is printed at once."""
-    experiment = ["addition.py", *_TINY] if quick else ["g2p.py"]
+    experiment = ["addition.py", *TINY_ADDITION] if quick else ["g2p.py"]
     config = Path(__file__).parent.parent / "experiments" / experiment[0]
     return [
         *S2S,

@@ -11,25 +11,22 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.commands import S2S, environment, seconds_to_end
+from benchmarks.commands import S2S, TINY_ADDITION, environment, seconds_to_end
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.timing import interleave, median_ratio
 
 _ROUNDS = 2
 _STEPS = ("--config.train.num_steps=300", "--config.eval.every=300")
-_QUICK_STEPS = (
-    "--config.train.num_steps=4",
-    "--config.eval.every=4",
-    "--config.data.num_buckets=1",
-)
+_QUICK_STEPS = (*TINY_ADDITION, "--config.train.num_steps=4", "--config.eval.every=4", "--seeds=1")
 
 
 def sweep_command(folder: Path, name: str, num_jobs: int, quick: bool) -> list[str]:
     """A sweep into a folder of its own."""
+    experiments = Path(__file__).parent.parent / "experiments"
     return [
         *S2S,
         "sweep",
-        f"--config={Path(__file__).parent.parent / 'experiments' / 'demo.py'}",
+        f"--config={experiments / ('addition.py' if quick else 'demo.py')}",
         f"--workdir={folder / name}",
         f"--jobs={num_jobs}",
         f"--config.data.data_dir={folder / 'data'}",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from s2s_jax.batch import BOS, PAD, gold_inputs
+from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
 from s2s_jax.names import nearest
 from s2s_jax.prng import per_step_keys, stream_key
@@ -122,8 +122,7 @@ def make_rollout(
     ) -> Fed:
         batch_size, length = target.shape
         is_gold = toss_coins(stream_key(key, "coins"), teacher_prob, batch_size, length - 1, coin)
-        # Of the input behind each step; nobody is fed behind the last one, or in the padding.
-        own = jnp.pad(~is_gold, ((0, 0), (0, 1))) & (target != PAD)
+        own = jnp.pad(~is_gold, ((0, 0), (0, 1)))  # nobody is fed behind the last step
         keys = per_step_keys(stream_key(key, "samples"), length)
         noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(keys)
         choose_own = _make_choice(model, choose_token, params, batch_size)

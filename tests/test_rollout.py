@@ -201,7 +201,7 @@ def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
 def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, batch, jit):
     model, params = make_rnn(scale=1.0, attention="general")
     time = 12
-    target = jnp.full((4, time + 1), 4)  # nobody is fed in the padding
+    target = jnp.zeros((4, time + 1), jnp.int32)
 
     def both(params: Any) -> tuple[Fed, Any]:
         memory = model.encode(params, batch.source, batch.source_mask, None)
@@ -319,3 +319,10 @@ def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch, jit):
         compiled(jax.random.split(KEY, 2), jnp.float32(teacher_prob))
         jax.effects_barrier()
         assert (len(steps) == 0) == (teacher_prob == 1.0)
+
+
+def test_a_symbol_of_id_0_is_no_padding(run: RunRollout):
+    """Chains of known truth number their symbols from 0; what is fed behind them is own, too."""
+    table = 50.0 * np.eye(10, dtype=np.float32)[np.full(10, 7)]
+    fed = run(np.zeros((4, 5), np.int32), 0.0, table=table)
+    assert np.all(fed.tokens[:, 1:] == 7)

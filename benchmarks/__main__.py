@@ -29,18 +29,25 @@ PARTS = (
 )
 
 
-def run_part(part: str, arguments: Sequence[str], folder: Path) -> dict[str, Any] | None:
-    """Runs one part; the content of its JSON, or None if it failed."""
+def run_part(part: str, arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Runs one part; the content of its JSON, or {"failed": the last line that it said}."""
     output = folder / f"{part}.json"
     command = [sys.executable, "-m", f"benchmarks.{part}", "--json", str(output), *arguments]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False)
-    return read_json(output) if done.returncode == 0 else None
+    last = ""
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
+    return read_json(output) if process.returncode == 0 else {"failed": last}
 
 
-def rows_of(part: str, content: dict[str, Any] | None) -> list[Row]:
+def rows_of(part: str, content: dict[str, Any]) -> list[Row]:
     """The rows of a part; one that says why, where there are none."""
-    if content is None:
-        return [Row(part, None, note="failed")]
+    if "failed" in content:
+        return [Row(part, None, note=f"failed: {content['failed']}")]
     findings: Findings = from_json(content)
     if findings.skipped:
         return [Row(part, None, note=f"skipped: {findings.skipped}")]
@@ -62,7 +69,7 @@ def main() -> None:
     arguments = [f"--peers={given.peers.absolute()}"]
     arguments += ["--quick"] if given.quick else []
     arguments += [f"--rounds={given.rounds}"] if given.rounds else []
-    contents: dict[str, dict[str, Any] | None] = {}
+    contents: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for part in parts:
             say(f"── {part}")
@@ -70,7 +77,7 @@ def main() -> None:
             if given.json:  # after each, so that what was found is kept
                 write_json(given.json, {"quick": given.quick, "parts": contents})
     print(to_table([row for part in parts for row in rows_of(part, contents[part])]))
-    failed = [part for part, content in contents.items() if content is None]
+    failed = [part for part, content in contents.items() if "failed" in content]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, opennmt, report, shapes, timing, train_step
-from benchmarks.__main__ import rows_of
+from benchmarks.__main__ import rows_of, run_part
 from benchmarks.commands import CommandError, seconds_to_end, seconds_to_line
 from benchmarks.input_pipeline import make_tokens
 from benchmarks.peers.process import Peer, PeerError, find_python
@@ -220,7 +220,15 @@ def test_findings_come_back_from_json_as_they_were():
 def test_a_part_that_failed_or_was_skipped_is_a_line_of_the_table():
     skipped = report.to_json(Findings("opennmt", skipped="not there"), {})
     assert rows_of("opennmt", skipped) == [Row("opennmt", None, note="skipped: not there")]
-    assert rows_of("growth", None) == [Row("growth", None, note="failed")]
+    failed = {"failed": "ValueError: no"}
+    assert rows_of("growth", failed) == [Row("growth", None, note="failed: ValueError: no")]
+
+
+def test_a_part_that_fails_leaves_what_it_said_last(tmp_path, capfd):
+    assert run_part("growth", ["--no-such-option"], tmp_path) == {
+        "failed": "python -m benchmarks.growth: error: unrecognized arguments: --no-such-option"
+    }
+    assert "usage:" in capfd.readouterr().err  # passed on
 
 
 WORKER = """

@@ -77,7 +77,7 @@ def stop_after(num_steps: int) -> Callable[[], bool]:
 def quick_compiler():
     """Train steps are compiled at the lowest optimisation level, in half the time."""
     compile_ = Lowered.compile
-    options = {"xla_backend_optimization_level": "0"}
+    options: Any = {"xla_backend_optimization_level": "0"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lowered, "compile", lambda self: compile_(self, options))
         yield

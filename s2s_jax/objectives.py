@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from s2s_jax.batch import Batch, gold_inputs
-from s2s_jax.losses import check_label_smoothing, output_token_losses, token_losses
+from s2s_jax.forward_pass import make_forward_pass
+from s2s_jax.losses import check_label_smoothing
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
-from s2s_jax.rollout import make_rollout
 
 Objective = Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, MetricSums]]
 """(params, batch, key, teacher_prob) -> (loss, metric sums)."""
@@ -32,8 +32,8 @@ def make_objective(
     with x the fed tokens of `make_rollout`. Given x this is one differentiable function of the
     parameters: one loss, one gradient for the whole sequence, equal to the gradient of a single
     scan that samples as it goes. The encoder runs once. Where the model has a `Replay`, the
-    rollout's forward pass is also the loss's; else decode_sequence makes a second one on x, with
-    the same dropout masks.
+    pass that chooses x is also the loss's; else decode_sequence makes a second one on x, with the
+    same dropout masks.
 
     Args:
       model: the functions of `Seq2SeqModel`.
@@ -53,22 +53,21 @@ def make_objective(
       ValueError: an option out of range, or one that another option makes meaningless.
     """
     check_label_smoothing(label_smoothing)
-    rollout = make_rollout(model, coin=coin, feed=feed, temperature=temperature, top_k=top_k)
+    forward_pass = make_forward_pass(
+        model,
+        label_smoothing=label_smoothing,
+        coin=coin,
+        feed=feed,
+        temperature=temperature,
+        top_k=top_k,
+    )
 
     def objective(
         params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
     ) -> tuple[jax.Array, MetricSums]:
         source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
-        fed = rollout(params, memory, target, key, teacher_prob)
-        if model.replay is None:
-            logits = model.decode_sequence(params, memory, fed.tokens)
-            losses = token_losses(logits, target, mask, label_smoothing)
-        else:
-            features = model.replay.replay(params, memory, fed.tokens, fed.trace)
-            losses = output_token_losses(
-                features, *model.replay.output(params), target, mask, label_smoothing
-            )
+        fed, losses = forward_pass(params, memory, target, mask, key, teacher_prob)
         decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
         metrics = {
             "loss": losses.loss,

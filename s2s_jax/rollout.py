@@ -6,23 +6,20 @@ which token goes in beside it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from s2s_jax.batch import BOS, gold_inputs
-from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
+from s2s_jax.branches import vmapped_as
+from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 from s2s_jax.names import nearest
 from s2s_jax.prng import per_step_keys, stream_key
-from s2s_jax.sampling import TokenChooser, draw_noise, make_token_chooser
-
-_LARGE_VOCABULARY = 1024
-_ROW_PARTS = 4
+from s2s_jax.sampling import draw_noise, make_token_chooser
 
 COINS = ("token", "sequence", "batch")
-"""What can share a toss; `make_rollout` refuses any other."""
+"""What can share a toss; `Feeding` refuses any other."""
 
 
 class Fed(NamedTuple):
@@ -32,12 +29,24 @@ class Fed(NamedTuple):
       tokens: [batch, time] int32 ids; BOS first.
       is_gold: [batch, time] bool, where the coin said gold; True at the first step, where no coin
         is tossed. The model's own token can equal the gold one, so this is not `tokens == gold`.
-      trace: what the forward pass over `tokens` left, for `Replay.replay`; () of a model without.
     """
 
     tokens: jax.Array
     is_gold: jax.Array
-    trace: Trace = ()
+
+
+class Draws(NamedTuple):
+    """All that decides which token is fed behind a step, except for the model; time first.
+
+    Attributes:
+      gold: [time, batch] int32, the step's target.
+      own: [time, batch] bool, where the coin says own; False at the last step.
+      noise: [time, batch, 2] of `draw_noise`.
+    """
+
+    gold: jax.Array
+    own: jax.Array
+    noise: jax.Array
 
 
 Rollout = Callable[[Params, Memory, jax.Array, jax.Array, jax.Array], Fed]
@@ -83,6 +92,57 @@ def toss_coins(
     return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
 
 
+class Feeding:
+    """Chooses fed tokens: all randomness is drawn before the scan, a token in each of its steps.
+
+    x_1 = BOS,   x_t = y_{t-1} if coin_t else a token of p(. | x_<t)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        coin: str = "token",
+        feed: str = "sample",
+        temperature: float = 1.0,
+        top_k: int = 0,
+    ):
+        """See `make_rollout`, also for what is raised."""
+        _check_coin(coin)
+        if top_k > vocab_size:
+            raise ValueError(f"top_k is {top_k}, and the vocabulary has {vocab_size} tokens")
+        self.coin = coin
+        self.choose_token = make_token_chooser(feed, temperature, top_k)
+
+    def draw(self, target: jax.Array, key: jax.Array, teacher_prob: jax.Array) -> Draws:
+        """Tosses the coins of target [batch, time], and draws the noise of the samples."""
+        batch_size, length = target.shape
+        coins_key, samples_key = stream_key(key, "coins"), stream_key(key, "samples")
+        is_gold = toss_coins(coins_key, teacher_prob, batch_size, length - 1, self.coin)
+        own = jnp.pad(~is_gold, ((0, 0), (0, 1)))  # nobody is fed behind the last step
+        noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(
+            per_step_keys(samples_key, length)
+        )
+        return Draws(target.T, own.T, noise)
+
+    def first(self, batch_size: int) -> jax.Array:
+        """The tokens [batch] that every first step is fed."""
+        return jnp.full((batch_size,), BOS, jnp.int32)
+
+    def next(self, logits: jax.Array, draws: Draws) -> jax.Array:
+        """The tokens [batch] behind a step, of its logits [batch, vocab_size] and its draws."""
+        return jnp.where(draws.own, self.choose_token(logits, draws.noise), draws.gold)
+
+    def fed(self, next_tokens: jax.Array, draws: Draws) -> Fed:
+        """What was fed, from what `next` chose, [time, batch]."""
+        tokens = jnp.pad(next_tokens[:-1].T, ((0, 0), (1, 0)), constant_values=BOS)
+        is_gold = jnp.pad(~draws.own[:-1].T, ((0, 0), (1, 0)), constant_values=True)
+        return Fed(tokens, is_gold)
+
+    def all_gold(self, target: jax.Array) -> Fed:
+        """What is fed while teacher_prob is 1."""
+        return Fed(gold_inputs(target), jnp.ones(target.shape, bool))
+
+
 def make_rollout(
     model: Seq2SeqModel,
     *,
@@ -112,58 +172,26 @@ def make_rollout(
     Raises:
       ValueError: an unknown coin or feed, a temperature or top_k that the feed cannot honour.
     """
-    _check_coin(coin)
-    if top_k > model.vocab_size:
-        raise ValueError(f"top_k is {top_k}, and the vocabulary has {model.vocab_size} tokens")
-    choose_token = make_token_chooser(feed, temperature, top_k)
+    feeding = Feeding(model.vocab_size, coin, feed, temperature, top_k)
 
-    def own_or_gold(
-        params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
-    ) -> Fed:
-        batch_size, length = target.shape
-        is_gold = toss_coins(stream_key(key, "coins"), teacher_prob, batch_size, length - 1, coin)
-        own = jnp.pad(~is_gold, ((0, 0), (0, 1)))  # nobody is fed behind the last step
-        keys = per_step_keys(stream_key(key, "samples"), length)
-        noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(keys)
-        choose_own = _make_choice(model, choose_token, params, batch_size)
+    def own_or_gold(params, memory, target, key, teacher_prob):
+        draws = feeding.draw(target, key, teacher_prob)
 
-        def step(carry, inputs):
+        def step(carry, draws: Draws):
             decoder_carry, token = carry
-            gold_token, *of_choice = inputs
-            if model.replay is None:
-                decoder_carry, logits = model.decode_step(params, memory, decoder_carry, token)
-                token, trace = choose_own(gold_token, logits, *of_choice), ()
-            else:
-                decoder_carry, features, trace = model.replay.step(
-                    params, memory, decoder_carry, token
-                )
-                token = choose_own(gold_token, features, *of_choice)
-            return (decoder_carry, token), (token, trace)
+            decoder_carry, logits = model.decode_step(params, memory, decoder_carry, token)
+            token = feeding.next(logits, draws)
+            return (decoder_carry, token), token
 
-        start = jnp.full((batch_size,), BOS, jnp.int32)
-        _, (tokens, trace) = jax.lax.scan(
-            step,
-            (model.initial_carry(params, memory), start),
-            (target.T, own.T, noise),
-        )
-        return Fed(
-            jnp.concatenate([start[:, None], tokens[:-1].T], axis=1),
-            jnp.pad(is_gold, ((0, 0), (1, 0)), constant_values=True),
-            trace,
-        )
+        start = model.initial_carry(params, memory), feeding.first(target.shape[0])
+        return feeding.fed(jax.lax.scan(step, start, draws)[1], draws)
 
-    def gold(
-        params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
-    ) -> Fed:
-        tokens = gold_inputs(target)
-        trace = model.replay.sequence(params, memory, tokens) if model.replay else ()
-        return Fed(tokens, jnp.ones(target.shape, bool), trace)
+    def gold(params, memory, target, key, teacher_prob):
+        return feeding.all_gold(target)
 
-    @partial(_vmapped_as, own_or_gold, 4)
-    def feed_tokens(params, memory, target, key, teacher_prob):
-        return jax.lax.cond(
-            teacher_prob < 1.0, own_or_gold, gold, params, memory, target, key, teacher_prob
-        )
+    @partial(vmapped_as, own_or_gold, 4)
+    def feed_tokens(*args):
+        return jax.lax.cond(args[4] < 1.0, own_or_gold, gold, *args)
 
     def rollout(
         params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
@@ -173,65 +201,6 @@ def make_rollout(
         return feed_tokens(params, memory, target, key, jnp.asarray(teacher_prob, jnp.float32))
 
     return rollout
-
-
-def _make_choice(
-    model: Seq2SeqModel, choose_token: TokenChooser, params: Params, batch_size: int
-) -> Callable[..., jax.Array]:
-    """Makes the choice of a step: (gold token, features, own, noise) -> token; [batch, ...] each.
-
-    A token is drawn only for the rows whose coin says own. Shapes are static, so there are a few
-    capacities, and a step takes the smallest that holds its rows: none at all, a quarter of the
-    batch, and so on. With a small vocabulary the logits of all rows cost less than picking rows.
-    """
-    if model.replay is None:
-        return lambda gold, logits, own, noise: jnp.where(own, choose_token(logits, noise), gold)
-    parts = _ROW_PARTS if model.vocab_size >= _LARGE_VOCABULARY else 1
-    capacities = sorted({-(-batch_size * part // parts) for part in range(1, parts + 1)})
-    thresholds = jnp.array([0, *capacities[:-1]])
-
-    def choose_all(output, gold, features, own, noise):
-        kernel, bias = output
-        logits = (features @ kernel).astype(jnp.float32) + bias
-        return jnp.where(own, choose_token(logits, noise), gold)
-
-    def choose_rows(capacity, output, gold, features, own, noise):
-        if capacity == batch_size:
-            return choose_all(output, gold, features, own, noise)
-        rows = jnp.argsort(~own, stable=True)[:capacity]
-        chosen = choose_all(output, gold[rows], features[rows], own[rows], noise[rows])
-        return gold.at[rows].set(chosen)
-
-    branches = [lambda output, gold, *_: gold]
-    branches += [partial(choose_rows, capacity) for capacity in capacities]
-
-    # Of lanes whose coins differ, a switch would compute every branch.
-    @partial(_vmapped_as, choose_all, 3)
-    def choose_own(output, gold, features, own, noise):
-        branch = (own.sum() > thresholds).sum()
-        return jax.lax.switch(branch, branches, output, gold, features, own, noise)
-
-    return partial(choose_own, model.replay.output(params))
-
-
-def _vmapped_as(
-    replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`function`, for which `jax.vmap` takes one of the same values without branches.
-
-    Only where the argument that decides on the branch differs between lanes: a branch that they
-    share stays one.
-    """
-    wrapped = custom_vmap(function)
-
-    @wrapped.def_vmap
-    def _(axis_size: int, in_batched: Any, *args: Any):
-        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-        taken = replacement if jax.tree.leaves(in_batched[deciding])[0] else function
-        outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
-        return outputs, jax.tree.map(lambda _: True, outputs)
-
-    return wrapped
 
 
 def _check_coin(coin: str) -> None:

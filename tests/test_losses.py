@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax import losses
-from s2s_jax.losses import cross_entropy, output_token_losses, token_losses
+from s2s_jax.losses import cross_entropy
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32) * 2
 TARGET = jnp.asarray(np.random.default_rng(1).integers(7, size=(3, 4)), jnp.int32)
@@ -59,46 +58,3 @@ def test_half_precision_logits_are_normalised_in_float32():
 def test_label_smoothing_out_of_range_is_refused(label_smoothing):
     with pytest.raises(ValueError, match=rf"label_smoothing is {label_smoothing}; it must be in"):
         cross_entropy(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)
-
-
-OUTPUT = np.random.default_rng(2)
-FEATURES = jnp.asarray(OUTPUT.normal(size=(3, 4, 5)), jnp.float32)
-KERNEL = jnp.asarray(OUTPUT.normal(size=(5, 7)), jnp.float32)
-BIAS = jnp.asarray(OUTPUT.normal(size=7), jnp.float32)
-
-
-@pytest.mark.parametrize("tokens_at_a_time", [100, 5])
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_the_output_layers_losses_and_gradient_are_those_of_its_logits(
-    monkeypatch, jit, tokens_at_a_time, label_smoothing
-):
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", tokens_at_a_time * 7)
-
-    def of_output(features, kernel, bias):
-        return output_token_losses(features, kernel, bias, TARGET, MASK, label_smoothing)
-
-    def of_logits(features, kernel, bias):
-        return token_losses(features @ kernel + bias, TARGET, MASK, label_smoothing)
-
-    for arrays in ((FEATURES, KERNEL, BIAS), (FEATURES, 0 * KERNEL, 0 * BIAS)):  # the last: ties
-        found, expected = (
-            jit(
-                jax.value_and_grad(
-                    lambda *arrays, way=way: ((found := way(*arrays)).loss.total, found),
-                    argnums=(0, 1, 2),
-                    has_aux=True,
-                )
-            )(*arrays)
-            for way in (of_output, of_logits)
-        )
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
-    without_gradient = jit(of_output)(FEATURES, KERNEL, BIAS)
-    with_gradient = jit(of_logits)(FEATURES, KERNEL, BIAS)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), without_gradient, with_gradient
-    )
-
-
-def test_the_output_layer_refuses_a_smoothing_out_of_range():
-    with pytest.raises(ValueError, match="label_smoothing is 1"):
-        output_token_losses(FEATURES, KERNEL, BIAS, TARGET, MASK, 1.0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax import losses
+from s2s_jax import output_layer
 from s2s_jax.batch import BOS, Batch, gold_inputs
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
@@ -330,7 +330,7 @@ def test_options_that_cannot_be_honoured_are_refused_before_training(
 @pytest.mark.parametrize("fast", [True, False])
 def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
     """Batch, time and vocabulary meet in no array of the program, where the model has a replay."""
-    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", 4 * 512)
+    monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 4 * 512)
     model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
     model = model if fast else dataclasses.replace(model, replay=None)
     gradient = jax.jit(jax.grad(make_objective(model), has_aux=True))

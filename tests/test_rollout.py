@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax import rollout as rollout_module
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.decoding import greedy
 from s2s_jax.models.interface import Seq2SeqModel
@@ -233,55 +232,7 @@ def test_options_that_cannot_be_honoured_are_refused_in_one_line(table_model, op
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_rows_that_draw_by_themselves_draw_what_they_draw_together(
-    monkeypatch, make_rnn, batch, jit, large
-):
-    if large:  # then rows are picked, by how many there are
-        monkeypatch.setattr(rollout_module, "_LARGE_VOCABULARY", 2)
-    model, params = make_rnn(scale=1.0)
-    rollouts = [make_rollout(one) for one in (model, dataclasses.replace(model, replay=None))]
-
-    def both(params: Any, key: jax.Array, teacher_prob: jax.Array) -> list[Fed]:
-        memory = model.encode(params, batch.source, batch.source_mask, None)
-        return [rollout(params, memory, batch.target, key, teacher_prob) for rollout in rollouts]
-
-    compiled, wrong = jit(both), 0
-    for seed in range(4):
-        for teacher_prob in (0.0, 0.3, 0.6, 0.9):
-            picked, together = compiled(params, jax.random.key(seed), teacher_prob)
-            np.testing.assert_array_equal(picked.tokens, together.tokens)
-            np.testing.assert_array_equal(picked.is_gold, together.is_gold)
-            wrong += (picked.tokens != gold_inputs(batch.target)).sum()
-    assert wrong > 0
-
-
-def test_the_trace_of_known_tokens_is_that_of_the_steps(make_rnn, batch, jit):
-    for cell, layers in (("lstm", 1), ("gru", 2)):
-        model, params = make_rnn(cell=cell, num_decoder_layers=layers)
-
-        def run(params: Any, teacher_prob: jax.Array, model: Seq2SeqModel = model) -> Any:
-            memory = model.encode(params, batch.source, batch.source_mask, None)
-            fed = make_rollout(model)(params, memory, batch.target, KEY, teacher_prob)
-            features = model.replay.replay(params, memory, fed.tokens, fed.trace)  # pyright: ignore
-            kernel, bias = model.replay.output(params)  # pyright: ignore
-            return fed, features @ kernel + bias, model.decode_sequence(params, memory, fed.tokens)
-
-        almost = float(np.nextafter(np.float32(1), np.float32(0)))  # every coin says gold
-        compiled = jit(run)
-        (at_once, *_), (stepped, *_) = compiled(params, 1.0), compiled(params, almost)
-        assert jnp.all(stepped.is_gold)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), at_once.trace, stepped.trace
-        )
-        _, replayed, computed = compiled(params, 0.3)
-        np.testing.assert_allclose(replayed, computed, atol=1e-5)
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_lanes_under_vmap_feed_what_each_feeds_alone(monkeypatch, make_rnn, batch, jit, large):
-    if large:
-        monkeypatch.setattr(rollout_module, "_LARGE_VOCABULARY", 2)
+def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch, jit):
     model, params = make_rnn(scale=1.0)
 
     def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
@@ -294,31 +245,6 @@ def test_lanes_under_vmap_feed_what_each_feeds_alone(monkeypatch, make_rnn, batc
         np.testing.assert_array_equal(tokens, alone(keys[lane], probs[lane]))
     shared = jit(jax.vmap(run, in_axes=(0, None)))(keys, probs[1])
     np.testing.assert_array_equal(shared[1], alone(keys[1], probs[1]))
-
-
-def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch, jit):
-    """A vmapped question of one answer stays a question: its other branch does not run."""
-    model, params = make_rnn()
-    replay = model.replay
-    assert replay is not None
-    steps = []
-
-    def counted(*args: Any) -> Any:
-        jax.debug.callback(lambda: steps.append(1))
-        return replay.step(*args)
-
-    watched = dataclasses.replace(model, replay=dataclasses.replace(replay, step=counted))
-
-    def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
-        memory = model.encode(params, batch.source, batch.source_mask, None)
-        return make_rollout(watched)(params, memory, batch.target, key, teacher_prob).tokens
-
-    compiled = jit(jax.vmap(run, in_axes=(0, None)))
-    for teacher_prob in (1.0, 0.5):
-        steps.clear()
-        compiled(jax.random.split(KEY, 2), jnp.float32(teacher_prob))
-        jax.effects_barrier()
-        assert (len(steps) == 0) == (teacher_prob == 1.0)
 
 
 def test_a_symbol_of_id_0_is_no_padding(run: RunRollout):

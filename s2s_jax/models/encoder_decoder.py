@@ -191,20 +191,27 @@ class RNNEncoderDecoder(nnx.Module):
             return carry, carry.attended, traces
         return carry, self._attend(memory, state[:, None])[:, 0], traces
 
-    def trace_sequence(self, memory: RNNMemory, tokens: jax.Array) -> tuple[RecurrentTrace, ...]:
+    def trace_sequence(
+        self, memory: RNNMemory, tokens: jax.Array
+    ) -> tuple[jax.Array, tuple[RecurrentTrace, ...]]:
         """See `Replay.sequence`."""
         states, traces = self._embed(memory, tokens.T), []
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
             traces.append(recurrent.trace(memory.start[layer], recurrent.project(states)))
             states = self._drop(memory, traces[-1].carry[0], layer)
-        return tuple(traces)
+        return self._attend(memory, states.swapaxes(0, 1)).swapaxes(0, 1), tuple(traces)
 
     def replay(
-        self, memory: RNNMemory, tokens: jax.Array, traces: tuple[RecurrentTrace, ...]
+        self,
+        memory: RNNMemory,
+        tokens: jax.Array,
+        features: jax.Array,
+        traces: tuple[RecurrentTrace, ...],
     ) -> jax.Array:
-        """See `Replay.sequence`."""
-        return self._attend(memory, self._unroll_layers(memory, tokens, traces))
+        """See `Replay.replay`."""
+        states = self._unroll_layers(memory, tokens, traces)
+        return self._attend(memory, states, features.swapaxes(0, 1)).swapaxes(0, 1)
 
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Replay.output`."""
@@ -290,15 +297,21 @@ class RNNEncoderDecoder(nnx.Module):
             states = self._drop(memory, states, layer)
         return states.swapaxes(0, 1)
 
-    def _attend(self, memory: RNNMemory, states: jax.Array) -> jax.Array:
-        """The attentional vectors tanh(C [context; state]); without attention the states."""
+    def _attend(
+        self, memory: RNNMemory, states: jax.Array, known: jax.Array | None = None
+    ) -> jax.Array:
+        """The attentional vectors tanh(C [context; state]); without attention the states.
+
+        Where the vectors are known, their gradient alone is left to compute.
+        """
         if self.attention is None:
             return states
         assert memory.keys is not None
         assert memory.encoded is not None
         context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)
         joint = jnp.concatenate([context, states], axis=-1)
-        return jnp.tanh(joint @ self.combine_kernel[...].astype(self.dtype))
+        kernel = self.combine_kernel[...].astype(self.dtype)
+        return jnp.tanh(joint @ kernel) if known is None else _replay_tanh(joint, kernel, known)
 
     def _logits(self, features: jax.Array) -> jax.Array:
         kernel, bias = self.output_layer()
@@ -308,3 +321,23 @@ class RNNEncoderDecoder(nnx.Module):
 def _dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Inverted dropout: 1 / (1 - rate) where kept, else 0."""
     return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)
+
+
+@jax.custom_vjp
+def _replay_tanh(inputs: jax.Array, kernel: jax.Array, outputs: jax.Array) -> jax.Array:
+    """tanh(inputs @ kernel), which has been computed: `outputs`."""
+    return outputs
+
+
+def _replay_tanh_forward(inputs: jax.Array, kernel: jax.Array, outputs: jax.Array):
+    return outputs, (inputs, kernel, outputs)
+
+
+def _replay_tanh_backward(kept: tuple[jax.Array, ...], d_outputs: jax.Array):
+    inputs, kernel, outputs = kept
+    d_product = d_outputs * (1 - outputs**2)
+    d_kernel = jnp.einsum("...i,...o->io", inputs, d_product)
+    return d_product @ kernel.T, d_kernel, None
+
+
+_replay_tanh.defvjp(_replay_tanh_forward, _replay_tanh_backward)

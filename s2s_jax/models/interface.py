@@ -28,22 +28,22 @@ class Replay:
     With these functions the loss takes the states from it, instead of computing them again, and
     asks for the output layer by itself, so that logits need never be there for all tokens at once.
 
-    `sequence` leaves the trace that a scan of `step` leaves; features @ kernel + bias are the
-    logits of decode_step and decode_sequence; and the gradient of `replay` is that of
-    decode_sequence.
+    `sequence` returns what a scan of `step` returns; features @ kernel + bias are the logits of
+    decode_step and decode_sequence; and the gradient of `replay` is that of decode_sequence.
 
     Attributes:
       step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
         trace of the step, without the leading axis).
-      sequence: (params, memory, tokens [batch, time]) -> trace.
-      replay: (params, memory, tokens [batch, time], trace) -> features [batch, time,
-        num_features]. No gradient passes into the trace; it passes into params and memory.
+      sequence: (params, memory, tokens [batch, time]) -> (features [time, batch, num_features],
+        trace).
+      replay: (params, memory, tokens [batch, time], features, trace) -> the same features. No
+        gradient passes into those given, nor into the trace; it passes into params and memory.
       output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
     """
 
     step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array, Trace]]
-    sequence: Callable[[Params, Memory, jax.Array], Trace]
-    replay: Callable[[Params, Memory, jax.Array, Trace], jax.Array]
+    sequence: Callable[[Params, Memory, jax.Array], tuple[jax.Array, Trace]]
+    replay: Callable[[Params, Memory, jax.Array, jax.Array, Trace], jax.Array]
     output: Callable[[Params], tuple[jax.Array, jax.Array]]
 
 

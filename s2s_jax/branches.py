@@ -1,0 +1,28 @@
+"""Branches on a value that `jax.vmap` may turn into a value a lane."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.custom_batching import custom_vmap
+
+
+def vmapped_as(
+    replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`function`, for which `jax.vmap` takes one of the same values without branches.
+
+    Under vmap a branch whose question differs between lanes computes both of its answers. The
+    replacement is taken only then, where the argument number `deciding` differs between lanes: a
+    question that they share stays one.
+    """
+    wrapped = custom_vmap(function)
+
+    @wrapped.def_vmap
+    def _(axis_size: int, in_batched: Any, *args: Any):
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+        taken = replacement if jax.tree.leaves(in_batched[deciding])[0] else function
+        outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
+        return outputs, jax.tree.map(lambda _: True, outputs)
+
+    return wrapped

@@ -1,0 +1,125 @@
+"""The forward pass of a train step: from the encoder's memory to what was fed and what it costs.
+
+A rollout has computed the decoder's states and logits by the time that the last token is chosen,
+and the loss wants the same ones. For models that have a `Replay` one scan over target time serves
+both, at the cost of teacher forcing and the draws; the others decode a second time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax import output_layer
+from s2s_jax.branches import vmapped_as
+from s2s_jax.losses import TokenLosses, token_losses
+from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
+from s2s_jax.output_layer import OutputReading
+from s2s_jax.rollout import Draws, Fed, Feeding, make_rollout
+
+ForwardPass = Callable[
+    [Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array], tuple[Fed, TokenLosses]
+]
+"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob) -> what was fed,
+and the losses of the target given that, whose gradient passes into params and memory."""
+
+
+def make_forward_pass(
+    model: Seq2SeqModel, *, label_smoothing: float = 0.0, **feeding_options: Any
+) -> ForwardPass:
+    """Makes the pass; given the fed tokens its losses are those of decode_sequence's logits.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      label_smoothing: see `cross_entropy`.
+      feeding_options: those of `make_rollout`, also for what is raised.
+    """
+    if model.replay is None:
+        return _make_two_passes(model, label_smoothing, feeding_options)
+    feeding = Feeding(model.vocab_size, **feeding_options)
+    return _make_single_pass(model, model.replay, label_smoothing, feeding)
+
+
+def _make_two_passes(
+    model: Seq2SeqModel, label_smoothing: float, feeding_options: dict[str, Any]
+) -> ForwardPass:
+    """A rollout, and decode_sequence over what it fed."""
+    rollout = make_rollout(model, **feeding_options)
+
+    def two_passes(params, memory, target, mask, key, teacher_prob):
+        fed = rollout(params, memory, target, key, teacher_prob)
+        logits = model.decode_sequence(params, memory, fed.tokens)
+        return fed, token_losses(logits, target, mask, label_smoothing)
+
+    return two_passes
+
+
+class _Passed(NamedTuple):
+    """What a pass leaves; features [time, batch, num_features]."""
+
+    fed: Fed
+    features: jax.Array
+    trace: Trace
+    reading: OutputReading
+
+
+def _make_single_pass(
+    model: Seq2SeqModel, replay: Replay, label_smoothing: float, feeding: Feeding
+) -> ForwardPass:
+    """One scan that chooses the tokens and reads their losses, and its gradient."""
+
+    def own_or_gold(params, memory, target, mask, key, teacher_prob):
+        batch_size, time = target.shape
+        draws, (kernel, bias) = feeding.draw(target, key, teacher_prob), replay.output(params)
+
+        def step(carry, draws: Draws):
+            decoder_carry, token = carry
+            decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
+            logits = output_layer.compute_logits(features, kernel, bias)
+            token = feeding.next(logits, draws)
+            return (decoder_carry, token), (token, features, trace, logits)
+
+        def block(carry, inputs):
+            decoder, sums = carry
+            draws, mask = inputs
+            decoder, (tokens, features, trace, logits) = jax.lax.scan(step, decoder, draws)
+            sums, d_features = output_layer.read_block(
+                sums, features, logits, kernel, draws.gold, mask, label_smoothing
+            )
+            return (decoder, sums), (tokens, features, trace, d_features)
+
+        decoder = model.initial_carry(params, memory), feeding.first(batch_size)
+        count = output_layer.num_blocks(time, batch_size, model.vocab_size)
+        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask.T))
+        (_, sums), steps = jax.lax.scan(
+            block, (decoder, output_layer.zero_sums(kernel, bias)), blocks
+        )
+        steps = jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), steps)
+        tokens, features, trace, d_features = steps
+        return _Passed(feeding.fed(tokens, draws), features, trace, OutputReading(sums, d_features))
+
+    def gold(params, memory, target, mask, key, teacher_prob):
+        fed = feeding.all_gold(target)
+        features, trace = replay.sequence(params, memory, fed.tokens)
+        reading = output_layer.read_output(
+            features, *replay.output(params), target.T, mask.T, label_smoothing
+        )
+        return _Passed(fed, features, trace, reading)
+
+    @partial(vmapped_as, own_or_gold, 5)
+    def run(*args):
+        return jax.lax.cond(args[5] < 1.0, own_or_gold, gold, *args)
+
+    def single_pass(params, memory, target, mask, key, teacher_prob):
+        target, teacher_prob = jnp.asarray(target, jnp.int32), jnp.float32(teacher_prob)
+        # No gradient passes through the choice of a token, and that of the loss is in the reading.
+        passed = run(*jax.lax.stop_gradient((params, memory)), target, mask, key, teacher_prob)
+        features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
+        losses = output_layer.token_losses_of(
+            passed.reading, features, *replay.output(params), mask
+        )
+        return passed.fed, losses
+
+    return single_pass

@@ -1,0 +1,56 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax import output_layer
+from s2s_jax.losses import TokenLosses, token_losses
+from s2s_jax.output_layer import in_blocks, num_blocks, out_of_blocks, read_output, token_losses_of
+
+NUMBERS = np.random.default_rng(2)
+TARGET = jnp.asarray(NUMBERS.integers(7, size=(3, 4)), jnp.int32)
+MASK = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+FEATURES = jnp.asarray(NUMBERS.normal(size=(3, 4, 5)), jnp.float32)
+KERNEL = jnp.asarray(NUMBERS.normal(size=(5, 7)), jnp.float32)
+BIAS = jnp.asarray(NUMBERS.normal(size=7), jnp.float32)
+
+
+@pytest.mark.parametrize("steps_at_a_time", [100, 2, 1])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_the_output_layers_losses_and_gradient_are_those_of_its_logits(
+    monkeypatch, jit, steps_at_a_time, label_smoothing
+):
+    monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", steps_at_a_time * 4 * 7)
+
+    def of_output(features: Any, kernel: Any, bias: Any) -> TokenLosses:
+        reading = read_output(features, kernel, bias, TARGET, MASK, label_smoothing)
+        return token_losses_of(reading, features, kernel, bias, MASK)
+
+    def of_logits(features: Any, kernel: Any, bias: Any) -> TokenLosses:
+        return token_losses(features @ kernel + bias, TARGET, MASK, label_smoothing)
+
+    for arrays in ((FEATURES, KERNEL, BIAS), (FEATURES, 0 * KERNEL, 0 * BIAS)):  # the last: ties
+        found, expected = (
+            jit(
+                jax.value_and_grad(
+                    lambda *arrays, way=way: (3 * (found := way(*arrays)).loss.total, found),
+                    argnums=(0, 1, 2),
+                    has_aux=True,
+                )
+            )(*arrays)
+            for way in (of_output, of_logits)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+
+
+def test_a_block_holds_as_many_steps_as_fit_and_at_least_one():
+    assert num_blocks(24, 64, 8000) == 6
+    assert num_blocks(24, 64, 500_000) == 24
+    assert num_blocks(9, 128, 42) == 1
+    steps = jnp.arange(1, 11).reshape(5, 2)
+    blocks = in_blocks(steps, 2)
+    assert blocks.shape == (2, 3, 2)
+    assert not blocks[1, 2].any()
+    np.testing.assert_array_equal(out_of_blocks(blocks, 5), steps)

@@ -246,6 +246,14 @@ class TrainingBatches:
             yield self[step]
             step += 1
 
+    def shapes_from(self, step: int) -> list[tuple[int, int]]:
+        """The shapes in the order in which the steps from this one on need them."""
+        epoch, place = divmod(step, self.num_batches)
+        order = self._order(epoch)
+        # Whatever the rest of this epoch lacks, comes some time in the next.
+        buckets = [bucket for bucket, _ in order[place:] + order[:place]]
+        return [self.shapes[bucket] for bucket in dict.fromkeys(buckets)]
+
     def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """The bucket and the indices of every batch of an epoch; the latest epoch is kept."""
         known, order = self._epoch

@@ -35,12 +35,13 @@ from s2s_jax.lab.run_session import RunSession
 from s2s_jax.lab.scores import find_scorer
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.rnn_options import RNNOptions
 from s2s_jax.objectives import Objective, make_objective
-from s2s_jax.rollout import make_rollout
+from s2s_jax.rollout import Feeding
 from s2s_jax.schedules import Schedule, make_schedule
 
-# To check a rollout's options before the data's vocabulary is known; nothing of it is computed.
-_ANY_MODEL = make_rnn_model(8, 2**24, hidden_size=2, embedding_size=2)
+# Options are checked before the data's vocabularies are known.
+_ANY_VOCABULARY, _LARGE_VOCABULARY = 8, 2**24
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
     find_scorer(config.eval.scores)
     schedule, optimizer = make_config_schedule(config), make_optimizer(config.train)
     for section, make in (
-        ("model", lambda: make_rnn_model(8, 8, **config.model)),
-        ("rollout", lambda: make_rollout(_ANY_MODEL, **config.rollout)),
+        ("model", lambda: RNNOptions(_ANY_VOCABULARY, _ANY_VOCABULARY, **config.model)),
+        ("rollout", lambda: Feeding(_LARGE_VOCABULARY, **config.rollout)),
     ):
         try:
             make()

@@ -10,8 +10,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.batch import PAD, Batch
+from s2s_jax.lab.compilation import compile_all
 from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput
-from s2s_jax.lab.loop import Shape, accumulate, batch_template, compile_all, shape_of
+from s2s_jax.lab.loop import Shape, accumulate, batch_template, shape_of
 from s2s_jax.lab.optimizers import Scalars
 from s2s_jax.metrics import MetricSums
 from s2s_jax.objectives import Objective
@@ -97,8 +98,9 @@ class LanePrograms:
         self._lane = jax.jit(lambda tree, number: jax.tree.map(lambda leaf: leaf[number], tree))
         self._are_finite = jax.jit(lambda tree: jnp.isfinite(optax.tree.norm(tree)))
         self._compiled: dict[tuple[Shape, bool], Callable[..., Any]] = {}
+        self.compile_seconds = 0.0
 
-    def compile(self) -> float:
+    def compile(self) -> None:
         """Compiles the step for every shape, with and without the rollout where each is worth it.
 
         Raises:
@@ -145,8 +147,10 @@ class LanePrograms:
             return program.lower(*stacked(arguments), teacher_prob).compile()
 
         cases = [(shape, kind) for shape in self._shapes for kind in kinds]
-        self._compiled, seconds = compile_all(compile_one, cases)
-        return seconds
+        self._compiled, self.compile_seconds = compile_all(compile_one, cases)
+
+    def close(self) -> None:
+        """Nothing is left to do: all has been compiled at the beginning."""
 
     def advance(self, inputs: Mapping[int, StepInput]) -> None:
         """Starts an update of the lanes that have an input; the others repeat one of those."""

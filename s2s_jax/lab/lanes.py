@@ -60,8 +60,13 @@ Reading = Callable[[int], tuple[MetricSums, int]]
 class Programs(Protocol):
     """The device's side of runs that train side by side, numbered from 0."""
 
-    def compile(self) -> float:
-        """Compiles for every shape of a batch; the seconds that it took."""
+    def compile(self) -> None:
+        """Compiles for the next batch at least, and begins with the other shapes."""
+        ...
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long was waited for the compiler so far."""
         ...
 
     def advance(self, inputs: Mapping[int, StepInput]) -> None:
@@ -78,6 +83,10 @@ class Programs(Protocol):
 
     def first_bad_step(self, number: int) -> int:
         """The first step that was not finite, the next one where it would be; below 0: none."""
+        ...
+
+    def close(self) -> None:
+        """No update follows."""
         ...
 
 
@@ -124,6 +133,7 @@ class Lane:
         self._num_tokens = target_tokens(batches, first_step)
         self._clock, self._rate = _Clock(seconds_before), _Clock()
         self._printer = _Printer(report, first_step, self.num_steps)
+        self._begins_here, self._has_waited, self._compile_seconds = first_step == 0, False, 0.0
         self._waiting: tuple[int, int, Reading] | None = None
 
     @property
@@ -142,9 +152,10 @@ class Lane:
         return self.step % self._log_every == 0 or self.evaluates
 
     def begin(self, compile_seconds: float) -> None:
-        """The programs are compiled, and the first update follows."""
-        if self.step == 0:
+        """The first program is compiled, and the first update follows."""
+        if self._begins_here:
             self._tracker.scalars(0, {"train/compile_seconds": compile_seconds})
+        self._compile_seconds = compile_seconds
         self._rate.restart()
         self._printer.restart()
 
@@ -174,6 +185,9 @@ class Lane:
         metrics["train/tokens_per_second"] = new_tokens / max(self._rate.restart(), 1e-9)
         metrics["train/target_tokens"] = trained_on
         metrics["train/seconds"] = self._clock.seconds
+        if self._has_waited and self._begins_here:
+            metrics["train/compile_seconds"] = self._compile_seconds
+        self._has_waited = False
         self._tracker.scalars(logged, metrics)
         self._printer.step(logged, metrics)
 
@@ -197,6 +211,13 @@ class Lane:
             cost = self._evaluator.cost(metrics)
         self._tracker.flush()
         self._checkpoints.save(self.step, progress, cost)
+
+    def waited_for_compiler(self, seconds: float) -> None:
+        """An update had to wait for its program."""
+        self._has_waited = True
+        self._compile_seconds += seconds
+        self._rate.skip(seconds)
+        self._printer.skip(seconds)
 
     def pause(self, seconds: float) -> None:
         """Leaves a time out of the rate at which it trains."""
@@ -231,15 +252,32 @@ def train_lanes(
             ended(number)
     if not going:
         return
-    compile_seconds = programs.compile()
+    try:
+        _train(lanes, going, programs, should_stop, ended)
+    finally:
+        programs.close()
+
+
+def _train(
+    lanes: Sequence[Lane],
+    going: list[int],
+    programs: Programs,
+    should_stop: Callable[[], bool],
+    ended: Callable[[int], None],
+) -> None:
+    programs.compile()
     for number in going:
-        lanes[number].begin(compile_seconds)
+        lanes[number].begin(programs.compile_seconds)
 
     while going:
         inputs = _inputs(lanes, going)
+        waited_before = programs.compile_seconds
         programs.advance(inputs)
+        waited = programs.compile_seconds - waited_before
         for number in going:
             lanes[number].advanced(inputs[number].batch)
+            if waited:
+                lanes[number].waited_for_compiler(waited)
         for number in going:
             _attempt(lanes[number], Lane.log_waiting, number)
         due = [number for number in going if lanes[number].error is None and lanes[number].logs]
@@ -328,6 +366,10 @@ class _Printer:
     def restart(self) -> None:
         """The first step follows."""
         self._clock.restart()
+
+    def skip(self, seconds: float) -> None:
+        """What has just taken so long will not come again."""
+        self._clock.skip(seconds)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._last.seconds < _REPORT_SECONDS and step < self._num_steps:

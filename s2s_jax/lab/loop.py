@@ -1,9 +1,6 @@
 """The training of one run: its compiled update, and what its checkpoints hold."""
 
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,6 +12,7 @@ import optax
 from s2s_jax.batch import Batch
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.compilation import CompiledInTurn
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput, train_lanes
 from s2s_jax.lab.tracking import Tracker
@@ -68,8 +66,10 @@ class Trainer:
         self._log_every, self._evaluate_every = log_every, evaluate_every
         self._teacher_probs = schedule_values(schedule, num_steps)
         self._init = partial(make_init(model, optimizer), key)
-        self._update = make_update(objective, optimizer)
-        self.template = progress_template(model, objective, optimizer)
+        # What is traced for the template serves the first program as well: inside jit it is kept.
+        self._update = jax.jit(make_update(objective, optimizer))
+        batch = batch_template(batches.batch_size, batches.shapes_from(0)[0])
+        self.template = _template_of(model, optimizer, self._update, batch)
         """The shapes of a checkpoint's content."""
 
     def train(
@@ -141,10 +141,10 @@ class _Program:
         self._no_sums = zero_sums(template)
         self._state, self._sums = start
         self._bad_step: jax.Array | np.ndarray = np.full((), -1, np.int32)
-        self._compiled: dict[Shape, Callable[..., Any]] = {}
+        self._compiled: CompiledInTurn | None = None
 
-    def compile(self) -> float:
-        """Compiles the step for every shape."""
+    def compile(self) -> None:
+        """Compiles the step for the first shape, and begins with the others."""
         bad_step = jax.ShapeDtypeStruct((), jnp.int32)
         teacher_prob = jax.ShapeDtypeStruct((), jnp.float32)
 
@@ -152,17 +152,28 @@ class _Program:
             batch = batch_template(self._batches.batch_size, shape)
             return self._step.lower(*self._template, bad_step, batch, teacher_prob).compile()
 
-        shapes = self._batches.shapes
+        shapes = self._batches.shapes_from(int(self._state.step))
         self._report(f"compiling the train step for {len(shapes)} batch shapes ...")
-        self._compiled, seconds = compile_all(compile_one, shapes)
-        return seconds
+        self._compiled = CompiledInTurn(compile_one, shapes)
+        self._compiled[shapes[0]]  # waits; nothing can begin without it
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long training has waited for the compiler."""
+        return self._compiled.seconds_waited if self._compiled else 0.0
 
     def advance(self, inputs: Mapping[int, StepInput]) -> None:
         """Starts an update."""
+        assert self._compiled is not None
         batch, teacher_prob = inputs[0]
         self._state, self._sums, self._bad_step = self._compiled[shape_of(batch)](
             self._state, self._sums, self._bad_step, batch, teacher_prob
         )
+
+    def close(self) -> None:
+        """Compiles no more."""
+        if self._compiled is not None:
+            self._compiled.close()
 
     def take_sums(self, numbers: Sequence[int]) -> Reading:
         """What was added up; it begins anew."""
@@ -214,11 +225,17 @@ def progress_template(
     model: Seq2SeqModel, objective: Objective, optimizer: optax.GradientTransformation
 ) -> Progress:
     """The shapes of what a checkpoint of such a run holds."""
+    return _template_of(
+        model, optimizer, make_update(objective, optimizer), batch_template(1, (1, 1))
+    )
+
+
+def _template_of(
+    model: Seq2SeqModel, optimizer: optax.GradientTransformation, update: Update, batch: Batch
+) -> Progress:
     state = jax.eval_shape(partial(init_train_state, model, optimizer), jax.random.key(0))
-    tokens, mask = np.ones((1, 1), np.int32), np.ones((1, 1), bool)
-    batch = Batch(tokens, mask, tokens, mask)
-    update = make_update(objective, optimizer)
-    return Progress(state, jax.eval_shape(update, state, batch, np.float32(1))[1])
+    teacher_prob: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    return Progress(state, jax.eval_shape(update, state, batch, teacher_prob)[1])
 
 
 def zero_sums(template: Progress) -> MetricSums:
@@ -240,13 +257,3 @@ def batch_template(num_rows: int, shape: Shape) -> Batch:
         for dtype in (jnp.int32, jnp.bool_)
     )
     return Batch(*arrays)
-
-
-def compile_all(
-    compile_one: Callable[[Any], Callable[..., Any]], cases: Sequence[Any]
-) -> tuple[dict[Any, Callable[..., Any]], float]:
-    """Compiles every case, several at a time; and the seconds that it took."""
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = dict(zip(cases, pool.map(compile_one, cases), strict=True))
-    return compiled, time.perf_counter() - begin

@@ -51,15 +51,17 @@ def read_progress(workdir: Path, score: str) -> RunProgress:
             logged_at = path.stat().st_mtime
     except OSError:
         return RunProgress()
-    step, value, seconds = 0, math.nan, math.nan
+    step, value, seconds, compiling = 0, math.nan, math.nan, 0.0
     points: list[tuple[int, float]] = []
     for record in _records(head + b"\n" + tail):
         step = max(step, record["step"])
         value = _number(record.get(score), value)
+        compiling = _number(record.get("train/compile_seconds"), compiling)
         # What compiling took is when step 0 was over.
-        seconds = _number(record.get("train/seconds", record.get("train/compile_seconds")), seconds)
-        if math.isfinite(seconds):
-            points.append((record["step"], seconds))
+        otherwise = compiling if record["step"] == 0 else seconds
+        seconds = _number(record.get("train/seconds"), otherwise)
+        if math.isfinite(seconds - compiling):
+            points.append((record["step"], seconds - compiling))
     rate = math.nan
     if points and points[-1][0] > points[0][0]:
         rate = (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])

@@ -226,3 +226,17 @@ def test_what_training_batches_refuse():
         TrainingBatches(tokens, [(14, 14)], 0, seed=0)
     with pytest.raises(IndexError, match="negative"):
         TrainingBatches(tokens, [(14, 14)], 2, seed=0)[-1]
+
+
+def test_shapes_come_in_the_order_in_which_steps_need_them():
+    tokens = random_tokens()
+    buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 4)
+    batches = TrainingBatches(tokens, buckets, 8, seed=1)
+    for first in (0, 5, batches.num_batches + 3):
+        needed = [batches[first + step].source.shape[1] for step in range(batches.num_batches)]
+        shapes = batches.shapes_from(first)
+        assert sorted(shapes) == sorted(batches.shapes)
+        assert shapes[0][0] == needed[0]
+        if first < batches.num_batches:  # the rest of its epoch comes first
+            rest = needed[: batches.num_batches - first]
+            assert [shape[0] for shape in shapes][: len(set(rest))] == list(dict.fromkeys(rest))

@@ -14,6 +14,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
+from s2s_jax.lab import loop
+from s2s_jax.lab.compilation import CompiledInTurn
 from s2s_jax.lab.config import schedule_parameters
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import (
@@ -255,3 +257,33 @@ def test_the_best_and_the_latest_checkpoint_open(finished):
     assert latest.step == 12
     assert best.step == json.loads((finished / "result.json").read_text())["best_step"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.params))
+
+
+def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
+    make_config, monkeypatch, tmp_path
+):
+    asked = []
+
+    class Slow(CompiledInTurn):
+        """As if the compiler took 1,000 seconds for the second shape."""
+
+        def __getitem__(self, case):
+            program = super().__getitem__(case)
+            if case not in asked:
+                asked.append(case)
+                self.seconds_waited += 1000.0 * (len(asked) == 2)
+            return program
+
+    monkeypatch.setattr(loop, "CompiledInTurn", Slow)
+    config = make_config(**{"data.num_buckets": 2})
+    train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
+    assert len(asked) == 2
+    waited = {
+        one["step"]: one["train/compile_seconds"]
+        for one in lines_of(tmp_path / "run")
+        if "train/compile_seconds" in one
+    }
+    (first, before), (second, after) = waited.items()
+    assert first == 0
+    assert second == 5
+    assert 0 < before < 1000 < after

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -32,10 +33,13 @@ class Sequences:
           >>> Sequences.of([[7, 8], []]).ids.tolist()
           [7, 8, 2, 2]
         """
-        lengths = np.fromiter((len(one) + 1 for one in sequences), np.int64, len(sequences))
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences)) + 1
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        flat = (token for one in sequences for token in (*one, EOS))
-        return cls(np.fromiter(flat, np.int32, int(offsets[-1])), offsets)
+        ids = np.full(offsets[-1], EOS, np.int32)
+        given = np.ones(len(ids), bool)
+        given[offsets[1:] - 1] = False
+        ids[given] = np.fromiter(chain.from_iterable(sequences), np.int32, given.sum())
+        return cls(ids, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

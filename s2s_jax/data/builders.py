@@ -164,7 +164,7 @@ def read_texts(
             chunk = range(start, min(start + _CHUNK, len(data_source)))
             for record in data_source.__getitems__(chunk):
                 feature = parse(record).features.feature
-                yield tuple(feature[name].bytes_list.value[0].decode() for name in features)
+                yield tuple([feature[name].bytes_list.value[0].decode() for name in features])
     except NotImplementedError:
         raise
     except Exception as error:  # array_record and protobuf have many for a damaged file

@@ -92,7 +92,12 @@ class TokenVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         """See `Vocabulary.encode`."""
-        return [self._ids.get(token, UNK) for token in _split(self.kind, text)]
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """See `Vocabulary.encode_batch`; a start of a run waits for this, so it is one loop."""
+        number_of, kind = self._ids.get, self.kind
+        return [[number_of(token, UNK) for token in _split(kind, text)] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Vocabulary.decode`; tokens are joined as they were split."""

@@ -17,7 +17,7 @@ from s2s_jax.information import kl_divergence
 from s2s_jax.lab.divergence import symbol_probs
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.figures import make_styles, new_figure
-from s2s_jax.lab.population import Lanes, train_population
+from s2s_jax.lab.vmapped_trainings import Lanes, train_population
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.theory import optimum_divergences
 from s2s_jax.training import init_train_state

@@ -18,8 +18,8 @@ from s2s_jax.chains import check_chain
 from s2s_jax.information import kl_divergence
 from s2s_jax.lab.divergence import symbol_probs
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.population import Lanes, train_population
 from s2s_jax.lab.verification_recipes import RECIPES, Recipe
+from s2s_jax.lab.vmapped_trainings import Lanes, train_population
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.theory import markov_sequence_probs, scheduled_sampling_optimum, sequence_probs
 from s2s_jax.training import TrainState, init_train_state

@@ -20,10 +20,10 @@ from s2s_jax.lab.dependence import (
     predict,
     verify_dependence,
 )
-from s2s_jax.lab.population import draw_rows
 from s2s_jax.lab.verification import Row, make_markov_chain, verify
 from s2s_jax.lab.verification_recipes import RECIPES
 from s2s_jax.lab.verification_report import conclusion, format_rows
+from s2s_jax.lab.vmapped_trainings import draw_rows
 from s2s_jax.theory import scheduled_sampling_optimum
 
 CHAIN = make_markov_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), 2)

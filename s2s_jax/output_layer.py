@@ -48,8 +48,9 @@ class OutputReading(NamedTuple):
 
 
 def num_blocks(time: int, batch_size: int, vocab_size: int) -> int:
-    """How many blocks of steps there are: each holds about 2 million logits, at least a step's."""
-    return min(time, max(1, round(time * batch_size * vocab_size / _BLOCK_ELEMENTS)))
+    """How many blocks of steps there are: each of at most 2 million logits, or of one step."""
+    steps = max(1, _BLOCK_ELEMENTS // (batch_size * vocab_size))
+    return -(-time // steps)
 
 
 def in_blocks(array: jax.Array, count: int) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from s2s_jax import output_layer
 from s2s_jax.branches import vmapped_as
-from s2s_jax.losses import TokenLosses, token_losses
+from s2s_jax.losses import TokenLosses, check_label_smoothing, token_losses
 from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
 from s2s_jax.output_layer import OutputReading
 from s2s_jax.rollout import Draws, Fed, Feeding, make_rollout
@@ -34,8 +34,12 @@ def make_forward_pass(
     Args:
       model: the functions of `Seq2SeqModel`.
       label_smoothing: see `cross_entropy`.
-      feeding_options: those of `make_rollout`, also for what is raised.
+      feeding_options: those of `make_rollout`.
+
+    Raises:
+      ValueError: an option that `make_rollout` refuses, or label_smoothing outside [0, 1).
     """
+    check_label_smoothing(label_smoothing)
     if model.replay is None:
         return _make_two_passes(model, label_smoothing, feeding_options)
     feeding = Feeding(model.vocab_size, **feeding_options)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from s2s_jax.batch import Batch, gold_inputs
 from s2s_jax.forward_pass import make_forward_pass
-from s2s_jax.losses import check_label_smoothing
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
@@ -52,7 +51,6 @@ def make_objective(
     Raises:
       ValueError: an option out of range, or one that another option makes meaningless.
     """
-    check_label_smoothing(label_smoothing)
     forward_pass = make_forward_pass(
         model,
         label_smoothing=label_smoothing,

@@ -85,6 +85,11 @@ def test_what_known_tokens_leave_is_what_the_steps_leave(make_rnn, batch, jit, n
         jax.tree.map(assert_close, found, expected)
 
 
+def test_a_smoothing_out_of_range_is_refused(make_rnn):
+    with pytest.raises(ValueError, match="label_smoothing is 1"):
+        make_forward_pass(make_rnn()[0], label_smoothing=1.0)
+
+
 def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch, jit):
     model, params = make_rnn(scale=1.0)
     run = make_run(model, batch)

@@ -80,9 +80,9 @@ def test_steps_are_queued_without_waiting_for_what_they_compute(gpu):
     state, batches = jax.device_put((state, [copies(seed) for seed in range(3)]), gpu)
     probs = jax.device_put(jnp.linspace(1.0, 0.0, 3), gpu)
     state, _ = update(state, batches[0], probs[0])
-    halves = [probs[step] for step in range(3)]
+    one_by_one = list(probs)
     with jax.transfer_guard("disallow"):
-        for batch, teacher_prob in zip(batches, halves, strict=True):
+        for batch, teacher_prob in zip(batches, one_by_one, strict=True):
             state, _ = update(state, batch, teacher_prob)
     assert int(state.step) == 4
 

@@ -164,8 +164,8 @@ def read_texts(
             chunk = range(start, min(start + _CHUNK, len(data_source)))
             for record in data_source.__getitems__(chunk):
                 feature = parse(record).features.feature
-                yield tuple([feature[name].bytes_list.value[0].decode() for name in features])
-    except NotImplementedError:
+                yield tuple(feature[name].bytes_list.value[0].decode() for name in features)
+    except NotImplementedError:  # no random access in this format: no damage, the caller's to say
         raise
     except Exception as error:  # array_record and protobuf have many for a damaged file
         raise DataError(_damaged(builder, str(error))) from error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.recurrent import Cell, RecurrentLayer
 
 TIME, BATCH, SIZE, HIDDEN = 5, 3, 4, 6
@@ -33,7 +34,7 @@ def test_the_gradient_is_that_of_every_step(jit, cell: Cell, mask, reverse):
     def normal(*shape: int) -> jax.Array:
         return jnp.asarray(generator.normal(size=shape), jnp.float32)
 
-    layer = RecurrentLayer(cell, SIZE, HIDDEN, rngs=nnx.Rngs(params=0))
+    layer = RecurrentLayer(cell, SIZE, HIDDEN, InitialValues())
     graph, state = nnx.split(layer)
     params = jax.tree.map(lambda leaf: normal(*leaf.shape), nnx.to_pure_dict(state))
     start = tuple(normal(BATCH, HIDDEN) for _ in range(2 if cell == "lstm" else 1))

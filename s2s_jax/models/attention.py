@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from s2s_jax.models.initial_values import InitialValues
+
 AttentionKind = Literal["none", "dot", "general", "additive"]
 
 _MASKED = -1e30  # finite: a row that is all masked becomes uniform instead of NaN
@@ -25,14 +27,13 @@ class Attention(nnx.Module):
     Here h is the decoder's state of the same step, as in Luong et al.
     """
 
-    def __init__(self, kind: AttentionKind, features: int, *, rngs: nnx.Rngs):
+    def __init__(self, kind: AttentionKind, features: int, values: InitialValues):
         self.kind = kind
-        glorot = nnx.initializers.glorot_uniform()
         if kind in ("general", "additive"):
-            self.key_kernel = nnx.Param(glorot(rngs.params(), (features, features)))
+            self.key_kernel = nnx.Param(values.glorot_uniform(features, features))
         if kind == "additive":
-            self.query_kernel = nnx.Param(glorot(rngs.params(), (features, features)))
-            self.score_kernel = nnx.Param(glorot(rngs.params(), (features, 1)))
+            self.query_kernel = nnx.Param(values.glorot_uniform(features, features))
+            self.score_kernel = nnx.Param(values.glorot_uniform(features, 1))
 
     def keys(self, encoded_BxSxH: jax.Array) -> jax.Array:
         """What of a score depends on the source alone, computed once a sequence: [B, S, H]."""

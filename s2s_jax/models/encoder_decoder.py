@@ -1,15 +1,32 @@
 """The recurrent encoder-decoder with attention, as one module; `rnn.py` makes functions of it."""
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.attention import Attention
+from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
 from s2s_jax.models.rnn_options import RNNOptions
+
+
+class _DropoutMasks(NamedTuple):
+    """Inverted dropout: 1 / (1 - rate) where kept, else 0; None where nothing is dropped.
+
+    Attributes:
+      source: [batch, embedding_size] of the source embeddings.
+      encoder: one [batch, hidden_size] behind each encoder layer.
+      target: [batch, embedding_size] of the target embeddings.
+      decoder: one [batch, hidden_size] behind each decoder layer.
+    """
+
+    source: jax.Array | None
+    encoder: tuple[jax.Array | None, ...]
+    target: jax.Array | None
+    decoder: tuple[jax.Array | None, ...]
 
 
 class RNNMemory(NamedTuple):
@@ -21,7 +38,7 @@ class RNNMemory(NamedTuple):
       mask: [batch, source_time] bool.
       start: the decoder layers' first carries.
       token_mask: [batch, embedding_size] dropout mask of the target embeddings, or None.
-      layer_masks: one [batch, hidden_size] dropout mask behind each decoder layer, or None.
+      layer_masks: one [batch, hidden_size] dropout mask behind each decoder layer, or None each.
     """
 
     encoded: jax.Array | None
@@ -29,7 +46,7 @@ class RNNMemory(NamedTuple):
     mask: jax.Array
     start: tuple[RecurrentCarry, ...]
     token_mask: jax.Array | None
-    layer_masks: tuple[jax.Array, ...] | None
+    layer_masks: tuple[jax.Array | None, ...]
 
 
 class RNNCarry(NamedTuple):
@@ -51,23 +68,19 @@ class RNNEncoderDecoder(nnx.Module):
     What is static is in `options`; the rest are parameters and layers of them.
     """
 
-    def __init__(self, options: RNNOptions, *, rngs: nnx.Rngs):
+    def __init__(self, options: RNNOptions, values: InitialValues):
         self.options = options
         self.dtype = jnp.dtype(options.dtype)
         hidden_size, embedding_size = options.hidden_size, options.embedding_size
-        embedding = nnx.initializers.normal(embedding_size**-0.5)
-        glorot = nnx.initializers.glorot_uniform()
-        self.source_embedding = nnx.Param(
-            embedding(rngs.params(), (options.source_vocab_size, embedding_size))
-        )
-        self.target_embedding = nnx.Param(
-            embedding(rngs.params(), (options.target_vocab_size, embedding_size))
+        self.source_embedding, self.target_embedding = (
+            nnx.Param(embedding_size**-0.5 * values.normal(vocab_size, embedding_size))
+            for vocab_size in (options.source_vocab_size, options.target_vocab_size)
         )
         width = hidden_size // len(options.directions)
         self.encoder = nnx.Dict(
             {
                 f"{direction}_{layer}": RecurrentLayer(
-                    options.cell, hidden_size if layer else embedding_size, width, rngs=rngs
+                    options.cell, hidden_size if layer else embedding_size, width, values
                 )
                 for layer in range(options.num_encoder_layers)
                 for direction in options.directions
@@ -77,7 +90,7 @@ class RNNEncoderDecoder(nnx.Module):
         self.decoder = nnx.Dict(
             {
                 f"layer_{layer}": RecurrentLayer(
-                    options.cell, hidden_size if layer else first_size, hidden_size, rngs=rngs
+                    options.cell, hidden_size if layer else first_size, hidden_size, values
                 )
                 for layer in range(options.num_decoder_layers)
             }
@@ -87,19 +100,19 @@ class RNNEncoderDecoder(nnx.Module):
         self.bridge = nnx.Dict(
             {
                 f"layer_{layer}": nnx.Param(
-                    glorot(rngs.params(), (num_states, hidden_size, hidden_size), jnp.float32)
+                    values.glorot_uniform(num_states, hidden_size, hidden_size)
                 )
                 for layer in range(options.num_decoder_layers)
             }
         )
         if options.attention != "none":
-            self.attention = Attention(options.attention, hidden_size, rngs=rngs)
-            self.combine_kernel = nnx.Param(glorot(rngs.params(), (2 * hidden_size, hidden_size)))
+            self.attention = Attention(options.attention, hidden_size, values)
+            self.combine_kernel = nnx.Param(values.glorot_uniform(2 * hidden_size, hidden_size))
         else:
             self.attention = None
         if not options.tie_embeddings:
             self.output_kernel = nnx.Param(
-                glorot(rngs.params(), (hidden_size, options.target_vocab_size))
+                values.glorot_uniform(hidden_size, options.target_vocab_size)
             )
         self.output_bias = nnx.Param(jnp.zeros(options.target_vocab_size))
 
@@ -108,19 +121,10 @@ class RNNEncoderDecoder(nnx.Module):
     ) -> RNNMemory:
         """See `Seq2SeqModel.encode`."""
         batch_size = source.shape[0]
-        drop = dropout_key is not None and self.options.dropout > 0
-        numbers = itertools.count()
-
-        def mask(size: int) -> jax.Array:
-            assert dropout_key is not None
-            key = jax.random.fold_in(dropout_key, next(numbers))
-            return _dropout_mask(key, self.options.dropout, (batch_size, size), self.dtype)
-
+        masks = self._draw_dropout(dropout_key, batch_size)
         mask_SxB = source_mask.T
         embedding = self.source_embedding[...].astype(self.dtype)
-        inputs = embedding[source.T]
-        if drop:
-            inputs = inputs * mask(inputs.shape[-1])
+        inputs = _drop(embedding[source.T], masks.source)
         finals: list[RecurrentCarry] = []
         for layer in range(self.options.num_encoder_layers):
             finals, outputs = [], []
@@ -134,9 +138,7 @@ class RNNEncoderDecoder(nnx.Module):
                 )
                 finals.append(final)
                 outputs.append(output)
-            inputs = jnp.concatenate(outputs, axis=-1)
-            if drop:
-                inputs = inputs * mask(inputs.shape[-1])
+            inputs = _drop(jnp.concatenate(outputs, axis=-1), masks.encoder[layer])
         final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
         start = tuple(
             tuple(
@@ -153,13 +155,24 @@ class RNNEncoderDecoder(nnx.Module):
         if self.attention is not None:
             encoded = inputs.swapaxes(0, 1)
             keys = self.attention.keys(encoded)
-        token_mask = layer_masks = None
-        if drop:
-            token_mask = mask(self.target_embedding.shape[-1])
-            layer_masks = tuple(
-                mask(self.options.hidden_size) for _ in range(self.options.num_decoder_layers)
-            )
-        return RNNMemory(encoded, keys, source_mask, start, token_mask, layer_masks)
+        return RNNMemory(encoded, keys, source_mask, start, masks.target, masks.decoder)
+
+    def _draw_dropout(self, key: jax.Array | None, batch_size: int) -> _DropoutMasks:
+        """The masks of a call, each drawn once a sequence."""
+        options = self.options
+        num_encoder_masks = 1 + options.num_encoder_layers
+        sizes = [options.embedding_size] + [options.hidden_size] * options.num_encoder_layers
+        sizes += [options.embedding_size] + [options.hidden_size] * options.num_decoder_layers
+        masks: list[jax.Array | None] = [None] * len(sizes)
+        if key is not None and options.dropout > 0:
+            keep = 1.0 - options.dropout
+            # All at once: every call of the generator takes half a second to compile.
+            drawn = jax.random.bernoulli(key, keep, (batch_size, sum(sizes)))
+            ends = list(itertools.accumulate(sizes))
+            masks = [*jnp.split(drawn.astype(self.dtype) / keep, ends[:-1], axis=1)]
+        source, *encoder = masks[:num_encoder_masks]
+        target, *decoder = masks[num_encoder_masks:]
+        return _DropoutMasks(source, tuple(encoder), target, tuple(decoder))
 
     def initial_carry(self, memory: RNNMemory) -> RNNCarry:
         """See `Seq2SeqModel.initial_carry`."""
@@ -199,7 +212,7 @@ class RNNEncoderDecoder(nnx.Module):
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
             traces.append(recurrent.trace(memory.start[layer], recurrent.project(states)))
-            states = self._drop(memory, traces[-1].carry[0], layer)
+            states = _drop(traces[-1].carry[0], memory.layer_masks[layer])
         return self._attend(memory, states.swapaxes(0, 1)).swapaxes(0, 1), tuple(traces)
 
     def replay(
@@ -230,11 +243,7 @@ class RNNEncoderDecoder(nnx.Module):
     def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """Embeddings of tokens [..., batch]; the dropout mask is that of the row."""
         embedded = self.target_embedding[...].astype(self.dtype)[tokens]
-        return embedded if memory.token_mask is None else embedded * memory.token_mask
-
-    def _drop(self, memory: RNNMemory, states: jax.Array, layer: int) -> jax.Array:
-        """Dropout of a decoder layer's output [..., batch, hidden_size]."""
-        return states if memory.layer_masks is None else states * memory.layer_masks[layer]
+        return _drop(embedded, memory.token_mask)
 
     def _advance(
         self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
@@ -255,7 +264,7 @@ class RNNEncoderDecoder(nnx.Module):
             recurrent = self.decoder[f"layer_{layer}"]
             projected = recurrent.project(state) if layer else projected
             traces.append(recurrent.step(carry.layers[layer], projected))
-            state = self._drop(memory, traces[-1].carry[0], layer)
+            state = _drop(traces[-1].carry[0], memory.layer_masks[layer])
         attended = None
         if carry.attended is not None:
             attended = self._attend(memory, state[:, None])[:, 0]
@@ -294,7 +303,7 @@ class RNNEncoderDecoder(nnx.Module):
         for layer, trace in enumerate(traces):
             recurrent = self.decoder[f"layer_{layer}"]
             _, states = recurrent.unroll(memory.start[layer], states, trace=trace)
-            states = self._drop(memory, states, layer)
+            states = _drop(states, memory.layer_masks[layer])
         return states.swapaxes(0, 1)
 
     def _attend(
@@ -318,9 +327,9 @@ class RNNEncoderDecoder(nnx.Module):
         return (features @ kernel).astype(jnp.float32) + bias
 
 
-def _dropout_mask(key: jax.Array, rate: float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Inverted dropout: 1 / (1 - rate) where kept, else 0."""
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(dtype) / (1.0 - rate)
+def _drop(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Inputs [..., batch, size] times their mask [batch, size]."""
+    return inputs if mask is None else inputs * mask
 
 
 @jax.custom_vjp

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.custom_batching import sequential_vmap
+
+from s2s_jax.models.initial_values import InitialValues
 
 Cell = Literal["lstm", "gru"]
 
@@ -43,17 +44,12 @@ class RecurrentLayer(nnx.Module):
           h' = (1 - z) n + z h   (Cho et al. 2014, in the form that cuDNN computes)
     """
 
-    def __init__(self, cell: Cell, input_size: int, hidden_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, cell: Cell, input_size: int, hidden_size: int, values: InitialValues):
         self.cell: Cell = cell
         self.hidden_size = hidden_size
         gates = _NUM_GATES[cell]
-        glorot = nnx.initializers.glorot_uniform()
-        orthogonal = nnx.initializers.orthogonal()
-        self.input_kernel = nnx.Param(glorot(rngs.params(), (input_size, gates * hidden_size)))
-        # One orthogonal matrix a gate, one after another: jaxlib's batched QR shares its threads
-        # with the program, and two layers' at once wait for each other for ever (0.10.2, 2 cores).
-        square = sequential_vmap(lambda key: orthogonal(key, (hidden_size, hidden_size)))
-        squares = jax.vmap(square)(jax.random.split(rngs.params(), gates))
+        self.input_kernel = nnx.Param(values.glorot_uniform(input_size, gates * hidden_size))
+        squares = values.orthogonal(gates, hidden_size)  # one a gate
         self.recurrent_kernel = nnx.Param(jnp.concatenate(list(squares), axis=1))
         bias = jnp.zeros(gates * hidden_size)
         if cell == "lstm":

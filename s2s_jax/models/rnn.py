@@ -7,7 +7,8 @@ from flax import nnx
 
 from s2s_jax.models.attention import AttentionKind
 from s2s_jax.models.encoder_decoder import RNNEncoderDecoder
-from s2s_jax.models.interface import Replay, Seq2SeqModel
+from s2s_jax.models.initial_values import InitialValues, uniform_draw
+from s2s_jax.models.interface import Params, Replay, Seq2SeqModel
 from s2s_jax.models.recurrent import Cell
 from s2s_jax.models.rnn_options import RNNOptions
 
@@ -84,16 +85,19 @@ def make_rnn_model(
         dtype=dtype,
     )
 
-    def build(key: jax.Array) -> RNNEncoderDecoder:
-        return RNNEncoderDecoder(options, rngs=nnx.Rngs(params=key))
+    counting = InitialValues()
+    graph = nnx.split(nnx.eval_shape(lambda: RNNEncoderDecoder(options, counting)))[0]
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(jax.random.key(0))))[0]
+    @jax.jit  # a program compiles faster than its operations one by one
+    def init(key: jax.Array) -> Params:
+        values = InitialValues(uniform_draw(key, counting.size))
+        return nnx.to_pure_dict(nnx.split(RNNEncoderDecoder(options, values))[1])
 
     def bind(params: Any) -> RNNEncoderDecoder:
         return nnx.merge(graph, params)
 
     return Seq2SeqModel(
-        init=lambda key: nnx.to_pure_dict(nnx.split(build(key))[1]),
+        init=init,
         encode=lambda params, *args: bind(params).encode(*args),
         initial_carry=lambda params, memory: bind(params).initial_carry(memory),
         decode_step=lambda params, *args: bind(params).decode_step(*args),

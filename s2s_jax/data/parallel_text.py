@@ -15,7 +15,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, merge_references, one_reference
+from s2s_jax.data.splits import PreparedSplits
 
 VERSION = "1.0.0"
 _STEMS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test", "test_*")}
@@ -24,7 +26,7 @@ _NEEDED = ("train", "dev")
 
 def load_parallel_text(
     data_dir: str = "", *, folder: str = "", source_language: str = "", target_language: str = ""
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Line-aligned text: line n of train.de is the translation of line n of train.en.
 
     Args:
@@ -60,7 +62,7 @@ def load_parallel_text(
     return _load("parallel_text", f"{source_language}-{target_language}", files, read, data_dir)
 
 
-def load_tsv(data_dir: str = "", *, folder: str = "") -> dict[str, Pairs]:
+def load_tsv(data_dir: str = "", *, folder: str = "") -> PreparedSplits:
     """Tab-separated pairs; in dev and test the targets of equal sources are all accepted.
 
     Args:
@@ -166,8 +168,8 @@ def _load(
     files: dict[str, tuple[Path, ...]],
     read: Callable[[str], Pairs],
     data_dir: str,
-) -> dict[str, Pairs]:
-    from s2s_jax.data.builders import fingerprint, load_or_prepare
+) -> PreparedSplits:
+    from s2s_jax.data.builders import load_or_prepare
 
     # The contents are in the name of the preparation, so that changed files are prepared anew.
     contents = []

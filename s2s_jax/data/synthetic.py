@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.data.splits import PreparedSplits
 
 VERSION = "1.0.0"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -25,7 +26,7 @@ def load_copy(
     long_length: int = 20,
     num_symbols: int = 10,
     seed: int = 0,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Strings of letters and themselves: "bca" -> "bca"; for the characters vocabulary.
 
     Args:
@@ -57,7 +58,7 @@ def load_reverse(
     long_length: int = 20,
     num_symbols: int = 10,
     seed: int = 0,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Strings of letters and their reverse: "bca" -> "acb". Options as for `load_copy`."""
     sizes, lengths = (num_train, num_dev, num_test), (min_length, max_length, long_length)
     return _load_strings("reverse", sizes, lengths, num_symbols, seed, data_dir)
@@ -72,7 +73,7 @@ def load_addition(
     num_digits: int = 3,
     long_digits: int = 4,
     seed: int = 0,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """Sums: "12+345" -> "357"; for the characters vocabulary.
 
     Numbers of 1 to num_digits digits, each count as likely as any other. a+b and b+a are one sum:
@@ -125,7 +126,7 @@ def _load_strings(
     num_symbols: int,
     seed: int,
     data_dir: str,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     low, high, long = lengths
     _check_sizes(*sizes)
     _check(1 <= num_symbols <= len(_ALPHABET), f"num_symbols is {num_symbols}, not 1 to 26")
@@ -220,7 +221,7 @@ def _load(
     options: tuple[int, ...],
     make_splits: Callable[[], dict[str, Pairs]],
     data_dir: str,
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     from s2s_jax.data.builders import load_or_prepare
 
     config = "-".join(map(str, options))

@@ -1,6 +1,6 @@
 """A task ready to train on: splits, vocabularies, token ids and batch shapes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from s2s_jax.data.batching import (
 )
 from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.splits import PreparedSplits
+from s2s_jax.data.token_cache import NO_CACHE, TokenCache
 from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
 _NUM_EVALUATION_SHAPES = 2  # each is a compilation, and evaluation is short
@@ -43,11 +45,22 @@ class Vocabularies:
         )
 
     @classmethod
-    def train(cls, pairs: Pairs, source_kind: str, target_kind: str, size: int) -> "Vocabularies":
-        """Trains both on the training split."""
+    def train(
+        cls,
+        splits: Mapping[str, Pairs],
+        source_kind: str,
+        target_kind: str,
+        size: int,
+        cache: TokenCache = NO_CACHE,
+    ) -> "Vocabularies":
+        """Trains both on the training split, or finds them in the cache."""
+
+        def one(side: str, kind: str, texts: Callable[[], list[str]]) -> Vocabulary:
+            return cache.vocabulary(side, kind, size, lambda: train_vocabulary(kind, texts(), size))
+
         return cls(
-            train_vocabulary(source_kind, pairs.sources, size),
-            train_vocabulary(target_kind, pairs.targets, size),
+            one("source", source_kind, lambda: splits["train"].sources),
+            one("target", target_kind, lambda: splits["train"].targets),
         )
 
 
@@ -55,13 +68,20 @@ class Task:
     """The splits of a dataset as text and as batches.
 
     Attributes:
-      splits: text pairs by split name; "train" and "dev" are always there.
+      splits: text pairs by split name; "train" and "dev" are always there. What is in the cache
+        needs no text, and a split that is read when it is asked for is then not read at all.
       vocabularies: trained on the training split alone, or those of the run.
     """
 
-    def __init__(self, splits: Mapping[str, Pairs], vocabularies: Vocabularies):
-        self.splits = dict(splits)
+    def __init__(
+        self,
+        splits: Mapping[str, Pairs],
+        vocabularies: Vocabularies,
+        cache: TokenCache = NO_CACHE,
+    ):
+        self.splits = splits
         self.vocabularies = vocabularies
+        self._cache = cache
         self._tokens: dict[tuple[str, int | None], TokenPairs] = {}
         _check_splits(splits)
 
@@ -71,8 +91,12 @@ class Task:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(self.splits)}")
         if (split, max_tokens) not in self._tokens:
             source, target = self.vocabularies.source, self.vocabularies.target
-            self._tokens[split, max_tokens] = tokenize(
-                self.splits[split], source, target, max_tokens
+            self._tokens[split, max_tokens] = self._cache.tokens(
+                split,
+                source,
+                target,
+                max_tokens,
+                lambda: tokenize(self.splits[split], source, target, max_tokens),
             )
         return self._tokens[split, max_tokens]
 
@@ -93,7 +117,7 @@ class Task:
         source, target = tokens.source.lengths[:count], tokens.target.lengths[:count]
         batch_size = min(batch_size, count)
         shapes = choose_buckets(source, target, _NUM_EVALUATION_SHAPES, batch_size)
-        return EvaluationData(tokens.first(count), shapes, batch_size, self.splits[split])
+        return EvaluationData(tokens.first(count), shapes, batch_size, split, self.splits)
 
     def max_decode_length(self, split: str) -> int:
         """Most tokens of a hypothesis: half as many again as the longest target known, and EOS.
@@ -113,13 +137,15 @@ class EvaluationData:
       tokens: the examples.
       shapes: of the batches.
       batch_size: rows of every batch.
-      pairs: the split's text.
+      split: its name.
+      splits: the text of all splits, by name.
     """
 
     tokens: TokenPairs
     shapes: list[tuple[int, int]]
     batch_size: int
-    pairs: Pairs
+    split: str
+    splits: Mapping[str, Pairs]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Batch]]:
         return evaluation_batches(self.tokens, self.shapes, self.batch_size)
@@ -128,6 +154,11 @@ class EvaluationData:
     def references(self) -> list[tuple[str, ...]]:
         """Every accepted target of each example."""
         return self.pairs.references[: len(self.tokens)]
+
+    @property
+    def pairs(self) -> Pairs:
+        """The split's text."""
+        return self.splits[self.split]
 
 
 def load_task(
@@ -156,11 +187,12 @@ def load_task(
     """
     splits = load_splits(name, options, data_dir)
     _check_splits(splits)
+    cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
     if vocabularies is None:
         vocabularies = Vocabularies.train(
-            splits["train"], source_vocabulary, target_vocabulary, vocabulary_size
+            splits, source_vocabulary, target_vocabulary, vocabulary_size, cache
         )
-    return Task(splits, vocabularies)
+    return Task(splits, vocabularies, cache)
 
 
 def _check_splits(splits: Mapping[str, Pairs]) -> None:

@@ -1,8 +1,10 @@
 """Any translation dataset of TFDS by its name, such as wmt14_translate/de-en."""
 
+from pathlib import Path
 from typing import Any
 
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.data.splits import PreparedSplits
 from s2s_jax.names import nearest
 
 _SPLITS = {"validation": "dev", "valid": "dev"}  # TFDS's name of a split to ours
@@ -14,7 +16,7 @@ def load_tfds_translation(
     tfds_name: str = "wmt14_translate/de-en",
     source_language: str = "",
     target_language: str = "",
-) -> dict[str, Pairs]:
+) -> PreparedSplits:
     """A translation dataset that is prepared already; nothing is downloaded.
 
     Args:
@@ -39,19 +41,20 @@ def load_tfds_translation(
             f"{tfds_name} is not prepared in {builder.data_dir_root}: run '{command}' where "
             f"TensorFlow is installed, and bring the folder {builder.data_path} here"
         )
-    splits: dict[str, Pairs] = {}
-    for name in map(str, builder.info.splits):
+    theirs = {_SPLITS.get(name, name): name for name in map(str, builder.info.splits)}
+
+    def read(split: str) -> Pairs:
         try:
-            rows = list(read_texts(builder, name, languages))
+            rows = list(read_texts(builder, theirs[split], languages))
         except NotImplementedError as error:
             raise DataError(
                 f"{builder.data_path} is not in the array_record format: run '{command}' where "
                 "TensorFlow is installed, into another folder"
             ) from error
-        splits[_SPLITS.get(name, name)] = one_reference(
-            [row[0] for row in rows], [row[1] for row in rows]
-        )
-    return splits
+        return one_reference([row[0] for row in rows], [row[1] for row in rows])
+
+    derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}"
+    return PreparedSplits(derived, theirs, read)
 
 
 def _builder(name: str, data_dir: str) -> Any:

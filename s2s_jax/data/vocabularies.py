@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
+from s2s_jax.data.files import write_whole
 from s2s_jax.data.pairs import DataError
 from s2s_jax.names import nearest
 
@@ -51,16 +52,14 @@ class Vocabulary(ABC):
         """Each id as a text of its own, for pictures; EOS is </s>."""
         return ["</s>" if number == EOS else self.decode([number]) for number in ids]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary to one JSON file, whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    def to_bytes(self) -> bytes:
+        """All of the vocabulary, as JSON."""
         content = json.dumps({"kind": self.kind, **self._to_json()}, ensure_ascii=False)
-        try:
-            temporary.write_text(content + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return f"{content}\n".encode()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocabulary to one file, whole or not at all."""
+        write_whole(Path(path), self.to_bytes())
 
 
 class TokenVocabulary(Vocabulary):

@@ -2,10 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
+from s2s_jax.data.files import write_whole
 from s2s_jax.lab.errors import LabError
 
 
@@ -20,16 +20,8 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
       LabError: the file cannot be written there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data.encode() if isinstance(data, str) else data)
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -18,7 +19,7 @@ SPLITS = {
 }
 
 
-def prepare(tmp_path, make=lambda: SPLITS, config="c") -> dict[str, Pairs]:
+def prepare(tmp_path, make=lambda: SPLITS, config="c") -> Mapping[str, Pairs]:
     return load_or_prepare("pairs", config, "1.0.0", make, str(tmp_path / "tfds"))
 
 
@@ -64,6 +65,23 @@ def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
     assert (tmp_path / "default" / "pairs" / "c" / "1.0.0").is_dir()
 
 
+def test_a_split_is_read_when_it_is_asked_for_and_once(tmp_path, monkeypatch):
+    prepare(tmp_path)
+    read, asked = builders.read_split, []
+    monkeypatch.setattr(
+        builders, "read_split", lambda builder, split: asked.append(split) or read(builder, split)
+    )
+    splits = prepare(tmp_path)
+    assert list(splits) == ["train", "dev", "test"]
+    assert "dev" in splits
+    assert "tset" not in splits
+    assert asked == []
+    assert splits["dev"] is splits["dev"]
+    assert asked == ["dev"]
+    with pytest.raises(KeyError):
+        splits["tset"]
+
+
 def test_chunks_of_a_split_are_joined(tmp_path, monkeypatch):
     monkeypatch.setattr(builders, "_CHUNK", 2)
     assert prepare(tmp_path) == SPLITS
@@ -107,7 +125,7 @@ def test_a_killed_preparation_leaves_nothing_that_is_read(tmp_path):
 
 def test_two_preparations_at_once_both_succeed(tmp_path):
     barrier = threading.Barrier(2, timeout=30)
-    results: list[dict[str, Pairs]] = []
+    results: list[Mapping[str, Pairs]] = []
 
     class Builder(builders.PairsBuilder, skip_registration=True):
         def _split_generators(self, dl_manager):
@@ -134,7 +152,7 @@ def test_a_damaged_preparation_is_named(tmp_path):
     for damaged in (b"", content[: len(content) // 2]):
         file.write_bytes(damaged)
         with pytest.raises(DataError, match="delete the folder to prepare it again"):
-            prepare(tmp_path)
+            prepare(tmp_path)["train"]
     (info,) = (tmp_path / "tfds").rglob("dataset_info.json")
     info.unlink()
     with pytest.raises(DataError, match="it names no splits; delete the folder"):

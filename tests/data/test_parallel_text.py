@@ -29,7 +29,7 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> str:
     return str(folder)
 
 
-def load(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> dict[str, Pairs]:
+def load(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> Mapping[str, Pairs]:
     folder = write(tmp_path / "text", files)
     languages = {"source_language": "en", "target_language": "de"} | options
     return load_parallel_text(str(tmp_path / "tfds"), folder=folder, **languages)

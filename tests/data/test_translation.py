@@ -74,7 +74,7 @@ def test_tfds_mock(tmp_path):
     with tfds.testing.mock_data(
         num_examples=7, data_dir=str(tmp_path), mock_array_record_data_source=DataSourceMock()
     ):
-        splits = load_tfds_translation(str(tmp_path), tfds_name=NAME)
+        splits = dict(load_tfds_translation(str(tmp_path), tfds_name=NAME))
     assert list(splits) == ["train", "dev", "test"]
     assert [len(pairs) for pairs in splits.values()] == [7, 7, 7]
     assert all(type(text) is str for text in splits["train"].sources + splits["train"].targets)
@@ -95,6 +95,7 @@ def test_records_of_a_prepared_dataset(tmp_path, monkeypatch):
     )
     assert other["dev"].sources == ["white"]
     assert other["dev"].targets == ["weiß"]
+    assert other.derived != splits.derived
 
 
 @pytest.mark.parametrize(
@@ -132,13 +133,13 @@ def test_what_is_not_there(tmp_path, options, words):
 def test_a_format_without_random_access(tmp_path):
     write_info(tmp_path, "tfrecord")
     with pytest.raises(DataError, match="is not in the array_record format: run 'tfds build"):
-        load_tfds_translation(str(tmp_path), tfds_name=NAME)
+        load_tfds_translation(str(tmp_path), tfds_name=NAME)["train"]
 
 
 def test_missing_records(tmp_path):
     write_info(tmp_path, "array_record")
     with pytest.raises(DataError, match=r"cannot read .*; delete the folder"):
-        load_tfds_translation(str(tmp_path), tfds_name=NAME)
+        load_tfds_translation(str(tmp_path), tfds_name=NAME)["train"]
 
 
 def test_the_name_is_known_without_importing_its_module_first(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LabError, match=r"cannot write .*a\.txt: No space left on device"):
         files.write_atomic(path, "new")
     assert path.read_text() == "old"

@@ -1,0 +1,101 @@
+"""What was made of a dataset's text and need not be made again: vocabularies and token ids."""
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from s2s_jax.data import batching, vocabularies
+from s2s_jax.data.batching import Sequences, TokenPairs
+from s2s_jax.data.files import fingerprint, write_whole
+from s2s_jax.data.pairs import DataError
+from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary
+
+_ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_dropped")
+
+
+class TokenCache:
+    """Files beside a prepared dataset; what cannot be read is made again, and the file replaced.
+
+    A file's name has a fingerprint of all that its content depends on: the options, the vocabulary
+    and the code that trains and encodes. A folder that cannot be written is no error.
+
+    Args:
+      folder: where the files go; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+
+    def vocabulary(
+        self, side: str, kind: str, size: int, train: Callable[[], Vocabulary]
+    ) -> Vocabulary:
+        """The vocabulary of the training split's "source" or "target"; trained if not there."""
+        path = self._path(f"{side}_vocabulary", "json", kind, size)
+        if path is not None and path.is_file():
+            try:
+                return load_vocabulary(path)
+            except DataError:
+                pass
+        vocabulary = train()
+        self._write(path, vocabulary.to_bytes)
+        return vocabulary
+
+    def tokens(
+        self,
+        split: str,
+        source: Vocabulary,
+        target: Vocabulary,
+        max_tokens: int | None,
+        tokenize: Callable[[], TokenPairs],
+    ) -> TokenPairs:
+        """The token ids of a split in two vocabularies; encoded if not there."""
+        path = self._path(split, "npz", source.to_bytes(), target.to_bytes(), max_tokens)
+        if path is not None and path.is_file():
+            try:
+                return _from_bytes(path.read_bytes())
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                pass
+        tokens = tokenize()
+        self._write(path, lambda: _to_bytes(tokens))
+        return tokens
+
+    def _path(self, name: str, suffix: str, *parts: object) -> Path | None:
+        if self._folder is None:
+            return None
+        code = [Path(str(module.__file__)).read_bytes() for module in (vocabularies, batching)]
+        return self._folder / f"{name}-{fingerprint(*parts, *code)}.{suffix}"
+
+    def _write(self, path: Path | None, content: Callable[[], bytes]) -> None:
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, content())
+        except OSError:
+            pass  # the next run makes it again
+
+
+NO_CACHE = TokenCache(None)
+"""Keeps nothing."""
+
+
+def _to_bytes(tokens: TokenPairs) -> bytes:
+    file = io.BytesIO()
+    values = (
+        tokens.source.ids,
+        tokens.source.offsets,
+        tokens.target.ids,
+        tokens.target.offsets,
+        tokens.num_dropped,
+    )
+    np.savez(file, **dict(zip(_ARRAYS, values, strict=True)))
+    return file.getvalue()
+
+
+def _from_bytes(content: bytes) -> TokenPairs:
+    with np.load(io.BytesIO(content)) as arrays:
+        values = [arrays[name] for name in _ARRAYS]
+    return TokenPairs(Sequences(*values[:2]), Sequences(*values[2:4]), int(values[4]))

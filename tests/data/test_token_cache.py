@@ -1,0 +1,152 @@
+"""Vocabularies and token ids are kept beside the data, and never a wrong or a broken one."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s2s_jax.data import builders, token_cache
+from s2s_jax.data import task as task_module
+from s2s_jax.data.builders import load_or_prepare
+from s2s_jax.data.catalog import LOADERS
+from s2s_jax.data.pairs import merge_references, one_reference
+from s2s_jax.data.task import load_task
+
+SPLITS = {
+    "train": one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"]),
+    "dev": merge_references(["ab", "ab", "c"], ["x y", "y", "x x x"]),
+}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What was trained, encoded and read, as it happens."""
+    done: list[str] = []
+
+    def noting(name, function):
+        return lambda *args, **options: done.append(name) or function(*args, **options)
+
+    for name in ("train_vocabulary", "tokenize"):
+        monkeypatch.setattr(task_module, name, noting(name, getattr(task_module, name)))
+    monkeypatch.setattr(builders, "read_split", noting("read", builders.read_split))
+    return done
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads the task as a new process would, with given splits."""
+
+    def load(splits=SPLITS, config="c", max_tokens=None, **options: Any):
+        monkeypatch.setitem(
+            LOADERS,
+            "mine",
+            lambda data_dir: load_or_prepare("mine", config, "1.0.0", lambda: splits, data_dir),
+        )
+        options = {"target_vocabulary": "whitespace"} | options
+        task = load_task("mine", {}, str(tmp_path), **options)
+        return task, {split: task.tokens(split, max_tokens) for split in task.splits}
+
+    return load
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Paths of the cache's files."""
+    return lambda: sorted((tmp_path / "mine").rglob("tokens/*"))
+
+
+def assert_same(one, other):
+    for split in one:
+        for side in ("source", "target"):
+            left, right = getattr(one[split], side), getattr(other[split], side)
+            np.testing.assert_array_equal(left.ids, right.ids)
+            np.testing.assert_array_equal(left.offsets, right.offsets)
+            assert left.ids.dtype == right.ids.dtype == np.int32
+        assert one[split].num_dropped == other[split].num_dropped
+
+
+def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
+    first, tokens = load()
+    assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
+    made.clear()
+    second, again = load()
+    assert made == []
+    assert_same(tokens, again)
+    for side in ("source", "target"):
+        one, other = getattr(first.vocabularies, side), getattr(second.vocabularies, side)
+        assert one.to_bytes() == other.to_bytes()
+    # The text is there for whom asks for it.
+    assert second.evaluation("dev", 4).references == [("x y", "y"), ("x x x",)]
+    assert made == ["read"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"target_vocabulary": "characters"},
+        {"vocabulary_size": 5},
+        {"max_tokens": 3},
+        {"config": "d", "splits": SPLITS | {"train": one_reference(["ba"], ["y x"])}},
+    ],
+)
+def test_whoever_asks_for_something_else_gets_it(load, other):
+    load()
+    (_, tokens), (_, fresh) = load(**other), load(**other | {"config": "fresh"})
+    assert_same(tokens, fresh)
+
+
+def test_another_vocabulary_of_a_run_gives_other_ids(load):
+    one = load()[0].vocabularies
+    reverse = {"train": one_reference(["bb", "a"], ["y x", "y"]), "dev": SPLITS["dev"]}
+    other, _ = load(reverse, "d")
+    _, tokens = load(vocabularies=other.vocabularies)
+    assert tokens["train"].source.ids.tolist() != load()[1]["train"].source.ids.tolist()
+    assert load()[0].vocabularies.source.to_bytes() == one.source.to_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"{}", b'{"kind": "whitespace", "tokens": 1}'])
+def test_a_broken_file_is_made_again(load, files, made, content):
+    _, tokens = load()
+    assert len(files()) == 4
+    for path in files():
+        path.write_bytes(content)
+    assert_same(tokens, load()[1])
+    made.clear()
+    load()
+    assert made == []
+
+
+def test_a_file_cut_short_is_made_again(load, files):
+    _, tokens = load()
+    for path in files():
+        path.write_bytes(path.read_bytes()[:-30])
+    assert_same(tokens, load()[1])
+
+
+def test_other_code_does_not_take_what_this_code_made(load, made, monkeypatch, tmp_path):
+    load()
+    made.clear()
+    changed = tmp_path / "changed.py"
+    changed.write_text("# encodes in another way")
+    monkeypatch.setattr(token_cache.batching, "__file__", str(changed))
+    load()
+    assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
+    _, tokens = load()
+    folder = next((tmp_path / "mine").rglob("tokens"))
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    made.clear()
+    assert_same(tokens, load()[1])
+    assert made.count("tokenize") == 2
+    assert folder.read_text() == "a file"
+
+
+def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(LOADERS, "mine", lambda data_dir: SPLITS)
+    load_task("mine", {}).tokens("train")
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s2s_jax.data.catalog import LOADERS, dataset_options
-from s2s_jax.lab import cli
+from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.comparison import DEFAULT_METRICS
 from s2s_jax.lab.config import COMPARED_SCHEDULES, base_config, parse_config
 from s2s_jax.lab.experiment import check_config
@@ -128,7 +128,7 @@ def test_documented_commands_parse(place, monkeypatch):
     for arguments in found:
         overrides = [one for one in arguments if one.startswith("--config.")]
         rest = [one for one in arguments if not one.startswith("--config.")]
-        options = cli._make_parser().parse_args(rest)
+        options = make_parser().parse_args(rest)
         assert not overrides or options.command in ("train", "sweep")
         if options.command in ("train", "sweep"):
             config, chosen, _ = parse_config([f"--config={options.config}", *overrides])

@@ -8,28 +8,23 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from s2s_jax.lab.arguments import EXIT_BAD_INPUT, make_parser
 from s2s_jax.lab.errors import LabError
 
-_EXIT_BAD_INPUT = 2
 _EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
-
-_CONFIG_HELP = "an experiment and the schedule it runs with, such as experiments/g2p.py:linear"
-_OVERRIDE_HELP = (
-    "Any key of the config can be set: --config.schedule.name=linear --config.train.num_steps=500"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 when stopped by a signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _make_parser()
+    parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
     rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
     options = parser.parse_args(rest)
     if overrides and not hasattr(options, "config"):
         parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
     try:
-        options.run(options, overrides)
+        _COMMANDS[options.command](options, overrides)
     except (LabError, ValueError) as error:
         if not is_for_the_user(error):
             raise
@@ -38,154 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of our output has gone, as `head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="s2s",
-        description="Train, compare and inspect sequence-to-sequence experiments.",
-        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
-        " row of verify missed, 2 bad input, 75 stopped by a signal (the same command goes on from"
-        " its checkpoint).",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    train = _command(commands, "train", _train, "train one config, or go on with it")
-    train.add_argument("--config", required=True, metavar="FILE[:SCHEDULE]", help=_CONFIG_HELP)
-    train.add_argument("--workdir", required=True, help="the run's folder")
-
-    sweep = _command(commands, "sweep", _sweep, "train the runs of an experiment's sweep()")
-    sweep.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
-    sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
-    sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
-    sweep.add_argument(
-        "--population",
-        action="store_true",
-        help="train runs that differ in schedule, seed and scalars alone as one vmapped program",
-    )
-    sweep.add_argument(
-        "--max-lanes",
-        type=int,
-        default=None,
-        help="the most runs of one program of a population (default 16)",
-    )
-    sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
-    sweep.add_argument(
-        "--dry-run", action="store_true", help="show the grid of runs, train nothing"
-    )
-    sweep.add_argument(
-        "--launcher",
-        choices=("local", "print"),
-        default="local",
-        help="print shows each run's command, for a cluster",
-    )
-
-    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a trained run on a split")
-    evaluate.add_argument("workdir", help="the run's folder")
-    evaluate.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
-    _add_checkpoint(evaluate)
-
-    decode = _command(commands, "decode", _decode, "translate source lines with a trained run")
-    decode.add_argument("workdir", help="the run's folder")
-    decode.add_argument("--input", default="-", help="source lines; - reads standard input")
-    decode.add_argument("--output", default="-", help="hypotheses; - writes standard output")
-    decode.add_argument("--beam-size", type=int, default=1, help="1 is greedy (default)")
-    decode.add_argument(
-        "--length-penalty",
-        type=float,
-        default=1.0,
-        help="a in log p / length**a, which ranks the hypotheses of a beam (default 1)",
-    )
-    decode.add_argument("--max-length", type=int, default=0, help="most tokens of a hypothesis")
-    decode.add_argument("--batch-size", type=int, default=256)
-    _add_checkpoint(decode)
-
-    exposure = _command(
-        commands, "exposure", _exposure, "measure the exposure bias of trained runs"
-    )
-    exposure.add_argument(
-        "workdirs", nargs="+", metavar="WORKDIR", help="a run's folder, or a sweep's for its runs"
-    )
-    exposure.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
-    exposure.add_argument(
-        "--measures",
-        default="",
-        help="some alone, separated by commas: positions, outputs, recovery, edit_oracle, states,"
-        " truth (of tasks whose distribution is known); default all",
-    )
-    exposure.add_argument(
-        "--max-examples", type=int, default=0, help="only the split's first ones; 0 for all"
-    )
-    exposure.add_argument(
-        "--min-count", type=int, default=30, help="sequences that a bin needs (default 30)"
-    )
-    exposure.add_argument(
-        "--num-resamples", type=int, default=1000, help="of the bootstrap (default 1000)"
-    )
-    exposure.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    exposure.add_argument(
-        "--output", default="", help="folder for table and picture; default WORKDIR if it is one"
-    )
-    _add_checkpoint(exposure)
-
-    compare = _command(commands, "compare", _compare, "compare the schedules of a sweep")
-    compare.add_argument("sweep_dir", help="the sweep's folder")
-    compare.add_argument(
-        "--metrics",
-        default="",
-        help="names separated by commas; the conclusions are about the first",
-    )
-    compare.add_argument(
-        "--baseline",
-        default=None,
-        metavar="SCHEDULE",
-        help="the row that the others are held against (default teacher_forcing)",
-    )
-
-    verify = _command(commands, "verify", _verify, "hold the train step against exact theory")
-    verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
-    verify.add_argument("--length", type=int, default=None, help="symbols of a sequence (3)")
-    verify.add_argument(
-        "--initial", default=None, help='probabilities of the first symbol (".7,.3")'
-    )
-    verify.add_argument(
-        "--transition", default=None, help='of what follows each symbol (".9,.1;.2,.8")'
-    )
-    verify.add_argument("--seed", type=int, default=0)
-    verify.add_argument("--output", default="", metavar="FILE.json", help="the table as JSON")
-    verify.add_argument(
-        "--dependence",
-        default=None,
-        help="instead, an LSTM on a hidden chain behind sources that hide such shares of the"
-        ' symbols: "0,.25,.5,.75,1"; the chain is that of the dataset hmm, of length 4',
-    )
-    verify.add_argument(
-        "--picture", default="", metavar="FILE.png", help="the figure of --dependence"
-    )
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line instead of the usage on an error."""
-
-    def error(self, message: str):
-        self.exit(_EXIT_BAD_INPUT, f"{self.prog}: {message} ({self.prog} --help lists the rest)\n")
-
-
-def _command(commands, name: str, run, about: str) -> argparse.ArgumentParser:
-    epilog = _OVERRIDE_HELP if name in ("train", "sweep") else None
-    parser = commands.add_parser(name, help=about, description=about, epilog=epilog)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest"),
-        default="best",
-        help="best on the dev split (default), or latest",
-    )
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -211,7 +58,7 @@ def is_for_the_user(error: Exception) -> bool:
 
 def _fail(message: str) -> int:
     print(f"s2s: {message}", file=sys.stderr)
-    return _EXIT_BAD_INPUT
+    return EXIT_BAD_INPUT
 
 
 def prepare_jax() -> None:
@@ -392,6 +239,17 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _report(line: str) -> None:
     print(line, flush=True)
+
+
+_COMMANDS = {
+    "train": _train,
+    "sweep": _sweep,
+    "evaluate": _evaluate,
+    "decode": _decode,
+    "exposure": _exposure,
+    "compare": _compare,
+    "verify": _verify,
+}
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
+from s2s_jax.lab.progress_lines import Clock, ProgressPrinter
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.metrics import MetricSums, compute
 from s2s_jax.training import TrainState
-
-_REPORT_SECONDS = 5.0
 
 
 class NonFiniteLossError(LabError):
@@ -131,8 +130,8 @@ class Lane:
         self._evaluator, self._tracker, self._checkpoints = evaluator, tracker, checkpoints
         self._log_every, self._evaluate_every = log_every, evaluate_every
         self._num_tokens = target_tokens(batches, first_step)
-        self._clock, self._rate = _Clock(seconds_before), _Clock()
-        self._printer = _Printer(report, first_step, self.num_steps)
+        self._clock, self._rate = Clock(seconds_before), Clock()
+        self._printer = ProgressPrinter(report, first_step, self.num_steps)
         self._begins_here, self._has_waited, self._compile_seconds = first_step == 0, False, 0.0
         self._waiting: tuple[int, int, Reading] | None = None
 
@@ -333,57 +332,3 @@ def target_tokens(batches: TrainingBatches, num_steps: int) -> int:
 
     whole = epochs * count(0, batches.num_batches) if epochs else 0
     return whole + count(epochs * batches.num_batches, rest)
-
-
-class _Clock:
-    """Seconds since it was started."""
-
-    def __init__(self, before: float = 0.0):
-        self._begin = time.perf_counter() - before
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._begin
-
-    def restart(self) -> float:
-        """Starts anew; returns the seconds until now."""
-        seconds = self.seconds
-        self._begin = time.perf_counter()
-        return seconds
-
-    def skip(self, seconds: float) -> None:
-        """Takes some of the last seconds out."""
-        self._begin += seconds
-
-
-class _Printer:
-    """Prints where a run is, at most every few seconds."""
-
-    def __init__(self, report: Callable[[str], None], first: int, num_steps: int):
-        self._report, self._first, self._num_steps = report, first, num_steps
-        self._clock, self._last = _Clock(), _Clock(_REPORT_SECONDS)
-
-    def restart(self) -> None:
-        """The first step follows."""
-        self._clock.restart()
-
-    def skip(self, seconds: float) -> None:
-        """What has just taken so long will not come again."""
-        self._clock.skip(seconds)
-
-    def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self._last.seconds < _REPORT_SECONDS and step < self._num_steps:
-            return
-        self._last.restart()
-        left = self._clock.seconds / (step - self._first) * (self._num_steps - step)
-        self.say(
-            step,
-            f"loss {metrics['train/loss']:.4f}"
-            f"  teacher_prob {metrics['train/teacher_prob']:.3f}"
-            f"  {metrics['train/tokens_per_second']:,.0f} tokens/s"
-            f"  {int(left) // 60}:{int(left) % 60:02d} left",
-        )
-
-    def say(self, step: int, text: str) -> None:
-        width = len(str(self._num_steps))
-        self._report(f"step {step:{width}d}/{self._num_steps}  {text}")

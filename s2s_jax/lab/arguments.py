@@ -1,0 +1,155 @@
+"""The arguments of every command, with the texts of their help."""
+
+import argparse
+
+EXIT_BAD_INPUT = 2
+
+_CONFIG_HELP = "an experiment and the schedule it runs with, such as experiments/g2p.py:linear"
+_OVERRIDE_HELP = (
+    "Any key of the config can be set: --config.schedule.name=linear --config.train.num_steps=500"
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command; `--config.KEY=VALUE` is not among what it knows."""
+    parser = _Parser(
+        prog="s2s",
+        description="Train, compare and inspect sequence-to-sequence experiments.",
+        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
+        " row of verify missed, 2 bad input, 75 stopped by a signal (the same command goes on from"
+        " its checkpoint).",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", "train one config, or go on with it")
+    train.add_argument("--config", required=True, metavar="FILE[:SCHEDULE]", help=_CONFIG_HELP)
+    train.add_argument("--workdir", required=True, help="the run's folder")
+
+    sweep = _command(commands, "sweep", "train the runs of an experiment's sweep()")
+    sweep.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
+    sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
+    sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    sweep.add_argument(
+        "--population",
+        action="store_true",
+        help="train runs that differ in schedule, seed and scalars alone as one vmapped program",
+    )
+    sweep.add_argument(
+        "--max-lanes",
+        type=int,
+        default=None,
+        help="the most runs of one program of a population (default 16)",
+    )
+    sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="show the grid of runs, train nothing"
+    )
+    sweep.add_argument(
+        "--launcher",
+        choices=("local", "print"),
+        default="local",
+        help="print shows each run's command, for a cluster",
+    )
+
+    evaluate = _command(commands, "evaluate", "evaluate a trained run on a split")
+    evaluate.add_argument("workdir", help="the run's folder")
+    evaluate.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
+    _add_checkpoint(evaluate)
+
+    decode = _command(commands, "decode", "translate source lines with a trained run")
+    decode.add_argument("workdir", help="the run's folder")
+    decode.add_argument("--input", default="-", help="source lines; - reads standard input")
+    decode.add_argument("--output", default="-", help="hypotheses; - writes standard output")
+    decode.add_argument("--beam-size", type=int, default=1, help="1 is greedy (default)")
+    decode.add_argument(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        help="a in log p / length**a, which ranks the hypotheses of a beam (default 1)",
+    )
+    decode.add_argument("--max-length", type=int, default=0, help="most tokens of a hypothesis")
+    decode.add_argument("--batch-size", type=int, default=256)
+    _add_checkpoint(decode)
+
+    exposure = _command(commands, "exposure", "measure the exposure bias of trained runs")
+    exposure.add_argument(
+        "workdirs", nargs="+", metavar="WORKDIR", help="a run's folder, or a sweep's for its runs"
+    )
+    exposure.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
+    exposure.add_argument(
+        "--measures",
+        default="",
+        help="some alone, separated by commas: positions, outputs, recovery, edit_oracle, states,"
+        " truth (of tasks whose distribution is known); default all",
+    )
+    exposure.add_argument(
+        "--max-examples", type=int, default=0, help="only the split's first ones; 0 for all"
+    )
+    exposure.add_argument(
+        "--min-count", type=int, default=30, help="sequences that a bin needs (default 30)"
+    )
+    exposure.add_argument(
+        "--num-resamples", type=int, default=1000, help="of the bootstrap (default 1000)"
+    )
+    exposure.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    exposure.add_argument(
+        "--output", default="", help="folder for table and picture; default WORKDIR if it is one"
+    )
+    _add_checkpoint(exposure)
+
+    compare = _command(commands, "compare", "compare the schedules of a sweep")
+    compare.add_argument("sweep_dir", help="the sweep's folder")
+    compare.add_argument(
+        "--metrics",
+        default="",
+        help="names separated by commas; the conclusions are about the first",
+    )
+    compare.add_argument(
+        "--baseline",
+        default=None,
+        metavar="SCHEDULE",
+        help="the row that the others are held against (default teacher_forcing)",
+    )
+
+    verify = _command(commands, "verify", "hold the train step against exact theory")
+    verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
+    verify.add_argument("--length", type=int, default=None, help="symbols of a sequence (3)")
+    verify.add_argument(
+        "--initial", default=None, help='probabilities of the first symbol (".7,.3")'
+    )
+    verify.add_argument(
+        "--transition", default=None, help='of what follows each symbol (".9,.1;.2,.8")'
+    )
+    verify.add_argument("--seed", type=int, default=0)
+    verify.add_argument("--output", default="", metavar="FILE.json", help="the table as JSON")
+    verify.add_argument(
+        "--dependence",
+        default=None,
+        help="instead, an LSTM on a hidden chain behind sources that hide such shares of the"
+        ' symbols: "0,.25,.5,.75,1"; the chain is that of the dataset hmm, of length 4',
+    )
+    verify.add_argument(
+        "--picture", default="", metavar="FILE.png", help="the figure of --dependence"
+    )
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line instead of the usage on an error."""
+
+    def error(self, message: str):
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} ({self.prog} --help lists the rest)\n")
+
+
+def _command(commands, name: str, about: str) -> argparse.ArgumentParser:
+    epilog = _OVERRIDE_HELP if name in ("train", "sweep") else None
+    return commands.add_parser(name, help=about, description=about, epilog=epilog)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="best",
+        help="best on the dev split (default), or latest",
+    )

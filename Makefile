@@ -25,7 +25,7 @@ demo: install
 	@echo "Look at it: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: install
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(BIN)/python -m pytest -q -n auto --dist loadgroup
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 check: install
 	$(BIN)/ruff check .

@@ -37,8 +37,8 @@ def shape() -> shapes.Shape:
 
 
 @pytest.fixture(scope="module")
-def trainings(jit) -> dict[str, timing.Training]:
-    return train_step.make_trainings(shapes.TINY_MT, "float32", jit)
+def trainings() -> dict[str, timing.Training]:
+    return train_step.make_trainings(shapes.TINY_MT, "float32")
 
 
 def dot_flops(jaxpr: Any) -> int:
@@ -139,12 +139,12 @@ def test_teacher_forcing_is_a_program_without_a_rollout(trainings):
     assert trainings[train_step.AT_ONE] is trainings[train_step.SCHEDULED]
 
 
-def test_one_scan_has_the_loss_and_the_gradient_of_the_two_passes(shape, jit):
+def test_one_scan_has_the_loss_and_the_gradient_of_the_two_passes(shape):
     model = shapes.make_model(shape)
     params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(1)))
     batch = shapes.make_batch(shape, shape.buckets[-1])
     two_passes, one_scan = (
-        jit(jax.value_and_grad(objective, has_aux=True))
+        jax.jit(jax.value_and_grad(objective, has_aux=True))
         for objective in (
             make_objective(model, feed="argmax"),
             train_step.make_one_scan_objective(model, feed="argmax"),
@@ -165,10 +165,10 @@ def test_one_scan_has_the_loss_and_the_gradient_of_the_two_passes(shape, jit):
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_kept_array_of_logits_is_seen_in_the_memory_a_token_costs(jit):
+def test_a_kept_array_of_logits_is_seen_in_the_memory_a_token_costs():
     shape = shapes.Shape("mt", 8, 8, 8, 20, 4000, (shapes.Bucket(4, 12, 1, 4.0, 12.0),))
     row_of_logits = 4 * shape.target_vocab_size
-    kept = growth.bytes_per_token(shape, train_step.make_one_scan_objective, jit)
+    kept = growth.bytes_per_token(shape, train_step.make_one_scan_objective)
     assert kept > 0.9 * row_of_logits
 
 
@@ -187,8 +187,8 @@ def test_what_does_not_grow_with_the_tokens_is_not_in_the_memory_a_token_costs(s
     assert growth.bytes_per_token(shape, jit=lambda *_, **__: Compiled()) == 7
 
 
-def test_a_population_trains_as_its_runs_do_alone(jit):
-    population = Population(shapes.TINY_G2P, 2, 1, num_steps=2, jit=jit)
+def test_a_population_trains_as_its_runs_do_alone():
+    population = Population(shapes.TINY_G2P, 2, 1, num_steps=2)
     together, alone = population.together(), population.one_after_another()
     assert len(alone) == population.num_runs == 2
     for run, state in enumerate(alone):
@@ -317,9 +317,9 @@ def test_opennmts_own_rate_is_held_against_ours(tmp_path, monkeypatch):
     assert len(asked) == 2
 
 
-def test_ours_beside_opennmt_trains_through_whole_schedules(jit):
+def test_ours_beside_opennmt_trains_through_whole_schedules():
     tokens = make_tokens(60, 0, source_vocab_size=9, target_vocab_size=10)
-    ours = opennmt.Ours(shapes.TINY_MT, tokens, num_steps=6, jit=jit)  # one batch shape
+    ours = opennmt.Ours(shapes.TINY_MT, tokens, num_steps=6)  # one batch shape
     assert ours.tokens_per_second(0) > 0
     assert ours.k >= 1
 

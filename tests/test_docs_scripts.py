@@ -49,7 +49,6 @@ def quick_run(command, tmp_path_factory) -> tuple[str, Path]:
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", *command, "--quick", "--output", str(folder)],
@@ -131,7 +130,7 @@ def test_the_intervals_hold_their_value_and_count_steps_and_words(measures):
 
 
 @pytest.fixture(scope="module")
-def measured(measures, make_rnn, batch, jit) -> SimpleNamespace:
+def measured(measures, make_rnn, batch) -> SimpleNamespace:
     """A tiny model whose choices vary, and everything that is measured of it on four words."""
     model, params = make_rnn(cell="gru")
     words = Batch(*map(jnp.asarray, batch))
@@ -143,7 +142,7 @@ def measured(measures, make_rnn, batch, jit) -> SimpleNamespace:
             measures.make_gradients(model)(params, words),
         )
 
-    found = jax.device_get(jit(everything)(params, words))
+    found = jax.device_get(jax.jit(everything)(params, words))
     return SimpleNamespace(
         model=model, params=params, words=words,
         predicted=found[0], states=found[1], gradients=found[2],
@@ -178,7 +177,7 @@ def test_scores_are_those_of_hand_counted_words(measures):
     np.testing.assert_allclose(scores.by_position[1], [1.0, 0.5, 0.0, 0.0])
 
 
-def test_a_steps_gradient_is_that_of_its_own_loss(measured, jit):
+def test_a_steps_gradient_is_that_of_its_own_loss(measured):
     """Against jax.grad of one step's loss."""
     model, words, found = measured.model, measured.words, measured.gradients
     row, step = 0, 2
@@ -188,7 +187,7 @@ def test_a_steps_gradient_is_that_of_its_own_loss(measured, jit):
         logits = model.decode_sequence(params, memory, gold_inputs(words.target))
         return -jax.nn.log_softmax(logits[row, step])[words.target[row, step]]
 
-    leaves = jax.tree.leaves(jit(jax.grad(loss))(measured.params))
+    leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(measured.params))
     length = np.sqrt(sum(float((leaf**2).sum()) for leaf in leaves))
     assert found["gold"][row, step] == pytest.approx(length, rel=1e-4)
     outside = ~np.asarray(words.target_mask)

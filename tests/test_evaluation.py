@@ -19,22 +19,22 @@ TABLE = 20 * np.eye(10, dtype=np.float32)[SUCCESSOR]
 
 
 @pytest.fixture(scope="module")
-def evaluate_step(make_table_model: Callable[[int], Seq2SeqModel], jit) -> Any:
-    return jit(make_evaluate_step(make_table_model(10), max_length=8))
+def evaluate_step(make_table_model: Callable[[int], Seq2SeqModel]) -> Any:
+    return jax.jit(make_evaluate_step(make_table_model(10), max_length=8))
 
 
-def test_exact_match_of_teacher_forced_argmax_is_that_of_greedy_free_running(make_rnn, batch, jit):
+def test_exact_match_of_teacher_forced_argmax_is_that_of_greedy_free_running(make_rnn, batch):
     model, _ = make_rnn(attention="general", cell="gru", bidirectional=False)
     time = 7
 
-    @jit
+    @jax.jit
     def own_output(params):
         memory = model.encode(params, batch.source, batch.source_mask, None)
         return greedy(model, params, memory, time)
 
-    evaluate_step = jit(make_evaluate_step(model, time))
+    evaluate_step = jax.jit(make_evaluate_step(model, time))
 
-    @jit
+    @jax.jit
     def gold_argmax(params, target):
         memory = model.encode(params, batch.source, batch.source_mask, None)
         return model.decode_sequence(params, memory, gold_inputs(target)).argmax(-1)

@@ -32,13 +32,13 @@ def make_run(model: Seq2SeqModel, batch: Any, **options: Any):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_pass_is_two(monkeypatch, make_rnn, batch, jit, name):
+def test_one_pass_is_two(monkeypatch, make_rnn, batch, name):
     """The same tokens, losses and gradient as of a rollout and decode_sequence over what it fed."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)
     model, params = make_rnn(scale=1.0, **MODELS[name])
     assert 1 < num_blocks(batch, model) < batch.target.shape[1]
     one, two = (
-        jit(make_run(one, batch)) for one in (model, dataclasses.replace(model, replay=None))
+        jax.jit(make_run(one, batch)) for one in (model, dataclasses.replace(model, replay=None))
     )
     wrong = 0
     for seed, teacher_prob in enumerate((0.0, 0.3, 0.9, 1.0)):
@@ -62,7 +62,7 @@ def num_blocks(batch: Any, model: Seq2SeqModel) -> int:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_known_tokens_leave_is_what_the_steps_leave(make_rnn, batch, jit, name):
+def test_what_known_tokens_leave_is_what_the_steps_leave(make_rnn, batch, name):
     model, params = make_rnn(**MODELS[name])
     replay: Any = model.replay
 
@@ -81,7 +81,7 @@ def test_what_known_tokens_leave_is_what_the_steps_leave(make_rnn, batch, jit, n
         logits = model.decode_sequence(params, memory, tokens)
         return (at_once, steps), (replayed @ kernel + bias, logits.swapaxes(0, 1))
 
-    for found, expected in jit(run)(params):
+    for found, expected in jax.jit(run)(params):
         jax.tree.map(assert_close, found, expected)
 
 
@@ -90,12 +90,12 @@ def test_a_smoothing_out_of_range_is_refused(make_rnn):
         make_forward_pass(make_rnn()[0], label_smoothing=1.0)
 
 
-def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch, jit):
+def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch):
     model, params = make_rnn(scale=1.0)
     run = make_run(model, batch)
     keys, probs = jax.random.split(KEY, 3), jnp.array([1.0, 0.5, 0.0])
-    alone = jit(run)
-    lanes = jit(jax.vmap(run, in_axes=(None, 0, 0)))(params, keys, probs)
+    alone = jax.jit(run)
+    lanes = jax.jit(jax.vmap(run, in_axes=(None, 0, 0)))(params, keys, probs)
     for lane in range(3):
         jax.tree.map(
             lambda lanes, alone, lane=lane: assert_close(lanes[lane], alone),
@@ -104,7 +104,7 @@ def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch, jit):
         )
 
 
-def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch, jit):
+def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch):
     """A vmapped question of one answer stays a question: its other branch does not run."""
     model, params = make_rnn()
     replay: Any = model.replay
@@ -115,7 +115,7 @@ def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch, jit):
         return replay.step(*args)
 
     watched = dataclasses.replace(model, replay=dataclasses.replace(replay, step=counted))
-    compiled = jit(jax.vmap(make_run(watched, batch), in_axes=(None, 0, None)))
+    compiled = jax.jit(jax.vmap(make_run(watched, batch), in_axes=(None, 0, None)))
     for teacher_prob in (1.0, 0.5):
         steps.clear()
         compiled(params, jax.random.split(KEY, 2), jnp.float32(teacher_prob))

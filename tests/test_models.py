@@ -60,18 +60,18 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_decode_sequence_is_a_scan_of_decode_step_is_a_python_loop(make_rnn, batch, jit, name):
+def test_decode_sequence_is_a_scan_of_decode_step_is_a_python_loop(make_rnn, batch, name):
     options = CASES[name]
     model, params = make_rnn(**options)
 
-    @jit
+    @jax.jit
     def encode(params):
         memory = model.encode(params, batch.source, batch.source_mask, KEY)
         return memory, model.initial_carry(params, memory)
 
-    step = jit(model.decode_step)
+    step = jax.jit(model.decode_step)
 
-    @jit
+    @jax.jit
     def sequence_and_scan(params, memory, carry):
         def step(carry, token):
             return model.decode_step(params, memory, carry, token)
@@ -109,12 +109,12 @@ DROPPED = {"attention": "general", "input_feeding": True, "dropout": 0.4}
 
 
 @pytest.fixture(scope="module")
-def decoder(make_rnn, jit) -> Any:
+def decoder(make_rnn) -> Any:
     """(params, source, source_mask, tokens, dropout_key or None) -> logits, weights, memory."""
     # Masks of one size, so that two drawn from one key would be the same.
     model, params = make_rnn(embedding_size=8, **DROPPED)
 
-    @jit
+    @jax.jit
     def decode(params, source, source_mask, tokens, dropout_key):
         memory = model.encode(params, source, source_mask, dropout_key)
         weights = model.attention_weights(params, memory, tokens)
@@ -136,7 +136,7 @@ def test_no_later_token_reaches_a_prediction(decoder, batch, time):
     assert np.all(np.abs(one[:, time] - other[:, time]).max(-1) > 1e-4)
 
 
-def test_no_later_embedding_reaches_a_prediction_by_gradient(make_rnn, batch, jit):
+def test_no_later_embedding_reaches_a_prediction_by_gradient(make_rnn, batch):
     model, params = make_rnn(attention="additive", cell="gru", num_decoder_layers=2)
     tokens = np.array([[1, 4, 5, 6, 7]] * 4, np.int32)  # all different: a row for each time
 
@@ -147,7 +147,9 @@ def test_no_later_embedding_reaches_a_prediction_by_gradient(make_rnn, batch, ji
         return jnp.sum(jnp.sin(jnp.arange(10)) * logits[:, time])
 
     times = jnp.arange(5)
-    gradients = jit(jax.vmap(jax.grad(loss), in_axes=(None, 0)))(params["target_embedding"], times)
+    gradients = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0)))(
+        params["target_embedding"], times
+    )
     reached = np.abs(np.asarray(gradients)).max(-1)[:, tokens[0]]  # [time of logits, time of input]
     assert np.all(reached[np.triu_indices(5, 1)] == 0)
     assert np.all(reached[np.tril_indices(5)] > 0)
@@ -190,14 +192,14 @@ def test_dropout_masks_are_drawn_once_a_sequence_by_the_key_alone(decoder, batch
     assert len({np.asarray(mask).tobytes() for mask in masks}) == len(masks)
 
 
-def test_without_a_key_nothing_is_dropped(make_rnn, decoder, batch, jit):
+def test_without_a_key_nothing_is_dropped(make_rnn, decoder, batch):
     decode, params = decoder
     model, _ = make_rnn(embedding_size=8, **DROPPED | {"dropout": 0.0})
     undropped, _, memory = decode(params, batch.source, batch.source_mask, TOKENS, None)
     assert memory.token_mask is None
     assert set(memory.layer_masks) == {None}
 
-    @jit
+    @jax.jit
     def decode_with_no_dropout(params):
         memory = model.encode(params, batch.source, batch.source_mask, KEY)
         return model.decode_sequence(params, memory, TOKENS)

@@ -39,20 +39,20 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def make_case(make_rnn, jit) -> Callable[[str], Case]:
+def make_case(make_rnn) -> Callable[[str], Case]:
     """A model with dropout and its objective's gradient, compiled once."""
 
     @cache
     def make(name: str) -> Case:
         model, params = make_rnn(dropout=0.3, **CASES[name])
         objective = make_objective(model, feed=FEEDS[name])
-        return Case(model, params, jit(jax.value_and_grad(objective, has_aux=True)))
+        return Case(model, params, jax.jit(jax.value_and_grad(objective, has_aux=True)))
 
     return make
 
 
 @pytest.fixture(scope="module")
-def make_one_pass(make_case, jit) -> Callable[[str], Any]:
+def make_one_pass(make_case) -> Callable[[str], Any]:
     """The reference: one differentiated scan that samples as it goes; tells what it fed."""
 
     @cache
@@ -83,13 +83,13 @@ def make_one_pass(make_case, jit) -> Callable[[str], Any]:
             loss = cross_entropy(logits.swapaxes(0, 1), batch.target, batch.target_mask)
             return loss.total / loss.weight, tokens.T
 
-        return jit(jax.value_and_grad(loss, has_aux=True))
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     return make
 
 
 @pytest.fixture(scope="module")
-def given_tokens(make_case, jit) -> Any:
+def given_tokens(make_case) -> Any:
     """(params, batch, key, tokens) -> loss, gradient of "general": the tokens are constants."""
     model = make_case("general").model
 
@@ -99,7 +99,7 @@ def given_tokens(make_case, jit) -> Any:
         loss = cross_entropy(logits, batch.target, batch.target_mask)
         return loss.total / loss.weight
 
-    return jit(jax.value_and_grad(loss))
+    return jax.jit(jax.value_and_grad(loss))
 
 
 def assert_close(left: Any, right: Any, atol: float) -> None:
@@ -181,13 +181,13 @@ def test_whatever_is_fed_the_dropout_masks_are_the_same(make_case, batch):
     assert losses[0] != losses[3]
 
 
-def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch, jit):
+def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch):
     models = [
         make_rnn(attention="general")[0],
         make_rnn(attention="none", cell="gru", tie_embeddings=True, embedding_size=8)[0],
     ]
 
-    @jit
+    @jax.jit
     def losses(key):
         params = [model.init(key) for model in models]
         return [
@@ -203,13 +203,13 @@ def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch, jit)
 
 
 @pytest.fixture(scope="module")
-def run_table(make_table_model, jit) -> Callable[..., Any]:
+def run_table(make_table_model) -> Callable[..., Any]:
     """(table, batch, teacher_prob, **options) -> metric means and the table's gradient."""
 
     @cache
     def compiled(vocab_size: int, options: tuple[tuple[str, Any], ...]) -> Any:
         objective = make_objective(make_table_model(vocab_size), **dict(options))
-        return jit(jax.value_and_grad(objective, has_aux=True))
+        return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
     def run(table: Any, batch: Batch, teacher_prob: float, **options: Any) -> Any:
         gradient = compiled(len(table), tuple(sorted(options.items())))

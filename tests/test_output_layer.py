@@ -20,7 +20,7 @@ BIAS = jnp.asarray(NUMBERS.normal(size=7), jnp.float32)
 @pytest.mark.parametrize("steps_at_a_time", [100, 2, 1])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 def test_the_output_layers_losses_and_gradient_are_those_of_its_logits(
-    monkeypatch, jit, steps_at_a_time, label_smoothing
+    monkeypatch, steps_at_a_time, label_smoothing
 ):
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", steps_at_a_time * 4 * 7)
 
@@ -33,7 +33,7 @@ def test_the_output_layers_losses_and_gradient_are_those_of_its_logits(
 
     for arrays in ((FEATURES, KERNEL, BIAS), (FEATURES, 0 * KERNEL, 0 * BIAS)):  # the last: ties
         found, expected = (
-            jit(
+            jax.jit(
                 jax.value_and_grad(
                     lambda *arrays, way=way: (3 * (found := way(*arrays)).loss.total, found),
                     argnums=(0, 1, 2),

@@ -91,7 +91,6 @@ def run_python(program: str, argument: object, place: Path) -> str:
         "JAX_COMPILATION_CACHE_DIR": str(place / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "TFDS_DATA_DIR": str(place / "tfds"),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(argument)],

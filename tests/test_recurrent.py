@@ -28,7 +28,7 @@ def scan_in_python(layer: RecurrentLayer, start, inputs, mask, reverse):
 @pytest.mark.parametrize(
     ("cell", "mask", "reverse"), [("lstm", None, False), ("lstm", MASK, True), ("gru", MASK, True)]
 )
-def test_the_gradient_is_that_of_every_step(jit, cell: Cell, mask, reverse):
+def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
     generator = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_every_step(jit, cell: Cell, mask, reverse):
         return scan_in_python(layer, start, inputs, mask, reverse)
 
     wanted, *found = (
-        jit(jax.value_and_grad(lambda *args, way=way: loss(way, *args), argnums=(0, 1, 2)))(
+        jax.jit(jax.value_and_grad(lambda *args, way=way: loss(way, *args), argnums=(0, 1, 2)))(
             params, start, inputs
         )
         for way in (expected, unroll, replay)

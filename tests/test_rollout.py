@@ -25,7 +25,7 @@ def table_model(make_table_model: Callable[[int], Seq2SeqModel]) -> Seq2SeqModel
 
 
 @pytest.fixture(scope="module")
-def run(table_model: Seq2SeqModel, jit: Callable[..., Any]) -> RunRollout:
+def run(table_model: Seq2SeqModel) -> RunRollout:
     """A rollout of the table model, compiled once for each of its options."""
     compiled: dict[tuple[tuple[str, Any], ...], Any] = {}
 
@@ -34,7 +34,7 @@ def run(table_model: Seq2SeqModel, jit: Callable[..., Any]) -> RunRollout:
     ) -> Fed:
         name = tuple(sorted(options.items()))
         if name not in compiled:
-            compiled[name] = jit(make_rollout(table_model, **options))
+            compiled[name] = jax.jit(make_rollout(table_model, **options))
         table = np.zeros((10, 10), np.float32) if table is None else table
         memory = np.zeros(len(target), np.int32)
         return jax.device_get(compiled[name](table, memory, target, key, jnp.float32(teacher_prob)))
@@ -197,7 +197,7 @@ def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
         assert len(num_steps) == expected
 
 
-def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, batch, jit):
+def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, batch):
     model, params = make_rnn(scale=1.0, attention="general")
     time = 12
     target = jnp.zeros((4, time + 1), jnp.int32)
@@ -209,7 +209,7 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
             model, params, memory, time
         )
 
-    fed, decoded = jax.device_get(jit(both)(params))
+    fed, decoded = jax.device_get(jax.jit(both)(params))
     assert len({tuple(row) for row in fed.tokens.tolist()}) > 1
     for row, length in enumerate(decoded.lengths):
         assert fed.tokens[row, 1 : 1 + length].tolist() == decoded.tokens[row, :length].tolist()
@@ -232,7 +232,7 @@ def test_options_that_cannot_be_honoured_are_refused_in_one_line(table_model, op
     assert "\n" not in str(error.value)
 
 
-def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch, jit):
+def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch):
     model, params = make_rnn(scale=1.0)
 
     def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
@@ -240,10 +240,10 @@ def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch, jit):
         return make_rollout(model)(params, memory, batch.target, key, teacher_prob).tokens
 
     keys, probs = jax.random.split(KEY, 3), jnp.array([1.0, 0.5, 0.0])
-    alone = jit(run)
-    for lane, tokens in enumerate(jit(jax.vmap(run))(keys, probs)):
+    alone = jax.jit(run)
+    for lane, tokens in enumerate(jax.jit(jax.vmap(run))(keys, probs)):
         np.testing.assert_array_equal(tokens, alone(keys[lane], probs[lane]))
-    shared = jit(jax.vmap(run, in_axes=(0, None)))(keys, probs[1])
+    shared = jax.jit(jax.vmap(run, in_axes=(0, None)))(keys, probs[1])
     np.testing.assert_array_equal(shared[1], alone(keys[1], probs[1]))
 
 

@@ -25,7 +25,7 @@ class Trainer(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def trainer(make_rnn, jit) -> Trainer:
+def trainer(make_rnn) -> Trainer:
     """A recurrent model with dropout, and its update compiled once."""
     model, _ = make_rnn(attention="dot", cell="gru", bidirectional=False, dropout=0.2)
 
@@ -36,7 +36,7 @@ def trainer(make_rnn, jit) -> Trainer:
         )
 
     update = make_update(make_objective(model), OPTIMIZER)
-    return Trainer(init, update, jit(update))
+    return Trainer(init, update, jax.jit(update))
 
 
 def assert_identical(left: Any, right: Any) -> None:
@@ -68,11 +68,11 @@ def test_the_states_key_never_advances(trainer, batch):
     assert state.key == jax.random.key(3)
 
 
-def test_vmapped_lanes_equal_solo_runs(trainer, batch, jit):
+def test_vmapped_lanes_equal_solo_runs(trainer, batch):
     teacher_probs = jnp.array(TEACHER_PROBS)
     solo = [trainer.init(seed) for seed in range(3)]
     lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), *solo)
-    update_lanes = jit(jax.vmap(trainer.update, in_axes=(0, None, 0)))
+    update_lanes = jax.jit(jax.vmap(trainer.update, in_axes=(0, None, 0)))
     for _ in range(3):
         lanes, metrics = update_lanes(lanes, batch, teacher_probs)
         runs = [
@@ -104,13 +104,13 @@ def table_model(make_table_model: Callable[[int], Seq2SeqModel]) -> Seq2SeqModel
     return make_table_model(10)
 
 
-def test_the_first_state_is_decided_by_the_key(table_model, make_rnn, jit):
+def test_the_first_state_is_decided_by_the_key(table_model, make_rnn):
     state = init_train_state(table_model, OPTIMIZER, jax.random.key(1))
     assert int(state.step) == 0
     assert state.key == jax.random.key(1)
     model, _ = make_rnn(attention="none", cell="gru", bidirectional=False)
 
-    @jit
+    @jax.jit
     def init(seed):
         return init_train_state(model, OPTIMIZER, jax.random.key(seed)).params
 

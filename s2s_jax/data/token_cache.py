@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_
 class TokenCache:
     """Files beside a prepared dataset; what cannot be read is made again, and the file replaced.
 
-    A file's name has a fingerprint of all that its content depends on: the options, the vocabulary
-    and the code that trains and encodes. A folder that cannot be written is no error.
+    A file's name has a fingerprint of all that its content depends on: the options, the vocabulary,
+    and the code and library that train and encode. A folder that cannot be written is no error.
 
     Args:
       folder: where the files go; None keeps nothing.
@@ -33,7 +34,8 @@ class TokenCache:
         self, side: str, kind: str, size: int, train: Callable[[], Vocabulary]
     ) -> Vocabulary:
         """The vocabulary of the training split's "source" or "target"; trained if not there."""
-        path = self._path(f"{side}_vocabulary", "json", kind, size)
+        library = metadata.version("sentencepiece") if kind == "sentencepiece" else ""
+        path = self._path(f"{side}_vocabulary", "json", kind, size, library)
         if path is not None and path.is_file():
             try:
                 return load_vocabulary(path)

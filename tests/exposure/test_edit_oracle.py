@@ -41,28 +41,28 @@ def test_optimal_tokens_are_those_that_trying_all_completions_finds():
     assert sizes == {1, 2, 3, 4}
 
 
-def test_padding_is_no_token_to_go_on_with_even_where_a_model_says_it(jit):
+def test_padding_is_no_token_to_go_on_with_even_where_a_model_says_it():
     target = np.array([[4, EOS, 0, 0]])
-    found = np.asarray(jit(optimal_next)(target, target > 0, np.array([[4, 5, 0, 0]])))
+    found = np.asarray(jax.jit(optimal_next)(target, target > 0, np.array([[4, 5, 0, 0]])))
     assert target[0][found[0, 3]].tolist() == [EOS]
     assert best_next((4, 5, 0), (4,)) == {EOS}
 
 
-def test_behind_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch, jit):
+def test_behind_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch):
     generator = np.random.default_rng(0)
     shape = (*batch.target.shape, 10)
     log_probs = -generator.exponential(size=shape).astype(np.float32)
-    cost = jit(oracle_cost)(log_probs, batch.target, batch.target_mask, batch.target)
+    cost = jax.jit(oracle_cost)(log_probs, batch.target, batch.target_mask, batch.target)
     nll = -np.take_along_axis(log_probs, batch.target[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(cost[batch.target_mask], nll[batch.target_mask], rtol=1e-6)
 
 
-def test_the_probabilities_of_several_optimal_tokens_add_up_and_each_counts_once(jit):
+def test_the_probabilities_of_several_optimal_tokens_add_up_and_each_counts_once():
     target = np.array([[4, 4, 5, EOS]])
     probs = np.array([0.05, 0.05, 0.1, 0.05, 0.4, 0.3, 0.05])
     prefix = np.array([[6, 5, 0, 0]])
     log_probs = np.log(np.broadcast_to(probs, (1, 4, 7)))
-    cost = jit(oracle_cost)(log_probs, target, target > 0, prefix)[0]
+    cost = jax.jit(oracle_cost)(log_probs, target, target > 0, prefix)[0]
     # Behind 6 both 4s of the target are optimal, and they are one token.
     assert best_next((6,), (4, 4, 5)) == {4}
     assert best_next((6, 5), (4, 4, 5)) == {4, 5, EOS}

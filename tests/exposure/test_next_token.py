@@ -81,13 +81,13 @@ def test_rows_stay_with_their_sources(counting_model):
         probs(np.zeros((5, 2), int))
 
 
-def test_an_rnn_gives_what_its_steps_give(make_rnn, batch, jit):
+def test_an_rnn_gives_what_its_steps_give(make_rnn, batch):
     model, params = make_rnn(seed=3, attention="none", cell="gru")
     probs = make_next_token_probs(
         model, params, batch.source[:1], batch.source_mask[:1], IDS, 3, batch_size=2
     )
 
-    @jit
+    @jax.jit
     def stepwise(source, source_mask):
         memory = model.encode(params, source, source_mask, None)
         carry, logits = model.initial_carry(params, memory), jnp.zeros(())

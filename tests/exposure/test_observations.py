@@ -19,18 +19,23 @@ SOURCES = [[4 + index, 5, EOS] for index in range(6)]
 
 
 @pytest.fixture(scope="module")
-def rnn(make_rnn, jit) -> tuple[Any, Any, Any, Any]:
+def rnn(make_rnn) -> tuple[Any, Any, Any, Any]:
     model, params = make_rnn(attention="general", cell="gru", bidirectional=False, scale=0.9)
     params["output_bias"] = params["output_bias"].at[EOS].add(1.0)
-    return model, params, jit(make_observe_step(model, MAX_LENGTH)), jit(make_read_states(model))
+    return (
+        model,
+        params,
+        jax.jit(make_observe_step(model, MAX_LENGTH)),
+        jax.jit(make_read_states(model)),
+    )
 
 
 @pytest.fixture(scope="module")
-def step_by_step(rnn, jit) -> Any:
+def step_by_step(rnn) -> Any:
     """tokens [6, 7] -> what the model's steps say and pass on: logits and states [6, 7, size]."""
     model, params, *_ = rnn
 
-    @jit
+    @jax.jit
     def run(tokens):
         source = jnp.array(SOURCES)
         memory = model.encode(params, source, source > 0, None)
@@ -133,11 +138,11 @@ def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch
     assert found.own_exact.sum() >= 3
 
 
-def test_costs_behind_drawn_prefixes(step_by_step, seen, jit):
+def test_costs_behind_drawn_prefixes(step_by_step, seen):
     # Behind nothing, only the first gold token is optimal, drawn prefix or gold one.
     np.testing.assert_allclose(seen.oracle_cost[:, 0], seen.gold_nll[:, 0], atol=1e-5)
     probs = np.exp(log_softmax(step_by_step(seen.sampled_tokens)[0]))
-    optimal = np.asarray(jit(optimal_next)(seen.target, seen.mask, seen.sampled_tokens))
+    optimal = np.asarray(jax.jit(optimal_next)(seen.target, seen.mask, seen.sampled_tokens))
     for row in range(6):
         assert seen.sampled_lengths[row] >= 1
         for step in range(seen.sampled_lengths[row]):
@@ -170,10 +175,10 @@ def test_states_behind_gold_and_drawn_inputs(step_by_step, seen):
         np.testing.assert_allclose(states, expected, atol=1e-5)
 
 
-def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, make_batch, jit):
+def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, make_batch):
     # It says 4 5 6 EOS.
     table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 4, 5, 6, EOS, 4])]
-    step = jit(make_observe_step(make_table_model(8), 5))
+    step = jax.jit(make_observe_step(make_table_model(8), 5))
     batches = [
         (np.array([1]), make_batch([[4, EOS]], [[4, EOS]])),
         (np.array([0]), make_batch([[4, 5, EOS]], [[4, 5, 6, 7, EOS]])),

@@ -127,9 +127,9 @@ def test_values_counted_by_hand(found):
     assert found["gold/repetition"].n.tolist() == [40, 40, 30, 20]
 
 
-def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, make_batch, jit):
+def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, make_batch):
     table = 60 * np.eye(8, dtype=np.float32)[NEXT]
-    steps = jit(make_observe_step(model, 8)), make_read_states(model)
+    steps = jax.jit(make_observe_step(model, 8)), make_read_states(model)
     batches = [(np.arange(4), make_batch([[4]] * 4, [RIGHT] * 4))]
     seen = observe(steps[0], table, batches, jax.random.key(0), steps[1], num_states=0)
     found = measure_observations(seen, min_count=3, num_resamples=10)

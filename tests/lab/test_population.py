@@ -1,6 +1,7 @@
 """Runs that train as lanes of one program: each leaves what it would leave alone."""
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.stages import Lowered
 
 from s2s_jax.lab import group_process, group_training
 from s2s_jax.lab.checkpoints import Checkpoints
@@ -71,16 +71,6 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
 def stop_after(num_steps: int) -> Callable[[], bool]:
     asked = iter(range(1, 1000))
     return lambda: next(asked) >= num_steps
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Train steps are compiled at the lowest optimisation level, in half the time."""
-    compile_ = Lowered.compile
-    options: Any = {"xla_backend_optimization_level": "0"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Lowered, "compile", lambda self: compile_(self, options))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -412,8 +402,8 @@ def test_three_lanes_on_two_devices(s2s, experiment_file, make_config, monkeypat
     """By the command; half of the steps are all gold, and a fourth lane fills up."""
     path, folder = tmp_path / "mine.py", tmp_path / "sweep"
     path.write_text(SWEEP.format(path=str(experiment_file)))
-    quick = "--xla_backend_optimization_level=0"
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {quick}")
+    two_devices = "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {two_devices}")
     changed = {"model.attention": "none", "train.log_every": 1}
     flags = [f"--workdir={folder}", "--population"]
     flags += [f"--config.{key}={value}" for key, value in changed.items()]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from s2s_jax.lab import plots
-from s2s_jax.lab.cli import _make_parser
+from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.config import flat_keys, parse_config
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import load_experiment, sweep_of
@@ -327,7 +327,7 @@ def test_the_command_gives_the_configs_of_the_runs(page, sweeps, monkeypatch):
         (line,) = re.findall(r"^s2s (sweep .*)$", sections(page)[title], re.MULTILINE)
         words = shlex.split(line)
         flags = [one for one in words if one.startswith("--config.")]
-        options = _make_parser().parse_args([one for one in words if one not in flags])
+        options = make_parser().parse_args([one for one in words if one not in flags])
         assert options.seeds == seeds_flag(name, 2 if name == "reverse" else 3)
         for path in sweeps[name].glob("*/seed_*/result.json"):
             config = json.loads(path.read_text())["config"]

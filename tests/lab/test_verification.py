@@ -34,9 +34,9 @@ HMM = (0.5, 0.5), ((0.9, 0.1), (0.1, 0.9)), ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8
 
 
 @pytest.fixture(scope="module")
-def rows(jit) -> list[Row]:
+def rows() -> list[Row]:
     ways = [("token", "argmax")]
-    return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT, jit=jit)
+    return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
 
 
 def test_a_row_holds_the_prediction_and_what_was_trained(rows):
@@ -64,13 +64,13 @@ def one_coin_a_sequence(key, teacher_prob, batch_size, num_steps, coin="token"):
     return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
 
 
-def test_one_coin_too_few_is_told(jit):
+def test_one_coin_too_few_is_told():
     """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
     token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
     recipe = {"tabular": dataclasses.replace(RECIPES["tabular"], num_rows=1000, num_steps=500)}
     train = partial(verify, chain, ["tabular"], ways=[("token", "sample")], teacher_probs=[0.5])
-    train = partial(train, recipes=recipe, jit=jit)
+    train = partial(train, recipes=recipe)
     (right,) = train()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout, "toss_coins", one_coin_a_sequence)
@@ -171,10 +171,10 @@ def test_damage_grows_with_what_the_source_hides():
     assert half[-1] == pytest.approx(alone.kl, abs=1e-12)
 
 
-def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured(jit):
+def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
     truth = make_hmm_truth(*HMM, length=2)
     recipe = DependenceRecipe(hidden_size=8, num_rows=64, num_steps=200, learning_rate=0.03)
-    rows = verify_dependence(truth, [0.0, 1.0], [1.0, 0.0], recipe=recipe, jit=jit)
+    rows = verify_dependence(truth, [0.0, 1.0], [1.0, 0.0], recipe=recipe)
     assert [(row.teacher_prob, row.dependence) for row in rows] == [
         (1.0, 0.0),
         (1.0, 1.0),

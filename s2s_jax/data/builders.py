@@ -1,13 +1,12 @@
 """One TFDS builder for every dataset of pairs that is made here: prepared once, then read.
 
-Importing this module imports tensorflow_datasets, which takes a second; loaders do it when called.
+Importing this module imports tensorflow_datasets, which takes a while; `splits.py` does it when it
+has to.
 """
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from s2s_jax.data.pairs import DataError, Pairs
-from s2s_jax.data.splits import PreparedSplits
 
 _CHUNK = 10_000  # examples a read; one call a split would hold every record twice
 _FORMAT = "array_record"
@@ -69,33 +67,18 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield key, {"source": source, "targets": "\n".join((target, *others))}
 
 
-def load_or_prepare(
+def prepare(
     name: str,
     config: str,
     version: str,
     make_splits: Callable[[], Mapping[str, Pairs]],
     data_dir: str = "",
-) -> PreparedSplits:
-    """Opens a prepared dataset, after preparing it with `make_splits` if it is not there yet.
-
-    `make_splits` runs to its end, with all its validation, before anything is written. TFDS writes
-    into a temporary folder and renames it when whole, so a preparation that was interrupted is
-    never read, and of two at once the first to finish is kept.
-
-    Args:
-      name: folder of the dataset below data_dir.
-      config: what tells this preparation from others, a fingerprint of its inputs included.
-      version: of the code that makes the splits, such as "1.0.0".
-      make_splits: the splits, called at most once.
-      data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
+) -> Path:
+    """Prepares a dataset, unless it is there; see `s2s_jax.data.splits.load_or_prepare`.
 
     Returns:
-      The splits by name, read when they are asked for.
-
-    Raises:
-      DataError: data_dir cannot be written, or what make_splits raises.
+      Its folder.
     """
-    config = re.sub(r"[^\w.-]+", "_", config)
     made: dict[str, Pairs] = {}
     try:
         builder = PairsBuilder(name, config, version, lambda: made, data_dir or None)
@@ -108,19 +91,25 @@ def load_or_prepare(
                 # Another process may have finished first: its folder is in the way of our rename.
                 if not builder.data_path.exists():
                     raise
-            # A builder made before the data was there does not know the splits of the winner.
-            builder = PairsBuilder(name, config, version, lambda: made, data_dir or None)
     except OSError as error:
         where = error.filename or data_dir or "TFDS's folder"
         raise DataError(
             f"cannot prepare {name} in {where}: {error.strerror or error}; "
             "set data.data_dir or TFDS_DATA_DIR to a folder that can be written"
         ) from error
-    if not builder.info.splits:
-        raise DataError(_damaged(builder, "it names no splits"))
-    return PreparedSplits(
-        Path(builder.data_path) / "tokens", builder.info.splits, partial(read_split, builder)
-    )
+    return Path(builder.data_path)
+
+
+def open_folder(folder: Path) -> tfds.core.DatasetBuilder:
+    """A dataset that was prepared in a folder.
+
+    Raises:
+      DataError: what is there is no dataset.
+    """
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # as for the records: whatever a damaged description leads to
+        raise DataError(_damaged(folder, str(error))) from error
 
 
 def read_split(builder: tfds.core.DatasetBuilder, split: str) -> Pairs:
@@ -157,11 +146,11 @@ def read_texts(
     except NotImplementedError:  # no random access in this format: no damage, the caller's to say
         raise
     except Exception as error:  # array_record and protobuf have many for a damaged file
-        raise DataError(_damaged(builder, str(error))) from error
+        raise DataError(_damaged(builder.data_path, str(error))) from error
 
 
-def _damaged(builder: tfds.core.DatasetBuilder, reason: str) -> str:
-    return f"cannot read {builder.data_path}: {reason}; delete the folder to prepare it again"
+def _damaged(folder: object, reason: str) -> str:
+    return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
 
 
 @contextlib.contextmanager

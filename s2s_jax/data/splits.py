@@ -1,9 +1,12 @@
-"""The splits of a dataset that is prepared on disk."""
+"""The splits of a dataset that is prepared on disk: prepared once, then opened and read."""
 
+import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from s2s_jax.data.pairs import Pairs
+from s2s_jax.data.pairs import DataError, Pairs
 
 
 class PreparedSplits(Mapping[str, Pairs]):
@@ -35,3 +38,61 @@ class PreparedSplits(Mapping[str, Pairs]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._names  # what Mapping has would read the split
+
+
+def load_or_prepare(
+    name: str,
+    config: str,
+    version: str,
+    make_splits: Callable[[], Mapping[str, Pairs]],
+    data_dir: str = "",
+) -> PreparedSplits:
+    """Opens a prepared dataset, after preparing it with `make_splits` if it is not there yet.
+
+    `make_splits` runs to its end, with all its validation, before anything is written. TFDS writes
+    into a temporary folder and renames it when whole, so a preparation that was interrupted is
+    never read, and of two at once the first to finish is kept.
+
+    Args:
+      name: folder of the dataset below data_dir.
+      config: what tells this preparation from others, a fingerprint of its inputs included.
+      version: of the code that makes the splits, such as "1.0.0".
+      make_splits: the splits, called at most once.
+      data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+      The splits by name, read when they are asked for.
+
+    Raises:
+      DataError: data_dir cannot be written, what was prepared is damaged, or what make_splits
+        raises.
+    """
+    config = re.sub(r"[^\w.-]+", "_", config)
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = Path(root).expanduser() / name / config / version
+    names = _split_names(folder)
+    if not names:  # TFDS is imported only now: a start of a run waits for it
+        from s2s_jax.data.builders import prepare
+
+        folder = prepare(name, config, version, make_splits, data_dir)
+        names = _split_names(folder)
+    if not names:
+        raise DataError(
+            f"cannot read {folder}: it names no splits; delete the folder to prepare it again"
+        )
+
+    def read(split: str) -> Pairs:
+        from s2s_jax.data import builders
+
+        return builders.read_split(builders.open_folder(folder), split)
+
+    return PreparedSplits(folder / "tokens", names, read)
+
+
+def _split_names(folder: Path) -> list[str]:
+    """The splits that TFDS's description of a prepared dataset names; none where there is none."""
+    try:
+        description = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        return [split["name"] for split in description["splits"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []

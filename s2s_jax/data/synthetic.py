@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
-from s2s_jax.data.splits import PreparedSplits
+from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 
 VERSION = "1.0.0"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -222,7 +222,5 @@ def _load(
     make_splits: Callable[[], dict[str, Pairs]],
     data_dir: str,
 ) -> PreparedSplits:
-    from s2s_jax.data.builders import load_or_prepare
-
     config = "-".join(map(str, options))
     return load_or_prepare(name, config, VERSION, make_splits, data_dir)

@@ -1,10 +1,27 @@
 """Programs that are compiled several at a time: all before they are used, or in turn meanwhile."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+
+def lowered_in_turn(lower: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Case -> program, from case -> what `jax.jit(...).lower` returns.
+
+    Threads that lower, which is Python, hold each other up: one does at a time, and the program
+    that is needed first is not late for the sake of the next. Compilers run side by side.
+    """
+    lock = threading.Lock()
+
+    def compile_one(case: Any) -> Any:
+        with lock:
+            lowered = lower(case)
+        return lowered.compile()
+
+    return compile_one
 
 
 class CompiledInTurn:

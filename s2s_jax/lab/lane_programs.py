@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.batch import PAD, Batch
-from s2s_jax.lab.compilation import compile_all
+from s2s_jax.lab.compilation import compile_all, lowered_in_turn
 from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput
 from s2s_jax.lab.loop import Shape, accumulate, batch_template, shape_of
 from s2s_jax.lab.optimizers import Scalars
@@ -128,7 +128,7 @@ class LanePrograms:
                 tree,
             )
 
-        def compile_one(case: tuple[Shape, bool]) -> Callable[..., Any]:
+        def lower(case: tuple[Shape, bool]) -> jax.stages.Lowered:
             shape, all_gold = case
             arguments = (
                 *self._template,
@@ -144,10 +144,10 @@ class LanePrograms:
                 else stacked(scalar)
             )
             program = self._all_gold if all_gold else self._mixed
-            return program.lower(*stacked(arguments), teacher_prob).compile()
+            return program.lower(*stacked(arguments), teacher_prob)
 
         cases = [(shape, kind) for shape in self._shapes for kind in kinds]
-        self._compiled, self.compile_seconds = compile_all(compile_one, cases)
+        self._compiled, self.compile_seconds = compile_all(lowered_in_turn(lower), cases)
 
     def close(self) -> None:
         """Nothing is left to do: all has been compiled at the beginning."""

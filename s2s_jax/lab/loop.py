@@ -12,7 +12,7 @@ import optax
 from s2s_jax.batch import Batch
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.compilation import CompiledInTurn
+from s2s_jax.lab.compilation import CompiledInTurn, lowered_in_turn
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput, train_lanes
 from s2s_jax.lab.tracking import Tracker
@@ -148,13 +148,13 @@ class _Program:
         bad_step = jax.ShapeDtypeStruct((), jnp.int32)
         teacher_prob = jax.ShapeDtypeStruct((), jnp.float32)
 
-        def compile_one(shape: Shape) -> Callable[..., Any]:
+        def lower(shape: Shape) -> jax.stages.Lowered:
             batch = batch_template(self._batches.batch_size, shape)
-            return self._step.lower(*self._template, bad_step, batch, teacher_prob).compile()
+            return self._step.lower(*self._template, bad_step, batch, teacher_prob)
 
         shapes = self._batches.shapes_from(int(self._state.step))
         self._report(f"compiling the train step for {len(shapes)} batch shapes ...")
-        self._compiled = CompiledInTurn(compile_one, shapes)
+        self._compiled = CompiledInTurn(lowered_in_turn(lower), shapes)
         self._compiled[shapes[0]]  # waits; nothing can begin without it
 
     @property

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from s2s_jax.data import builders, catalog
-from s2s_jax.data.builders import load_or_prepare
 from s2s_jax.data.catalog import LOADERS, dataset_options, load_splits
 from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.data.splits import load_or_prepare
 
 SPLITS = {
     "train": Pairs(["b", "a", ""], ["x", "y", ""], [("x", "z"), ("y",), ("",)]),
@@ -110,13 +110,14 @@ def test_an_interrupted_preparation_leaves_nothing_to_read(tmp_path, monkeypatch
 
 def test_a_killed_preparation_leaves_nothing_that_is_read(tmp_path):
     code = (
-        "import os, sys; from s2s_jax.data import builders; from s2s_jax.data.pairs import *\n"
+        "import os, sys; from s2s_jax.data import builders, splits as module\n"
+        "from s2s_jax.data.pairs import *\n"
         "def kill(self, pairs):\n"
         "    yield 0, {'source': 'a', 'targets': 'b'}\n"
         "    os._exit(9)\n"
         "builders.PairsBuilder._generate_examples = kill\n"
         "splits = {'train': one_reference(['a'], ['b'])}\n"
-        "builders.load_or_prepare('pairs', 'c', '1.0.0', lambda: splits, sys.argv[1])\n"
+        "module.load_or_prepare('pairs', 'c', '1.0.0', lambda: splits, sys.argv[1])\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, tmp_path / "tfds"], check=False)
     assert killed.returncode == 9

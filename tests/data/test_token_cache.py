@@ -8,9 +8,9 @@ import pytest
 
 from s2s_jax.data import builders, token_cache
 from s2s_jax.data import task as task_module
-from s2s_jax.data.builders import load_or_prepare
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.data.pairs import merge_references, one_reference
+from s2s_jax.data.splits import load_or_prepare
 from s2s_jax.data.task import load_task
 
 SPLITS = {

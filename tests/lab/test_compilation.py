@@ -1,8 +1,9 @@
 import threading
+import time
 
 import pytest
 
-from s2s_jax.lab.compilation import CompiledInTurn
+from s2s_jax.lab.compilation import CompiledInTurn, compile_all, lowered_in_turn
 
 
 def test_a_program_is_waited_for_only_where_it_is_not_there_yet():
@@ -46,3 +47,27 @@ def test_behind_the_end_nothing_is_begun(monkeypatch):
     goes_on.set()
     assert compiled[0] == 0
     assert begun == [0]
+
+
+def test_one_is_lowered_at_a_time_and_several_are_compiled():
+    lowering, most, together = [0], [0], threading.Barrier(2, timeout=60)
+
+    class Lowered:
+        def __init__(self, case: int):
+            self.case = case
+
+        def compile(self) -> int:
+            together.wait()  # for ever, were they compiled one after the other
+            return self.case
+
+    def lower(case: int) -> Lowered:
+        lowering[0] += 1
+        most[0] = max(most[0], lowering[0])
+        time.sleep(0.02)
+        lowering[0] -= 1
+        return Lowered(case)
+
+    compiled, seconds = compile_all(lowered_in_turn(lower), [3, 4])
+    assert compiled == {3: 3, 4: 4}
+    assert most == [1]
+    assert seconds > 0.03

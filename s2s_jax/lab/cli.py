@@ -1,6 +1,7 @@
 """The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `compare`."""
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ _EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 when stopped by a signal."""
+    # Imports and tracing leave a million objects that stay: looking for rubbish among them as often
+    # as Python does by default is a twentieth of a start.
+    gc.set_threshold(100_000, 50, 100)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]

@@ -118,11 +118,8 @@ def _start(states: list[RunState], num_jobs: int) -> _Job:
     # What it prints is in the log in the order in which it was said.
     environment["PYTHONUNBUFFERED"] = "1"
     if num_jobs > 1:
-        # Processes that each take every core get in each other's way.
-        flags = environment.get("XLA_FLAGS", "")
-        if (os.cpu_count() or 1) <= num_jobs:
-            flags += " --xla_cpu_multi_thread_eigen=false"
-        environment["XLA_FLAGS"] = flags.strip()
+        # Processes that each take every core get in each other's way; XLA's threads go by this.
+        environment["NPROC"] = str(max(1, (os.cpu_count() or 1) // num_jobs))
     command = ["s2s_jax.lab.cli", *runs[0].arguments]
     if len(runs) > 1:  # what it says of each run goes to that run's log by itself
         command = ["s2s_jax.lab.group_process", *(json.dumps(one.arguments) for one in runs)]

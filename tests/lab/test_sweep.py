@@ -278,6 +278,31 @@ def test_jobs_run_side_by_side(fake_runs, tmp_path):
     assert run_sweep(plan, 2, display=quiet()) == []
 
 
+@pytest.mark.parametrize(("num_jobs", "threads"), [(1, "unset"), (2, "2"), (3, "1")])
+def test_jobs_share_the_cores(fake_runs, tmp_path, monkeypatch, num_jobs, threads):
+    make_plan, _ = fake_runs
+    monkeypatch.setattr(sweep_pool.os, "cpu_count", lambda: 5)
+    monkeypatch.delenv("NPROC", raising=False)
+    script = "import os; print(os.environ.get('NPROC', 'unset'))"
+    run_sweep(make_plan(*[(script, "waiting")] * num_jobs), num_jobs, display=quiet())
+    logs = [path.read_text().strip() for path in (tmp_path / "sweep").glob("*.log")]
+    assert logs == [threads] * num_jobs
+
+
+def test_xla_takes_as_many_threads_as_it_is_told():
+    program = (
+        "import jax, pathlib; jax.numpy.ones(3).block_until_ready()\n"
+        "names = [path.read_text() for path in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "print(names.count('tf_XLAEigen\\n'))"
+    )
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted where Linux lists them")
+    for threads in ("1", "3"):
+        environment = os.environ | {"NPROC": threads, "JAX_PLATFORMS": "cpu"}
+        out = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+        assert out.strip() == threads
+
+
 def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
     make_plan, _ = fake_runs
     script = (

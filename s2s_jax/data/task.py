@@ -1,6 +1,6 @@
 """A task ready to train on: splits, vocabularies, token ids and batch shapes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,22 +45,11 @@ class Vocabularies:
         )
 
     @classmethod
-    def train(
-        cls,
-        splits: Mapping[str, Pairs],
-        source_kind: str,
-        target_kind: str,
-        size: int,
-        cache: TokenCache = NO_CACHE,
-    ) -> "Vocabularies":
-        """Trains both on the training split, or finds them in the cache."""
-
-        def one(side: str, kind: str, texts: Callable[[], list[str]]) -> Vocabulary:
-            return cache.vocabulary(side, kind, size, lambda: train_vocabulary(kind, texts(), size))
-
+    def train(cls, pairs: Pairs, source_kind: str, target_kind: str, size: int) -> "Vocabularies":
+        """Trains both on the training split."""
         return cls(
-            one("source", source_kind, lambda: splits["train"].sources),
-            one("target", target_kind, lambda: splits["train"].targets),
+            train_vocabulary(source_kind, pairs.sources, size),
+            train_vocabulary(target_kind, pairs.targets, size),
         )
 
 
@@ -189,8 +178,20 @@ def load_task(
     _check_splits(splits)
     cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
     if vocabularies is None:
-        vocabularies = Vocabularies.train(
-            splits, source_vocabulary, target_vocabulary, vocabulary_size, cache
+        size = vocabulary_size
+        vocabularies = Vocabularies(
+            cache.vocabulary(
+                "source",
+                source_vocabulary,
+                size,
+                lambda: train_vocabulary(source_vocabulary, splits["train"].sources, size),
+            ),
+            cache.vocabulary(
+                "target",
+                target_vocabulary,
+                size,
+                lambda: train_vocabulary(target_vocabulary, splits["train"].targets, size),
+            ),
         )
     return Task(splits, vocabularies, cache)
 

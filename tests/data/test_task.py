@@ -16,13 +16,13 @@ DEV = merge_references(["ab", "ab", "c"], ["x y", "y", "x x x"])
 
 @pytest.fixture
 def task():
-    vocabularies = Vocabularies.train({"train": TRAIN}, "characters", "whitespace", 0)
+    vocabularies = Vocabularies.train(TRAIN, "characters", "whitespace", 0)
     return Task({"train": TRAIN, "dev": DEV}, vocabularies)
 
 
 @pytest.mark.parametrize("missing", ["train", "dev"])
 def test_a_task_without_training_or_dev_is_refused(missing):
-    vocabularies = Vocabularies.train({"train": TRAIN}, "characters", "whitespace", 0)
+    vocabularies = Vocabularies.train(TRAIN, "characters", "whitespace", 0)
     splits = {split: TRAIN for split in ("train", "dev", "test") if split != missing}
     with pytest.raises(DataError, match=f"the data has no {missing} split; it has"):
         Task(splits, vocabularies)

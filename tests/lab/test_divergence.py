@@ -53,7 +53,7 @@ def test_a_constant_source_is_enumerated():
     """The truth's own table has no divergence; another's is that of two Markov chains."""
     truth = make_markov_truth(*CHAIN, length=3)
     pairs = one_reference(["_"] * 4, ["0 0 1", "1 1 0", "0 0 0", "1 0 1"])
-    vocabularies = Vocabularies.train({"train": pairs}, "whitespace", "whitespace", 0)
+    vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
     ids = ids_of(vocabularies, 2)
     logits = np.full((6, 6), -40.0, np.float32)
     logits[1, ids] = np.log(CHAIN[0])
@@ -84,7 +84,7 @@ def test_exact_and_drawn_agree_where_the_pairs_are_the_distribution(monkeypatch)
     told = np.where(generator.random(target.shape) < 0.5, -1, target)
     texts = module.symbol_texts
     pairs = one_reference(texts(told), texts(target))
-    vocabularies = Vocabularies.train({"train": pairs}, "whitespace", "whitespace", 0)
+    vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
     logits = np.array(jax.random.normal(jax.random.key(0), (7, 7)), np.float32)
     model = by_last_token(logits)
     exact = Divergence(model, vocabularies, truth, pairs, 10_000, None)
@@ -132,7 +132,7 @@ def test_what_theory_does_not_cover():
 def test_a_symbol_that_training_never_showed_has_no_id(tmp_path):
     options: Any = {"num_train": 20, "num_dev": 2, "num_test": 2, "transition": ((1.0, 0.0),) * 2}
     pairs = load_splits("markov", options | {"initial": (1.0, 0.0)}, str(tmp_path))["train"]
-    vocabularies = Vocabularies.train({"train": pairs}, "whitespace", "whitespace", 0)
+    vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
     assert len(vocabularies.target) == NUM_RESERVED + 1
     assert not knows_symbols(vocabularies, make_markov_truth((1.0, 0.0), np.eye(2), 3))
     assert knows_symbols(vocabularies, make_markov_truth((1.0,), np.eye(1), 3))

@@ -91,8 +91,13 @@ def load_or_prepare(
 
 def _split_names(folder: Path) -> list[str]:
     """The splits that TFDS's description of a prepared dataset names; none where there is none."""
-    try:
-        description = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-        return [split["name"] for split in description["splits"]]
-    except (OSError, ValueError, LookupError, TypeError):
+    path = folder / "dataset_info.json"
+    if not path.is_file():
         return []
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        return [split["name"] for split in splits]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}; delete its folder to prepare it again"
+        ) from error

@@ -1,5 +1,6 @@
 """Datasets by name, and what preparing them promises."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -155,6 +156,17 @@ def test_a_damaged_preparation_is_named(tmp_path):
         with pytest.raises(DataError, match="delete the folder to prepare it again"):
             prepare(tmp_path)["train"]
     (info,) = (tmp_path / "tfds").rglob("dataset_info.json")
+    content = info.read_text()
+    for damaged in ("", "{", "[]", content.replace('"name": "train"', '"nam": "train"')):
+        assert damaged != content
+        info.write_text(damaged)
+        with pytest.raises(
+            DataError, match=r"dataset_info\.json: .*; delete its folder to prepare"
+        ):
+            prepare(tmp_path)
+    info.write_text(json.dumps(json.loads(content) | {"splits": []}))
+    with pytest.raises(DataError, match="it names no splits; delete the folder"):
+        prepare(tmp_path)
     info.unlink()
     with pytest.raises(DataError, match="it names no splits; delete the folder"):
         prepare(tmp_path)

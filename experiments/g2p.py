@@ -8,8 +8,8 @@ seed: test WER 29.65 %, PER 7.19 %. Tried and worse: twelve epochs (embeddings o
 dropout 0.25 for twenty epochs, 32.22 and 7.77. As good: batches of 64, 36,000 steps, learning rate
 1.5e-3, 29.65 and 7.10 (with dropout 0.3, 30.08 and 7.24); hidden size 384, dropout 0.3, batches of
 64, 21,000 steps (twelve epochs), 29.77 and 7.11. Two encoder layers, dropout 0.3, batches of 64,
-30,000 steps: 30.14. Stopped at 12,000 steps, being level: a moving average of the weights, and
-schedule-free AdamW.
+30,000 steps: 30.14. Stopped after 10,000 and 14,000 steps, being level: a moving average of the
+weights, and schedule-free AdamW.
 """
 
 from s2s_jax.lab.config import Config, base_config, sweep_schedules

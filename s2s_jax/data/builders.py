@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.splits import damaged
 
 _CHUNK = 10_000  # examples a read; one call a split would hold every record twice
 _FORMAT = "array_record"
@@ -109,7 +110,7 @@ def open_folder(folder: Path) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # as for the records: whatever a damaged description leads to
-        raise DataError(_damaged(folder, str(error))) from error
+        raise DataError(damaged(folder, str(error))) from error
 
 
 def read_split(builder: tfds.core.DatasetBuilder, split: str) -> Pairs:
@@ -146,11 +147,7 @@ def read_texts(
     except NotImplementedError:  # no random access in this format: no damage, the caller's to say
         raise
     except Exception as error:  # array_record and protobuf have many for a damaged file
-        raise DataError(_damaged(builder.data_path, str(error))) from error
-
-
-def _damaged(folder: object, reason: str) -> str:
-    return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
+        raise DataError(damaged(builder.data_path, str(error))) from error
 
 
 @contextlib.contextmanager

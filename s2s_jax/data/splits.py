@@ -77,9 +77,7 @@ def load_or_prepare(
         folder = prepare(name, config, version, make_splits, data_dir)
         names = _split_names(folder)
     if not names:
-        raise DataError(
-            f"cannot read {folder}: it names no splits; delete the folder to prepare it again"
-        )
+        raise DataError(damaged(folder, "it names no splits"))
 
     def read(split: str) -> Pairs:
         from s2s_jax.data import builders
@@ -87,6 +85,11 @@ def load_or_prepare(
         return builders.read_split(builders.open_folder(folder), split)
 
     return PreparedSplits(folder / "tokens", names, read)
+
+
+def damaged(folder: object, reason: str) -> str:
+    """What is said of a prepared dataset that cannot be read."""
+    return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
 
 
 def _split_names(folder: Path) -> list[str]:

@@ -13,7 +13,6 @@ from s2s_jax.data.batching import (
     TrainingBatches,
     choose_buckets,
     evaluation_batches,
-    tokenize,
 )
 from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.pairs import DataError, Pairs
@@ -81,11 +80,7 @@ class Task:
         if (split, max_tokens) not in self._tokens:
             source, target = self.vocabularies.source, self.vocabularies.target
             self._tokens[split, max_tokens] = self._cache.tokens(
-                split,
-                source,
-                target,
-                max_tokens,
-                lambda: tokenize(self.splits[split], source, target, max_tokens),
+                split, source, target, max_tokens, lambda: self.splits[split]
             )
         return self._tokens[split, max_tokens]
 
@@ -178,19 +173,12 @@ def load_task(
     _check_splits(splits)
     cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
     if vocabularies is None:
-        size = vocabulary_size
         vocabularies = Vocabularies(
             cache.vocabulary(
-                "source",
-                source_vocabulary,
-                size,
-                lambda: train_vocabulary(source_vocabulary, splits["train"].sources, size),
+                "source", source_vocabulary, vocabulary_size, lambda: splits["train"].sources
             ),
             cache.vocabulary(
-                "target",
-                target_vocabulary,
-                size,
-                lambda: train_vocabulary(target_vocabulary, splits["train"].targets, size),
+                "target", target_vocabulary, vocabulary_size, lambda: splits["train"].targets
             ),
         )
     return Task(splits, vocabularies, cache)

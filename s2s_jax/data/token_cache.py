@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from s2s_jax.data import batching, vocabularies
-from s2s_jax.data.batching import Sequences, TokenPairs
+from s2s_jax.data.batching import Sequences, TokenPairs, tokenize
 from s2s_jax.data.files import fingerprint, write_whole
-from s2s_jax.data.pairs import DataError
-from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary
+from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_dropped")
 
@@ -31,7 +31,7 @@ class TokenCache:
         self._folder = folder
 
     def vocabulary(
-        self, side: str, kind: str, size: int, train: Callable[[], Vocabulary]
+        self, side: str, kind: str, size: int, texts: Callable[[], list[str]]
     ) -> Vocabulary:
         """The vocabulary of the training split's "source" or "target"; trained if not there."""
         library = metadata.version("sentencepiece") if kind == "sentencepiece" else ""
@@ -41,7 +41,7 @@ class TokenCache:
                 return load_vocabulary(path)
             except DataError:
                 pass
-        vocabulary = train()
+        vocabulary = train_vocabulary(kind, texts(), size)
         self._write(path, vocabulary.to_bytes)
         return vocabulary
 
@@ -51,7 +51,7 @@ class TokenCache:
         source: Vocabulary,
         target: Vocabulary,
         max_tokens: int | None,
-        tokenize: Callable[[], TokenPairs],
+        pairs: Callable[[], Pairs],
     ) -> TokenPairs:
         """The token ids of a split in two vocabularies; encoded if not there."""
         path = self._path(split, "npz", source.to_bytes(), target.to_bytes(), max_tokens)
@@ -60,7 +60,7 @@ class TokenCache:
                 return _from_bytes(path.read_bytes())
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 pass
-        tokens = tokenize()
+        tokens = tokenize(pairs(), source, target, max_tokens)
         self._write(path, lambda: _to_bytes(tokens))
         return tokens
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from s2s_jax.data import builders, token_cache
-from s2s_jax.data import task as task_module
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.data.pairs import merge_references, one_reference
 from s2s_jax.data.splits import load_or_prepare
@@ -28,7 +27,7 @@ def made(monkeypatch):
         return lambda *args, **options: done.append(name) or function(*args, **options)
 
     for name in ("train_vocabulary", "tokenize"):
-        monkeypatch.setattr(task_module, name, noting(name, getattr(task_module, name)))
+        monkeypatch.setattr(token_cache, name, noting(name, getattr(token_cache, name)))
     monkeypatch.setattr(builders, "read_split", noting("read", builders.read_split))
     return done
 

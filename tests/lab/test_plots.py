@@ -71,7 +71,7 @@ def test_the_realised_share_stands_beside_the_curve(runs):
 def test_one_seed_has_no_bar(runs):
     figure = plots.final_figure(runs, ["test/own/wer"])
     assert figure is not None
-    bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]
+    bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]  # all are bars
     assert bars == [True, False]
 
 

@@ -186,7 +186,7 @@ def check_numbers(page: str) -> None:
             assert int(row[place]) >= 2, row
             for name, cell in zip(headings[place + 1 :], row[place + 1 :], strict=True):
                 if with_interval and "interval" in name:
-                    low, high = map(float, re.fullmatch(r"\[(\S+), (\S+)\]", cell).groups())  # type: ignore[union-attr]
+                    low, high = map(float, re.fullmatch(r"\[(\S+), (\S+)\]", cell).groups())  # type: ignore[union-attr]  # a None fails here, too
                     assert low <= high
                 elif not with_interval and cell != NO_INTERVAL:
                     assert re.fullmatch(r"-?\d+\.\d+ ± +\d+\.\d+( \(n=\d+\))?", cell), cell

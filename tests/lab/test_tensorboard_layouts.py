@@ -51,7 +51,7 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
         ]
     tag = "custom_scalars__config__"
     assert tag not in second.Tags()["tensors"]
-    layout = layout_pb2.Layout.FromString(  # type: ignore[attr-defined]
+    layout = layout_pb2.Layout.FromString(  # type: ignore[attr-defined]  # a generated module
         first.Tensors(tag)[0].tensor_proto.string_val[0]
     )
     margins, against = layout.category
@@ -158,5 +158,5 @@ def test_runs_of_one_schedule_have_one_colour():
     kind, _, pattern = group.partition(":")
     assert kind == "regex"
     names = ["linear/seed_0", "linear/seed_1", "over_seeds/linear", "linear/seed_0/exposure"]
-    assert {re.search(pattern, name).groups() for name in names} == {("linear",)}  # type: ignore[union-attr]
+    assert {re.search(pattern, name).groups() for name in names} == {("linear",)}  # type: ignore[union-attr]  # a None fails here, too
     assert address(7000).startswith("http://localhost:7000/?")

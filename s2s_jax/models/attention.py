@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
+from s2s_jax.models.linear import linear
 
 AttentionKind = Literal["none", "dot", "general", "additive"]
 
@@ -39,14 +40,15 @@ class Attention(nnx.Module):
         """What of a score depends on the source alone, computed once a sequence: [B, S, H]."""
         if self.kind == "dot":
             return encoded_BxSxH
-        return encoded_BxSxH @ self.key_kernel[...].astype(encoded_BxSxH.dtype)
+        return linear(encoded_BxSxH, self.key_kernel[...].astype(encoded_BxSxH.dtype))
 
     def weights(
         self, states_BxTxH: jax.Array, keys_BxSxH: jax.Array, mask_BxS: jax.Array
     ) -> jax.Array:
         """The attention weights [B, T, S] in float32; they sum to 1 over the source."""
         if self.kind == "additive":
-            queries_BxTxH = states_BxTxH @ self.query_kernel[...].astype(states_BxTxH.dtype)
+            kernel = self.query_kernel[...].astype(states_BxTxH.dtype)
+            queries_BxTxH = linear(states_BxTxH, kernel)
             joint_BxTxSxH = jnp.tanh(queries_BxTxH[:, :, None] + keys_BxSxH[:, None])
             kernel = self.score_kernel[...].astype(joint_BxTxSxH.dtype)
             scores_BxTxS = (joint_BxTxSxH @ kernel)[..., 0]

@@ -9,6 +9,7 @@ from flax import nnx
 
 from s2s_jax.models.attention import Attention
 from s2s_jax.models.initial_values import InitialValues
+from s2s_jax.models.linear import linear, weights_gradient
 from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
 from s2s_jax.models.rnn_options import RNNOptions
 
@@ -142,7 +143,7 @@ class RNNEncoderDecoder(nnx.Module):
         final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
         start = tuple(
             tuple(
-                jnp.tanh(state @ kernel)
+                jnp.tanh(linear(state, kernel))
                 for state, kernel in zip(
                     final_states,
                     self.bridge[f"layer_{layer}"][...].astype(self.dtype),
@@ -320,7 +321,9 @@ class RNNEncoderDecoder(nnx.Module):
         context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)
         joint = jnp.concatenate([context, states], axis=-1)
         kernel = self.combine_kernel[...].astype(self.dtype)
-        return jnp.tanh(joint @ kernel) if known is None else _replay_tanh(joint, kernel, known)
+        if known is not None:
+            return _replay_tanh(joint, kernel, known)
+        return jnp.tanh(linear(joint, kernel))
 
     def _logits(self, features: jax.Array) -> jax.Array:
         kernel, bias = self.output_layer()
@@ -345,8 +348,7 @@ def _replay_tanh_forward(inputs: jax.Array, kernel: jax.Array, outputs: jax.Arra
 def _replay_tanh_backward(kept: tuple[jax.Array, ...], d_outputs: jax.Array):
     inputs, kernel, outputs = kept
     d_product = d_outputs * (1 - outputs**2)
-    d_kernel = jnp.einsum("...i,...o->io", inputs, d_product)
-    return d_product @ kernel.T, d_kernel, None
+    return d_product @ kernel.T, weights_gradient(inputs, d_product), None
 
 
 _replay_tanh.defvjp(_replay_tanh_forward, _replay_tanh_backward)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
+from s2s_jax.models.linear import linear, weights_gradient
 
 Cell = Literal["lstm", "gru"]
 
@@ -71,7 +72,7 @@ class RecurrentLayer(nnx.Module):
         `rows` takes a part of W, for an input whose parts are known at different times: the
         projections of the parts add up to that of the whole, with `bias` in one of them.
         """
-        projected = inputs @ self.input_kernel[...][rows].astype(inputs.dtype)
+        projected = linear(inputs, self.input_kernel[...][rows].astype(inputs.dtype))
         return projected + self.bias[...].astype(inputs.dtype) if bias else projected
 
     def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentTrace:
@@ -226,7 +227,7 @@ def _replay_backward(cell, reverse, kept, cotangents):
     d_start, d_joined = jax.lax.scan(
         step, d_last, (d_outputs, trace.joined, carries, mask), reverse=not reverse
     )
-    d_kernel = jnp.einsum("tbh,tbg->hg", carries[0], _of_recurrent(cell, d_joined))
+    d_kernel = weights_gradient(carries[0], _of_recurrent(cell, d_joined))
     size = kernel.shape[0]
     d_projected = d_joined if cell == "lstm" else d_joined[..., : 3 * size]
     d_offset = None if offset is None else d_joined[..., 3 * size :].sum((0, 1), offset.dtype)

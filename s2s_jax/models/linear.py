@@ -1,0 +1,44 @@
+"""A product with a matrix of weights, whose gradient copies little."""
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def linear(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`inputs @ kernel`, with the gradient of the weights in the order that suits them.
+
+        d_kernel = inputs^T d_outputs
+
+    What JAX derives is (d_outputs^T inputs)^T. A CPU copies the left of two matrices to transpose
+    it, and there it is the larger one of a recurrent layer, four gates wide.
+
+    Args:
+      inputs: [..., num_inputs].
+      kernel: [num_inputs, num_outputs], of the inputs' dtype.
+
+    Returns:
+      [..., num_outputs].
+
+    Example:
+      >>> linear(jnp.ones((2, 3)), jnp.ones((3, 4))).tolist()
+      [[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0]]
+    """
+    return inputs @ kernel
+
+
+def _forward(inputs: jax.Array, kernel: jax.Array):
+    return inputs @ kernel, (inputs, kernel)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array], d_outputs: jax.Array):
+    inputs, kernel = kept
+    return d_outputs @ kernel.T, weights_gradient(inputs, d_outputs)
+
+
+linear.defvjp(_forward, _backward)
+
+
+def weights_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
+    """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes."""
+    return jnp.einsum("...i,...o->io", inputs, d_outputs)

@@ -41,4 +41,6 @@ linear.defvjp(_forward, _backward)
 
 def weights_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
     """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes."""
-    return jnp.einsum("...i,...o->io", inputs, d_outputs)
+    # einsum would sum over the axes in another order than memory has them, and copy both.
+    inputs, d_outputs = (array.reshape(-1, array.shape[-1]) for array in (inputs, d_outputs))
+    return jnp.einsum("ni,no->io", inputs, d_outputs)

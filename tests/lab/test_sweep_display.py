@@ -226,9 +226,10 @@ def test_lines_are_for_what_is_no_terminal(terminal, monkeypatch):
 
 
 SWEEP = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if tests run in the background
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from there
 from s2s_jax.lab import cli, sweep, sweep_pool

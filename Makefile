@@ -22,7 +22,6 @@ install: .venv/installed
 demo: install
 	$(BIN)/s2s sweep --config=experiments/demo.py --workdir=$(DEMO) --jobs=2
 	$(BIN)/s2s compare $(DEMO)
-	@echo "Look at it: $(BIN)/tensorboard --logdir $(DEMO)"
 
 test: install
 	$(BIN)/python -m pytest -q -n auto --dist loadgroup

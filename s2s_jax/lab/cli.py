@@ -11,6 +11,7 @@ from pathlib import Path
 
 from s2s_jax.lab.arguments import EXIT_BAD_INPUT, make_parser
 from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.programs import called
 
 _EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
 
@@ -103,7 +104,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
         sys.exit(_EXIT_STOPPED)
-    _report(f"look at the run with: tensorboard --logdir {options.workdir}")
+    _report(f"look at the run with: {called('tensorboard')} --logdir {options.workdir}")
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -138,7 +139,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
         sys.exit(_EXIT_STOPPED)
     if failed:
         sys.exit(1)
-    _report(f"compare them with: s2s compare {options.workdir}")
+    _report(f"compare them with: {called('s2s')} compare {options.workdir}")
 
 
 def _check_population(options: argparse.Namespace) -> None:
@@ -218,7 +219,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
     print(report(options.sweep_dir, metrics, options.baseline))
-    print(f"Look at it: tensorboard --logdir {options.sweep_dir}, and open {address()}")
+    print(f"Look at it: {called('tensorboard')} --logdir {options.sweep_dir}, and open {address()}")
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> None:

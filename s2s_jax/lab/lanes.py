@@ -191,13 +191,12 @@ class Lane:
         self._printer.step(logged, metrics)
 
     def keep(self, number: int, programs: Programs) -> None:
-        """Evaluates where that is due, and saves a checkpoint.
+        """Evaluates where that is due, and saves a checkpoint; nothing waits to be logged.
 
         Raises:
           NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
           LabError: the checkpoint cannot be written.
         """
-        self.log_waiting(number)
         self._check_finite(programs.first_bad_step(number))
         progress = programs.progress(number)
         cost = None
@@ -285,8 +284,11 @@ def _train(
             for number in due:
                 lanes[number].log_later(reading)
         stops = any(lanes[number].trains for number in going) and should_stop()
-        begin = time.perf_counter()
         kept = [number for number in going if stops or lanes[number].evaluates]
+        for number in kept:
+            # It waits for steps that are still under way: time that trains, and not the pause's.
+            _attempt(lanes[number], Lane.log_waiting, number)
+        begin = time.perf_counter()
         for number in kept:
             _attempt(lanes[number], Lane.keep, number, programs)
         over = [number for number in going if stops or not lanes[number].trains]

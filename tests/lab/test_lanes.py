@@ -1,0 +1,130 @@
+"""The training loop on a clock of its own."""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s2s_jax.batch import Batch
+from s2s_jax.lab.lanes import Lane, Reading, StepInput, train_lanes
+from s2s_jax.metrics import Mean
+
+STEP_SECONDS, EVALUATION_SECONDS, TOKENS = 0.25, 100.0, 12
+
+
+class FakeClock:
+    now = 0.0
+
+
+class FakeDevice:
+    """Updates are queued at once and take their time when somebody waits for them."""
+
+    compile_seconds = 0.0
+
+    def __init__(self, clock: FakeClock):
+        self._clock, self._free_at, self._steps = clock, 0.0, 0
+
+    def compile(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def advance(self, inputs: Mapping[int, StepInput]) -> None:
+        self._free_at = max(self._free_at, self._clock.now) + STEP_SECONDS
+        self._steps += 1
+
+    def take_sums(self, numbers: Sequence[int]) -> Reading:
+        ready, tokens = self._free_at, np.float32(self._steps * TOKENS)
+        self._steps = 0
+
+        def read(number: int):
+            self._wait_until(ready)
+            return {
+                "loss": Mean(tokens, tokens),
+                "teacher_prob": Mean(np.float32(1), np.float32(1)),
+            }, -1
+
+        return read
+
+    def progress(self, number: int) -> Any:
+        return SimpleNamespace(state=SimpleNamespace(params=None))
+
+    def first_bad_step(self, number: int) -> int:
+        self._wait_until(self._free_at)
+        return -1
+
+    def _wait_until(self, second: float) -> None:
+        self._clock.now = max(self._clock.now, second)
+
+
+class FakeEvaluator:
+    def __init__(self, clock: FakeClock):
+        self._clock = clock
+
+    def dev(self, params: Any) -> dict[str, float]:
+        self._clock.now += EVALUATION_SECONDS
+        return {}
+
+    def show(self, *arguments: Any) -> None: ...
+
+    def summary(self, metrics: Any) -> str:
+        return "evaluated"
+
+    def cost(self, metrics: Any) -> float:
+        return 0.0
+
+
+class FakeTracker:
+    def __init__(self):
+        self.rates: dict[int, float] = {}
+
+    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+        if "train/tokens_per_second" in metrics:
+            self.rates[step] = metrics["train/tokens_per_second"]
+
+    def flush(self) -> None: ...
+
+
+class FakeCheckpoints:
+    latest_step = None
+
+    def save(self, *arguments: Any) -> None: ...
+
+
+class FakeBatches:
+    num_batches = 8
+
+    def __getitem__(self, step: int) -> Batch:
+        tokens = np.ones((3, TOKENS // 3), np.int32)
+        return Batch(tokens, tokens > 0, tokens, tokens > 0)
+
+
+@pytest.mark.parametrize("evaluate_every", [(4,), (4, 8)])
+def test_the_rate_is_that_of_training_before_and_after_an_evaluation(
+    monkeypatch: pytest.MonkeyPatch, evaluate_every: tuple[int, ...]
+):
+    clock = FakeClock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    trackers: list[Any] = [FakeTracker() for _ in evaluate_every]
+    parts: Any = FakeEvaluator(clock), FakeCheckpoints(), FakeBatches()
+    evaluator, checkpoints, batches = parts
+    lanes = [
+        Lane(
+            batches,
+            np.ones(16, np.float32),
+            evaluator,
+            tracker,
+            checkpoints,
+            first_step=0,
+            log_every=2,
+            evaluate_every=every,
+            report=lambda line: None,
+        )
+        for every, tracker in zip(evaluate_every, trackers, strict=True)
+    ]
+    train_lanes(lanes, FakeDevice(clock))
+    for tracker in trackers:
+        assert list(tracker.rates) == [2, 4, 6, 8, 10, 12, 14, 16]
+        assert list(tracker.rates.values()) == pytest.approx([TOKENS / STEP_SECONDS] * 8)

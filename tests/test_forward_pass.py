@@ -16,6 +16,7 @@ KEY = jax.random.key(7)
 MODELS: dict[str, dict[str, Any]] = {
     "LSTM": {"dropout": 0.3, "attention": "general"},
     "two GRUs": {"cell": "gru", "num_decoder_layers": 2, "attention": "none"},
+    "additive": {"cell": "gru", "attention": "additive"},
 }
 
 

@@ -105,7 +105,8 @@ def unequal(found: Sequence[Budget]) -> list[str]:
     if _differ(seconds, _SECONDS_ALIKE):
         lines.append(
             f"Wall-clock time differs: {_listed(found, seconds, '{:,.0f} s')}."
-            " At equal time the slower ones would have made fewer updates."
+            " That counts compiling, which the first runs do for the others, and all else that the"
+            " machine did meanwhile."
         )
     return lines
 

@@ -1,12 +1,13 @@
-"""A sweep of four runs: two at a time over one after another.
+"""A sweep of four runs: two at a time, and as one program, over one after another.
 
     python -m benchmarks.sweep_jobs [--json FILE] [--quick]
 
-`s2s sweep` of the demo experiment, four schedules of 300 steps, with `--jobs=2` and `--jobs=1` in
-turns. Data and compiled programs are there before the clock starts: a sweep with either number of
-jobs has filled the cache.
+`s2s sweep` of the demo experiment, four schedules of 300 steps, with `--jobs=2`, `--population` and
+`--jobs=1` in turns. Data and compiled programs are there before the clock starts: a sweep of each
+kind has filled the cache.
 """
 
+import itertools
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -16,11 +17,13 @@ from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.timing import interleave, median_ratio
 
 _ROUNDS = 2
+_ALONE = "one after another"
+_WAYS = {_ALONE: "--jobs=1", "2 at a time": "--jobs=2", "as one program": "--population"}
 _STEPS = ("--config.train.num_steps=300", "--config.eval.every=300")
 _QUICK_STEPS = (*TINY_ADDITION, "--config.train.num_steps=4", "--config.eval.every=4", "--seeds=1")
 
 
-def sweep_command(folder: Path, name: str, num_jobs: int, quick: bool) -> list[str]:
+def sweep_command(folder: Path, name: str, way: str, quick: bool) -> list[str]:
     """A sweep into a folder of its own."""
     experiments = Path(__file__).parent.parent / "experiments"
     return [
@@ -28,44 +31,41 @@ def sweep_command(folder: Path, name: str, num_jobs: int, quick: bool) -> list[s
         "sweep",
         f"--config={experiments / ('addition.py' if quick else 'demo.py')}",
         f"--workdir={folder / name}",
-        f"--jobs={num_jobs}",
+        _WAYS[way],
         f"--config.data.data_dir={folder / 'data'}",
         *(_QUICK_STEPS if quick else _STEPS),
     ]
 
 
 def measure(options: Options) -> Findings:
-    """Both, in turns, behind one of each that is not counted."""
+    """All, in turns, behind one of each that is not counted."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         here = environment(folder / "cache")
-        counts = {1: 0, 2: 0}
+        count = itertools.count()
 
-        def sample(num_jobs: int) -> float:
-            counts[num_jobs] += 1
-            name = f"jobs_{num_jobs}_{counts[num_jobs]}"
-            return seconds_to_end(sweep_command(folder, name, num_jobs, options.quick), here)
+        def sample(way: str) -> float:
+            command = sweep_command(folder, f"sweep_{next(count)}", way, options.quick)
+            return seconds_to_end(command, here)
 
         say("sweep_jobs: preparing data, compiling ...")
-        for num_jobs in counts:
-            sample(num_jobs)
+        for way in _WAYS:
+            sample(way)
         say("sweep_jobs: timing ...")
         seconds = interleave(
-            {str(num_jobs): lambda num_jobs=num_jobs: sample(num_jobs) for num_jobs in counts},
-            options.num_rounds(_ROUNDS),
+            {way: lambda way=way: sample(way) for way in _WAYS}, options.num_rounds(_ROUNDS)
         )
     rows = [
         Row(
-            "demo: a sweep of 4 runs, 2 at a time / one after another",
-            median_ratio(seconds["2"], seconds["1"]),
+            f"demo: a sweep of 4 runs, {way} / {_ALONE}",
+            median_ratio(values, seconds[_ALONE]),
             goal=0.6,
-        ),
-        *(
-            Row(f"demo: the sweep with --jobs={num_jobs}", median(values), "s")
-            for num_jobs, values in seconds.items()
-        ),
+        )
+        for way, values in seconds.items()
+        if way != _ALONE
     ]
-    return Findings("sweep_jobs", rows, {"seconds_by_jobs": seconds})
+    rows += [Row(f"demo: the sweep, {way}", median(values), "s") for way, values in seconds.items()]
+    return Findings("sweep_jobs", rows, {"seconds": seconds})
 
 
 if __name__ == "__main__":

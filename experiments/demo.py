@@ -3,9 +3,9 @@
     make demo
     s2s sweep --config=experiments/demo.py --workdir=runs/demo --jobs=2
 
-Seven minutes on 2 busy cores; the README shows its output. One seed, a small model, under two
-passes over the data: enough to see the schedules act and the
-gap between gold and own prefixes open, not enough to rank them. experiments/g2p.py is the real one.
+Two to five minutes on 2 cores; the README shows its output. One seed, a small model, under two
+passes over the data: enough to see the schedules act and the gap between gold and own prefixes
+open, not enough to rank them. experiments/g2p.py is the real one.
 """
 
 from experiments import g2p

@@ -8,6 +8,9 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part.
 
+    What is no file, such as /dev/stdout or a pipe, is written to and stays what it is; a link keeps
+    pointing to what is written.
+
     Args:
       path: where to; its folder exists.
       content: all of the file.
@@ -15,6 +18,11 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
       OSError: the file cannot be written there.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            file.write(content)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -4,9 +4,8 @@ import argparse
 
 EXIT_BAD_INPUT = 2
 
-_CONFIG_HELP = "an experiment and the schedule it runs with, such as experiments/g2p.py:linear"
 _OVERRIDE_HELP = (
-    "Any key of the config can be set: --config.schedule.name=linear --config.train.num_steps=500"
+    "Any key of the config can be set: --config.train.num_steps=500 --config.model.hidden_size=128"
 )
 
 
@@ -16,17 +15,27 @@ def make_parser() -> argparse.ArgumentParser:
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
         epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
-        " row of verify missed, 2 bad input, 75 stopped by a signal (the same command goes on from"
-        " its checkpoint).",
+        " row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the same"
+        " command goes on from its checkpoint), 130 another command interrupted.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = _command(commands, "train", "train one config, or go on with it")
-    train.add_argument("--config", required=True, metavar="FILE[:SCHEDULE]", help=_CONFIG_HELP)
+    train.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:SCHEDULE]",
+        help="an experiment and the schedule it runs with, such as experiments/g2p.py:linear",
+    )
     train.add_argument("--workdir", required=True, help="the run's folder")
 
     sweep = _command(commands, "sweep", "train the runs of an experiment's sweep()")
-    sweep.add_argument("--config", required=True, metavar="FILE", help=_CONFIG_HELP)
+    sweep.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="an experiment, such as experiments/g2p.py; its sweep() says what the runs differ in",
+    )
     sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
     sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     sweep.add_argument(
@@ -108,7 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--baseline",
         default=None,
         metavar="SCHEDULE",
-        help="the row that the others are held against (default teacher_forcing)",
+        help="the row that the others are held against (default teacher_forcing, or the"
+        " first where there is none)",
     )
 
     verify = _command(commands, "verify", "hold the train step against exact theory")

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import io
 import os
 import signal
 import sys
@@ -11,13 +12,14 @@ from pathlib import Path
 
 from s2s_jax.lab.arguments import EXIT_BAD_INPUT, make_parser
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.programs import called
+from s2s_jax.lab.programs import command_line
 
 _EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
+_EXIT_INTERRUPTED = 130  # as shells say it of SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits 0, 2 on bad input, 75 when stopped by a signal."""
+    """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
     # Imports and tracing leave a million objects that stay: looking for rubbish among them as often
     # as Python does by default is a twentieth of a start.
     gc.set_threshold(100_000, 50, 100)
@@ -28,8 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(rest)
     if overrides and not hasattr(options, "config"):
         parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
     try:
         _COMMANDS[options.command](options, overrides)
+    except KeyboardInterrupt:  # where nobody waits for the end of a step
+        print("s2s: interrupted", file=sys.stderr)
+        sys.exit(_EXIT_STOPPED if options.command in ("train", "sweep") else _EXIT_INTERRUPTED)
     except (LabError, ValueError) as error:
         if not is_for_the_user(error):
             raise
@@ -104,7 +111,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
         sys.exit(_EXIT_STOPPED)
-    _report(f"look at the run with: {called('tensorboard')} --logdir {options.workdir}")
+    _report(f"look at the run with: {command_line('tensorboard', '--logdir', options.workdir)}")
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -139,7 +146,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
         sys.exit(_EXIT_STOPPED)
     if failed:
         sys.exit(1)
-    _report(f"compare them with: {called('s2s')} compare {options.workdir}")
+    _report(f"compare them with: {command_line('s2s', 'compare', options.workdir)}")
 
 
 def _check_population(options: argparse.Namespace) -> None:
@@ -177,6 +184,8 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax()
     from s2s_jax.lab.translate import translate_file
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as the source is
     unknown, lines = translate_file(
         options.workdir,
         options.input,
@@ -219,7 +228,8 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
     print(report(options.sweep_dir, metrics, options.baseline))
-    print(f"Look at it: {called('tensorboard')} --logdir {options.sweep_dir}, and open {address()}")
+    print(f"Look at it in a browser, at {address()}, with:")
+    print(command_line("tensorboard", "--logdir", options.sweep_dir))
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> None:

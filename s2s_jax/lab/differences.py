@@ -74,7 +74,7 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
       runs: of `collect`.
       baseline: a row's label, or the name of a schedule: of a sweep that varies more than the
         schedule, each row is then held against that schedule's row with the same other keys. None
-        for teacher forcing, or the first row where there is none.
+        for teacher forcing, or where there is none for the first row, or its schedule.
 
     Raises:
       LabError: there is no such row, or a schedule's name fits several rows.
@@ -82,8 +82,11 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
     rows = {label: members[0] for label, members in runs.by_schedule.items()}
     wanted = baseline
     if wanted is None:
-        names = {run.config.get("schedule", {}).get("name") for run in rows.values()}
-        wanted = DEFAULT_BASELINE if DEFAULT_BASELINE in names else next(iter(rows))
+        names = {label: run.config.get("schedule", {}).get("name") for label, run in rows.items()}
+        first = next(iter(rows))
+        wanted = names[first] if rows[first].varied else first
+        if DEFAULT_BASELINE in names.values():
+            wanted = DEFAULT_BASELINE
     if wanted in rows and not rows[wanted].varied:
         return {label: wanted for label in rows if label != wanted}
     if wanted in rows and baseline is not None:

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from s2s_jax.lab.cli import is_for_the_user, prepare_jax
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.programs import called
+from s2s_jax.lab.programs import command_line
 from s2s_jax.lab.sweep import log_file
 
 EXIT_FAILED = 1
@@ -109,7 +109,7 @@ def _last_words(result: "dict | LabError", folder: Path, log: TextIO) -> int:
         steps = result["steps"]
         print(f"stopped at step {steps}; the same command goes on from there", file=log)
         return EXIT_STOPPED
-    print(f"look at the run with: {called('tensorboard')} --logdir {folder}", file=log)
+    print(f"look at the run with: {command_line('tensorboard', '--logdir', folder)}", file=log)
     return 0
 
 

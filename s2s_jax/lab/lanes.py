@@ -129,7 +129,7 @@ class Lane:
         self.error: LabError | None = None
         self._evaluator, self._tracker, self._checkpoints = evaluator, tracker, checkpoints
         self._log_every, self._evaluate_every = log_every, evaluate_every
-        self._num_tokens = target_tokens(batches, first_step)
+        self._num_tokens = self._tokens_logged = target_tokens(batches, first_step)
         self._clock, self._rate = Clock(seconds_before), Clock()
         self._printer = ProgressPrinter(report, first_step, self.num_steps)
         self._begins_here, self._has_waited, self._compile_seconds = first_step == 0, False, 0.0
@@ -180,7 +180,8 @@ class Lane:
         done, bad_step = reading(number)
         self._check_finite(bad_step)
         metrics = {f"train/{name}": value for name, value in compute(done).items()}
-        new_tokens = float(done["loss"].weight)
+        # Not the weight of the sums: those of a resumed run began before it was stopped.
+        new_tokens, self._tokens_logged = trained_on - self._tokens_logged, trained_on
         metrics["train/tokens_per_second"] = new_tokens / max(self._rate.restart(), 1e-9)
         metrics["train/target_tokens"] = trained_on
         metrics["train/seconds"] = self._clock.seconds

@@ -1,8 +1,19 @@
-"""The names by which a user can call the programs that this environment has."""
+"""What to type to call the programs that this environment has."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
+
+
+def command_line(program: str, *arguments: object) -> str:
+    """A command that a shell takes as it is.
+
+    Example:
+      >>> command_line("no such program", "--logdir", "my runs")
+      "'no such program' --logdir 'my runs'"
+    """
+    return shlex.join([called(program), *map(str, arguments)])
 
 
 def called(program: str) -> str:

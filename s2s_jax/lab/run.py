@@ -1,7 +1,8 @@
 """A run's folder: what belongs to whom, and whether this run may go on there."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,23 +89,36 @@ class Run:
                 " name another workdir"
             )
 
+    def make_folder(self) -> None:
+        """Makes the folder.
+
+        Raises:
+          LabError: it cannot be written.
+        """
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
     def start(self, config: Config, vocabularies: Vocabularies) -> None:
-        """Makes the folder with its config and vocabularies; what is there already stays.
+        """Writes config and vocabularies into the folder; what is there already stays.
 
         Raises:
           LabError: the folder cannot be written, or holds another config by now.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             if not (self.folder / "target_vocabulary.json").exists():
                 vocabularies.save(self.folder)
             if not (self.folder / "config.json").exists():
                 write_json(self.folder / "config.json", config.to_dict())
+        self.check(config)  # another process may have come first, with another config
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise LabError(
                 f"cannot write to workdir {self.folder}: {error.strerror or error}"
             ) from error
-        self.check(config)  # another process may have come first, with another config
 
     def vocabularies(self) -> Vocabularies | None:
         """Those saved with the run; None before it started."""

@@ -49,9 +49,11 @@ class RunSession:
     ):
         self._run, self._config, self._overrides = run, config, overrides
         self._task, self._template, self._report = task, template, report
-        run.start(config, task.vocabularies)
+        run.make_folder()
         with contextlib.ExitStack() as stack:
+            # Before the config is written, for their lock: of two processes one alone writes its.
             self.checkpoints = stack.enter_context(Checkpoints(run.checkpoints))
+            run.start(config, task.vocabularies)
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step
             if resumed_at is not None:

@@ -3,6 +3,7 @@
 # TensorBoard's message classes are made at import, where a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
+import contextlib
 import io
 import json
 import time
@@ -83,7 +84,7 @@ class Tracker:
                 path.unlink()
             self._metrics = (self._folder / METRICS_FILE).open("a", buffering=1, encoding="utf-8")
         except OSError as error:
-            raise LabError(f"cannot write to {workdir}: {error.strerror or error}") from error
+            raise self._refused(error) from error
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.
@@ -95,7 +96,8 @@ class Tracker:
         """
         numbers = {name: float(value) for name, value in values.items()}
         line = json.dumps({"step": int(step)} | to_json(numbers), allow_nan=False)
-        self._metrics.write(line + "\n")
+        with self._writing():
+            self._metrics.write(line + "\n")
         summary = Summary()
         for name, number in numbers.items():
             metadata = scalar_metadata.create_summary_metadata(display_name=name, description="")
@@ -167,8 +169,9 @@ class Tracker:
 
     def flush(self) -> None:
         """Hands everything logged so far to the operating system: a kill loses nothing of it."""
-        self._metrics.flush()
-        self._writer.flush()
+        with self._writing():
+            self._metrics.flush()
+            self._writer.flush()
 
     def close(self, failed: bool = False) -> None:
         """Ends the session in the HPARAMS table and closes the files; a second call does nothing.
@@ -184,8 +187,9 @@ class Tracker:
             end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
             data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
             self._add_hparams(hparams_metadata.SESSION_END_INFO_TAG, data)
-        self._metrics.close()
-        self._writer.close()
+        with self._writing():
+            self._metrics.close()
+            self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,8 +202,19 @@ class Tracker:
     ) -> None:
         self.close(failed=kind is not None)
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a full disk, a quota
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> LabError:
+        return LabError(f"cannot write to {self._folder}: {error.strerror or error}")
+
     def _add(self, step: int, summary: Summary) -> None:
-        self._writer.add_event(Event(step=int(step), wall_time=time.time(), summary=summary))
+        with self._writing():
+            self._writer.add_event(Event(step=int(step), wall_time=time.time(), summary=summary))
 
     def _add_strings(
         self, step: int, tag: str, metadata: SummaryMetadata, strings: list[bytes]

@@ -1,6 +1,7 @@
 """The command line: what it does, and one line on stderr for what it cannot."""
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import pytest
 
+from s2s_jax.lab import cli
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.cli import prepare_jax
 
@@ -195,6 +197,33 @@ def test_a_workdir_where_another_process_trains_is_refused(refused, copied, expe
             "train", f"--config={experiment_file}:inverse_sigmoid", "--workdir", copied
         )
     assert f"{copied} is in use by process {os.getpid()}" in message
+
+
+def test_a_workdir_that_another_process_has_just_made_is_left_to_it(s2s, tmp_path, experiment_file):
+    with Checkpoints(tmp_path / "run" / "checkpoints"):
+        code, _, err = s2s("train", f"--config={experiment_file}", "--workdir", tmp_path / "run")
+    assert code == 2
+    assert "is in use by process" in err
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(("command", "expected"), [("train", 75), ("compare", 130)])
+def test_an_interruption_is_one_line(s2s, monkeypatch, tmp_path, command, expected):
+    def interrupted(options, overrides):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, command, interrupted)
+    arguments = {"train": ["--config=x.py", "--workdir=x"], "compare": [tmp_path]}[command]
+    assert s2s(command, *arguments) == (expected, "", "s2s: interrupted\n")
+
+
+def test_a_terminal_without_unicode_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setitem(cli._COMMANDS, "compare", lambda options, overrides: print("─ ä"))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    cli.main(["compare", str(tmp_path)])
+    sys.stdout.flush()
+    assert written.getvalue() == "? ä\n".encode("latin-1")
 
 
 def test_the_same_command_on_a_finished_run_does_nothing(s2s, experiment_file, copied, snapshot):

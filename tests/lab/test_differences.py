@@ -196,6 +196,18 @@ def test_each_row_is_held_against_the_baseline_with_its_other_keys(tmp_path):
 def test_without_teacher_forcing_the_first_row_is_the_baseline(runs):
     others = [run for run in runs.compared if run.schedule != "teacher_forcing"]
     assert baselines(replace(runs, compared=others)) == {"exponential": "linear"}
+    members = []
+    for coin in ("sequence", "token"):
+        varied = (("rollout.coin", f'"{coin}"'),)
+        for schedule in ("linear", "exponential"):
+            label, config = f"{schedule}, coin={coin}", {"schedule": {"name": schedule}}
+            members.append(replace(others[0], schedule=label, config=config, varied=varied))
+    first, second = "linear, coin=sequence", "linear, coin=token"
+    assert baselines(replace(runs, compared=members)) == {
+        "exponential, coin=sequence": first,
+        "exponential, coin=token": second,
+        second: first,
+    }
     assert baselines(runs, "exponential") == dict.fromkeys(
         ("teacher_forcing", "linear"), "exponential"
     )

@@ -24,8 +24,8 @@ class FakeDevice:
 
     compile_seconds = 0.0
 
-    def __init__(self, clock: FakeClock):
-        self._clock, self._free_at, self._steps = clock, 0.0, 0
+    def __init__(self, clock: FakeClock, steps_in_sums: int = 0):
+        self._clock, self._free_at, self._steps = clock, 0.0, steps_in_sums
 
     def compile(self) -> None: ...
 
@@ -101,30 +101,48 @@ class FakeBatches:
         return Batch(tokens, tokens > 0, tokens, tokens > 0)
 
 
-@pytest.mark.parametrize("evaluate_every", [(4,), (4, 8)])
-def test_the_rate_is_that_of_training_before_and_after_an_evaluation(
-    monkeypatch: pytest.MonkeyPatch, evaluate_every: tuple[int, ...]
-):
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    trackers: list[Any] = [FakeTracker() for _ in evaluate_every]
-    parts: Any = FakeEvaluator(clock), FakeCheckpoints(), FakeBatches()
-    evaluator, checkpoints, batches = parts
+    return clock
+
+
+def make_lane(clock: FakeClock, tracker: Any, evaluate_every: int, first_step: int = 0) -> Lane:
+    parts: Any = FakeBatches(), FakeEvaluator(clock), FakeCheckpoints()
+    batches, evaluator, checkpoints = parts
+    return Lane(
+        batches,
+        np.ones(16, np.float32),
+        evaluator,
+        tracker,
+        checkpoints,
+        first_step=first_step,
+        log_every=2,
+        evaluate_every=evaluate_every,
+        report=lambda line: None,
+    )
+
+
+@pytest.mark.parametrize("evaluate_every", [(4,), (4, 8)])
+def test_the_rate_is_that_of_training_before_and_after_an_evaluation(
+    clock: FakeClock, evaluate_every: tuple[int, ...]
+):
+    trackers = [FakeTracker() for _ in evaluate_every]
     lanes = [
-        Lane(
-            batches,
-            np.ones(16, np.float32),
-            evaluator,
-            tracker,
-            checkpoints,
-            first_step=0,
-            log_every=2,
-            evaluate_every=every,
-            report=lambda line: None,
-        )
+        make_lane(clock, tracker, every)
         for every, tracker in zip(evaluate_every, trackers, strict=True)
     ]
     train_lanes(lanes, FakeDevice(clock))
     for tracker in trackers:
         assert list(tracker.rates) == [2, 4, 6, 8, 10, 12, 14, 16]
         assert list(tracker.rates.values()) == pytest.approx([TOKENS / STEP_SECONDS] * 8)
+
+
+def test_the_rate_of_a_resumed_run_counts_no_token_of_before(clock: FakeClock):
+    tracker = FakeTracker()
+    lane = make_lane(clock, tracker, evaluate_every=16, first_step=3)
+    train_lanes([lane], FakeDevice(clock, steps_in_sums=1))
+    assert tracker.rates == pytest.approx(
+        dict.fromkeys((4, 6, 8, 10, 12, 14, 16), TOKENS / STEP_SECONDS)
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_jax.lab.programs import called
+from s2s_jax.lab.programs import called, command_line
 
 
 @pytest.fixture
@@ -53,3 +53,8 @@ def test_anothers_program_of_that_name_is_not_meant(
 
 def test_what_the_environment_lacks_is_called_by_its_name(environment: Path):
     assert called("s2s") == "s2s"
+
+
+def test_a_folder_with_a_space_in_its_name_is_one_argument(environment: Path):
+    command = command_line("tensorboard", "--logdir", Path("my runs") / "a")
+    assert command == ".venv/bin/tensorboard --logdir 'my runs/a'"

@@ -226,3 +226,23 @@ def test_what_is_imported():
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ["tensorflow", "pandas", "matplotlib", "scipy.stats", "orbax"]:
         assert f"'{name}'" not in names.stdout
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            self.write("")
+
+        close = flush
+
+    tracker = Tracker(tmp_path)
+    opened, tracker._metrics = tracker._metrics, Full()
+    message = f"cannot write to {tmp_path}: No space left on device"
+    for act in (lambda: tracker.scalars(1, {"train/loss": 1.0}), tracker.flush, tracker.close):
+        with pytest.raises(LabError, match=message):
+            act()
+    opened.close()
+    tracker._writer.close()

@@ -31,6 +31,13 @@ class Batch(NamedTuple):
     target_mask: jax.Array | np.ndarray
 
 
+def to_jax(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Its arrays as JAX's; masks of 0 and 1 become bool."""
+    source, source_mask, target, target_mask = batch
+    masks = jnp.asarray(source_mask, bool), jnp.asarray(target_mask, bool)
+    return jnp.asarray(source), masks[0], jnp.asarray(target), masks[1]
+
+
 def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:
     """The decoder's inputs under teacher forcing: the target one step late, behind BOS.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.decoding import Decoded, greedy
 from s2s_jax.exposure.positions import error_course
 from s2s_jax.losses import cross_entropy
@@ -52,7 +52,7 @@ def make_evaluate_step(model: Seq2SeqModel, max_length: int) -> EvaluateStep:
     """
 
     def evaluate_step(params: Params, batch: Batch) -> tuple[MetricSums, Decoded]:
-        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        source, source_mask, target, mask = to_jax(batch)
         memory = model.encode(params, source, source_mask, None)
         logits = model.decode_sequence(params, memory, gold_inputs(target))
         own = greedy(model, params, memory, max_length)

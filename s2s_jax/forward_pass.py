@@ -16,6 +16,7 @@ from s2s_jax import output_layer
 from s2s_jax.branches import vmapped_as
 from s2s_jax.losses import TokenLosses, check_label_smoothing, token_losses
 from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
+from s2s_jax.models.linear import compute_logits
 from s2s_jax.output_layer import OutputReading
 from s2s_jax.rollout import Draws, Fed, Feeding, make_rollout
 
@@ -81,7 +82,7 @@ def _make_single_pass(
         def step(carry, draws: Draws):
             decoder_carry, token = carry
             decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
-            logits = output_layer.compute_logits(features, kernel, bias)
+            logits = compute_logits(features, kernel, bias)
             token = feeding.next(logits, draws)
             return (decoder_carry, token), (token, features, trace, logits)
 

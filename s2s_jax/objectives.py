@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
@@ -63,7 +63,7 @@ def make_objective(
     def objective(
         params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
     ) -> tuple[jax.Array, MetricSums]:
-        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        source, source_mask, target, mask = to_jax(batch)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed, losses = forward_pass(params, memory, target, mask, key, teacher_prob)
         decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
@@ -74,6 +74,8 @@ def make_objective(
             "gold_share": masked_mean(fed.is_gold, decided),
             "fed_error_rate": masked_mean(fed.tokens != gold_inputs(target), decided),
         }
-        return losses.loss.total / jnp.maximum(losses.loss.weight, 1.0), metrics
+        loss = losses.loss.total / jnp.maximum(losses.loss.weight, 1.0)
+        # A schedule of somebody's own can be NaN inside a compiled step, where nothing is raised.
+        return jnp.where(jnp.isnan(teacher_prob), jnp.nan, loss), metrics
 
     return objective

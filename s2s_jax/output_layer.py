@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from s2s_jax.losses import TokenLosses
 from s2s_jax.metrics import Mean
+from s2s_jax.models.linear import compute_logits
+from s2s_jax.models.replays import first_order
 
 _BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
 
@@ -71,11 +73,6 @@ def zero_sums(kernel: jax.Array, bias: jax.Array) -> OutputSums:
     return OutputSums(zero, zero, zero, jnp.zeros(kernel.shape), jnp.zeros(bias.shape))
 
 
-def compute_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """The logits of features [..., num_features], in float32."""
-    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias
-
-
 def read_block(
     sums: OutputSums,
     features: jax.Array,
@@ -101,6 +98,7 @@ def read_block(
     ids = jnp.arange(vocab_size, dtype=target.dtype)
     is_gold = ids == target[:, None]
     gold = jnp.where(is_gold, logits, 0.0).sum(-1)
+    gold = jnp.where((target >= 0) & (target < vocab_size), gold, jnp.nan)  # no such id: no loss
     highest = logits.max(-1)
     weights = jnp.exp(logits - highest[:, None])
     total = weights.sum(-1)
@@ -110,7 +108,7 @@ def read_block(
     if label_smoothing:
         loss = (1 - label_smoothing) * nll + label_smoothing * (log_total - logits.mean(-1))
     better = (logits > gold[:, None]) | ((logits == gold[:, None]) & (ids < target[:, None]))
-    correct = ~better.any(-1)
+    correct = ~better.any(-1) & (gold == gold)  # NaN is not the highest
     wanted = (1 - label_smoothing) * is_gold + label_smoothing / vocab_size
     d_logits = jnp.where(mask[:, None], weights / total[:, None] - wanted, 0.0)
     d_bias = d_logits.sum(0)
@@ -198,11 +196,14 @@ def _with_gradient(
 def _with_gradient_forward(features: Any, kernel: Any, bias: Any, reading: OutputReading):
     sums = reading.sums
     # In the dtypes of what they are gradients of.
-    return sums.loss, (reading.d_features, sums.d_kernel.astype(kernel.dtype), sums.d_bias)
+    gradients = reading.d_features, sums.d_kernel.astype(kernel.dtype), sums.d_bias
+    return sums.loss, (gradients, (features, kernel, bias))
 
 
-def _with_gradient_backward(gradients: Any, d_loss: jax.Array):
-    return (*((gradient * d_loss.astype(gradient.dtype)) for gradient in gradients), None)
+def _with_gradient_backward(kept: tuple[Any, Any], d_loss: jax.Array):
+    gradients, inputs = kept
+    scaled = tuple(gradient * d_loss.astype(gradient.dtype) for gradient in gradients)
+    return (*first_order(scaled, inputs), None)
 
 
 _with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)

@@ -161,3 +161,13 @@ def test_evaluation_drops_nothing(make_table_model, make_batch):
 def test_nothing_to_evaluate_is_refused(evaluate_step):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate(evaluate_step, TABLE, [])
+
+
+def test_masks_of_0_and_1_do_as_well(evaluate_step, make_batch):
+    batch = make_batch([[4], [4]], [[5, 6, 9, 8, 9, EOS], [5, 6, 7, 8, 9, EOS]])
+    ints = batch._replace(
+        source_mask=batch.source_mask.astype(int), target_mask=batch.target_mask.astype(int)
+    )
+    found, expected = (compute(evaluate_step(TABLE, one)[0]) for one in (ints, batch))
+    assert found == expected
+    assert found["own/exact_match"] == 0.5

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.models.linear import linear
+from s2s_jax.models.linear import add_bias, compute_logits, linear
 
 KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
 
@@ -29,3 +29,20 @@ def test_the_gradient_transposes_neither_the_larger_matrix_nor_the_result():
     }
     assert set(of_weights) == {"dot_general"}
     assert of_weights["dot_general"].params["dimension_numbers"] == (((0,), (0,)), ((), ()))
+
+
+def test_a_biass_gradient_is_summed_in_float32():
+    inputs = jnp.ones((3, 333, 2), jnp.bfloat16)
+    outputs, pull_back = jax.vjp(add_bias, inputs, jnp.full(2, 0.5))
+    assert outputs.dtype == jnp.bfloat16
+    assert outputs[0, 0].tolist() == [1.5, 1.5]
+    d_inputs, d_bias = pull_back(inputs)
+    assert d_inputs.dtype == jnp.bfloat16
+    assert d_bias.tolist() == [999.0, 999.0]  # bfloat16 has 1000
+
+
+def test_logits_of_bfloat16_are_not_rounded_to_it():
+    features, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in ((1, 257), (257, 2)))
+    logits = compute_logits(features, kernel, jnp.zeros(2))
+    assert logits.dtype == jnp.float32
+    assert logits.tolist() == [[257.0, 257.0]]  # bfloat16 has 256

@@ -341,3 +341,10 @@ def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
         for shape in re.findall(r"tensor<([0-9x]+)xf32>", program)
     ]
     assert (max(sizes) < batch.target.size * 512) == fast
+
+
+def test_a_teacher_prob_that_is_nan_is_no_training_method(make_table_model, make_batch):
+    model = make_table_model(10)
+    objective = make_objective(model)
+    loss, _ = objective(model.init(KEY), make_batch([[4]], [[5, 6]]), KEY, jnp.float32(jnp.nan))
+    assert jnp.isnan(loss)

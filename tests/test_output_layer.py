@@ -54,3 +54,26 @@ def test_a_block_holds_as_many_steps_as_fit_and_at_least_one():
     assert blocks.shape == (2, 3, 2)
     assert not blocks[1, 2].any()
     np.testing.assert_array_equal(out_of_blocks(blocks, 5), steps)
+
+
+def test_an_id_that_the_vocabulary_has_not_is_no_small_loss():
+    for wrong in (7, -1):
+        sums = read_output(FEATURES, KERNEL, BIAS, TARGET.at[0, 0].set(wrong), MASK).sums
+        assert np.isnan(sums.loss)
+        padding = read_output(FEATURES, KERNEL, BIAS, TARGET.at[2, 0].set(wrong), MASK).sums
+        np.testing.assert_array_equal(
+            padding.loss, read_output(FEATURES, KERNEL, BIAS, TARGET, MASK).sums.loss
+        )
+
+
+def test_nothing_is_right_where_the_logits_are_nan():
+    assert read_output(FEATURES, KERNEL * jnp.nan, BIAS, TARGET, MASK).sums.num_correct == 0
+
+
+def test_second_derivatives_are_refused():
+    def loss(features: jax.Array) -> jax.Array:
+        reading = read_output(features, KERNEL, BIAS, TARGET, MASK)
+        return token_losses_of(reading, features, KERNEL, BIAS, MASK).loss.total
+
+    with pytest.raises(NotImplementedError, match="first derivatives alone"):
+        jax.grad(lambda features: (jax.grad(loss)(features) ** 2).sum())(FEATURES)

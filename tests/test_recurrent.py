@@ -69,3 +69,14 @@ def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, wanted
         )
+
+
+def test_second_derivatives_are_refused():
+    layer = RecurrentLayer("lstm", SIZE, HIDDEN, InitialValues())
+    start = layer.zero_carry(BATCH, jnp.dtype("float32"))
+
+    def loss(inputs: jax.Array) -> jax.Array:
+        return layer.unroll(start, inputs)[1].sum()
+
+    with pytest.raises(NotImplementedError, match="first derivatives alone"):
+        jax.grad(lambda inputs: (jax.grad(loss)(inputs) ** 2).sum())(jnp.ones((TIME, BATCH, SIZE)))

@@ -40,3 +40,12 @@ def test_what_is_refused():
         make_tabular_model(2, 0)
     with pytest.raises(ValueError, match="there are 7 rows; length 2 has 3"):
         tables_of_rows(jnp.zeros((7, 2)), 2)
+
+
+def test_a_target_longer_than_the_table_is_refused():
+    model = make_tabular_model(2, 2)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="targets of 3 tokens; the table ends at 2"):
+        model.decode_sequence(params, jnp.full(1, -1), jnp.zeros((1, 3), jnp.int32))
+    row, token = jnp.array([2]), jnp.array([1])  # behind the last prefix
+    assert jnp.isnan(model.decode_step(params, None, row, token)[1]).all()

@@ -58,9 +58,14 @@ class Sequences:
 
         Returns:
           [len(indices), time] int32 ids, and the bool mask of their tokens.
+
+        Raises:
+          ValueError: one of them is longer.
         """
         start = self.offsets[indices]
         length = self.offsets[indices + 1] - start  # index -1: below 0, so no token
+        if (longest := length.max(initial=0)) > time:
+            raise ValueError(f"a sequence of {longest} tokens does not go into {time}")
         position = np.arange(time)
         mask = position < length[:, None]
         # Where the mask is False any index will do, as long as it is in range.

@@ -242,7 +242,8 @@ def _train_sentencepiece(texts: Iterable[str], size: int) -> SentencePieceVocabu
             eos_id=EOS,
             unk_id=UNK,
             unk_surface=UNKNOWN_TEXT,
-            # Decoded text is scored against the raw references: nothing may be rewritten.
+            # Decoded text is scored against the raw references: nothing is rewritten but runs of
+            # spaces, which become one.
             normalization_rule_name="identity",
             character_coverage=1.0,
             max_sentence_length=1 << 20,  # longer lines would be left out without a word

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.decoding import greedy, sample
 from s2s_jax.exposure.edit_oracle import oracle_cost
 from s2s_jax.exposure.recovery import KINDS, choose_position, corrupt
@@ -126,7 +126,7 @@ def make_observe_step(model: Seq2SeqModel, max_length: int) -> ObserveStep:
         raise ValueError(f"max_length is {max_length}; it must be at least 1")
 
     def observe_step(params: Params, batch: Batch, key: jax.Array) -> ObservedBatch:
-        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        source, source_mask, target, mask = to_jax(batch)
         drawing, placing, *corrupting = jax.random.split(stream_key(key, "samples"), 2 + len(KINDS))
         memory = model.encode(params, source, source_mask, None)
 

@@ -9,8 +9,9 @@ from flax import nnx
 
 from s2s_jax.models.attention import Attention
 from s2s_jax.models.initial_values import InitialValues
-from s2s_jax.models.linear import linear, weights_gradient
+from s2s_jax.models.linear import compute_logits, linear, weights_gradient
 from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
+from s2s_jax.models.replays import first_order
 from s2s_jax.models.rnn_options import RNNOptions
 
 
@@ -124,8 +125,7 @@ class RNNEncoderDecoder(nnx.Module):
         batch_size = source.shape[0]
         masks = self._draw_dropout(dropout_key, batch_size)
         mask_SxB = source_mask.T
-        embedding = self.source_embedding[...].astype(self.dtype)
-        inputs = _drop(embedding[source.T], masks.source)
+        inputs = _drop(look_up(self.source_embedding[...], source.T, self.dtype), masks.source)
         finals: list[RecurrentCarry] = []
         for layer in range(self.options.num_encoder_layers):
             finals, outputs = [], []
@@ -243,7 +243,7 @@ class RNNEncoderDecoder(nnx.Module):
 
     def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """Embeddings of tokens [..., batch]; the dropout mask is that of the row."""
-        embedded = self.target_embedding[...].astype(self.dtype)[tokens]
+        embedded = look_up(self.target_embedding[...], tokens, self.dtype)
         return _drop(embedded, memory.token_mask)
 
     def _advance(
@@ -326,8 +326,15 @@ class RNNEncoderDecoder(nnx.Module):
         return jnp.tanh(linear(joint, kernel))
 
     def _logits(self, features: jax.Array) -> jax.Array:
-        kernel, bias = self.output_layer()
-        return (features @ kernel).astype(jnp.float32) + bias
+        return compute_logits(features, *self.output_layer())
+
+
+def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of a float32 table in another dtype; NaN for ids that it has not.
+
+    In this order, so that the gradient of a row that is looked up often is summed in float32.
+    """
+    return table.at[ids].get(mode="fill", fill_value=jnp.nan).astype(dtype)
 
 
 def _drop(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -348,7 +355,8 @@ def _replay_tanh_forward(inputs: jax.Array, kernel: jax.Array, outputs: jax.Arra
 def _replay_tanh_backward(kept: tuple[jax.Array, ...], d_outputs: jax.Array):
     inputs, kernel, outputs = kept
     d_product = d_outputs * (1 - outputs**2)
-    return d_product @ kernel.T, weights_gradient(inputs, d_product), None
+    gradients = d_product @ kernel.T, weights_gradient(inputs, d_product)
+    return (*first_order(gradients, (inputs, kernel)), None)
 
 
 _replay_tanh.defvjp(_replay_tanh_forward, _replay_tanh_backward)

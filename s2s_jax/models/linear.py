@@ -1,4 +1,4 @@
-"""A product with a matrix of weights, whose gradient copies little."""
+"""Products with a matrix of weights: what their gradients copy, and in which precision they are."""
 
 import jax
 import jax.numpy as jnp
@@ -44,3 +44,39 @@ def weights_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
     # einsum would sum over the axes in another order than memory has them, and copy both.
     inputs, d_outputs = (array.reshape(-1, array.shape[-1]) for array in (inputs, d_outputs))
     return jnp.einsum("ni,no->io", inputs, d_outputs)
+
+
+def compute_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """The logits of features [..., num_features], in float32 whatever the features are in.
+
+    Everybody who asks a model for its logits gets these: rounded to bfloat16, two would often be
+    the highest together.
+    """
+    return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias
+
+
+@jax.custom_vjp
+def add_bias(inputs: jax.Array, bias: jax.Array) -> jax.Array:
+    """`inputs + bias`, with the gradient of the bias summed in float32.
+
+    Args:
+      inputs: [..., size].
+      bias: [size] float32, added in the inputs' dtype.
+
+    Example:
+      >>> add_bias(jnp.ones((2, 3), jnp.bfloat16), jnp.ones(3)).dtype
+      dtype(bfloat16)
+    """
+    return inputs + bias.astype(inputs.dtype)
+
+
+def _add_bias_backward(_: None, d_outputs: jax.Array):
+    return d_outputs, bias_gradient(d_outputs)
+
+
+add_bias.defvjp(lambda inputs, bias: (add_bias(inputs, bias), None), _add_bias_backward)
+
+
+def bias_gradient(d_outputs: jax.Array) -> jax.Array:
+    """The gradient [size] of a bias, summed over all other axes in float32."""
+    return d_outputs.reshape(-1, d_outputs.shape[-1]).sum(0, dtype=jnp.float32)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
-from s2s_jax.models.linear import linear, weights_gradient
+from s2s_jax.models.linear import add_bias, bias_gradient, linear, weights_gradient
+from s2s_jax.models.replays import first_order
 
 Cell = Literal["lstm", "gru"]
 
@@ -73,7 +74,7 @@ class RecurrentLayer(nnx.Module):
         projections of the parts add up to that of the whole, with `bias` in one of them.
         """
         projected = linear(inputs, self.input_kernel[...][rows].astype(inputs.dtype))
-        return projected + self.bias[...].astype(inputs.dtype) if bias else projected
+        return add_bias(projected, self.bias[...]) if bias else projected
 
     def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentTrace:
         """One step of the recurrence from a projected input [batch, gates * hidden_size]."""
@@ -198,11 +199,11 @@ def _replay(
 
 def _replay_forward(cell, reverse, kernel, offset, projected, start, mask, trace):
     outputs = _replay(cell, reverse, kernel, offset, projected, start, mask, trace)
-    return outputs, (kernel, offset, start, mask, trace)
+    return outputs, (kernel, offset, projected, start, mask, trace)
 
 
 def _replay_backward(cell, reverse, kept, cotangents):
-    kernel, offset, start, mask, trace = kept
+    kernel, offset, projected, start, mask, trace = kept
     d_last, d_outputs = cotangents
 
     def behind(first: jax.Array, later: jax.Array) -> jax.Array:
@@ -230,8 +231,11 @@ def _replay_backward(cell, reverse, kept, cotangents):
     d_kernel = weights_gradient(carries[0], _of_recurrent(cell, d_joined))
     size = kernel.shape[0]
     d_projected = d_joined if cell == "lstm" else d_joined[..., : 3 * size]
-    d_offset = None if offset is None else d_joined[..., 3 * size :].sum((0, 1), offset.dtype)
-    return d_kernel, d_offset, d_projected, d_start, None, None
+    d_offset = None
+    if offset is not None:
+        d_offset = bias_gradient(d_joined[..., 3 * size :]).astype(offset.dtype)
+    gradients = d_kernel, d_offset, d_projected, d_start
+    return (*first_order(gradients, (kernel, offset, projected, start)), None, None)
 
 
 def _of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:

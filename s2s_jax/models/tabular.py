@@ -46,9 +46,12 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
 
     def decode_step(params, memory, carry, token):
         row = advance(carry, token)
-        return row, params[row]
+        return row, params.at[row].get(mode="fill", fill_value=jnp.nan)
 
     def decode_sequence(params, memory, tokens):
+        if tokens.shape[1] > length:
+            raise ValueError(f"targets of {tokens.shape[1]} tokens; the table ends at {length}")
+
         def step(row: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
             row = advance(row, token)
             return row, row

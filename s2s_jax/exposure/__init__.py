@@ -38,12 +38,14 @@ from s2s_jax.exposure.next_token import (
     tabulate,
 )
 from s2s_jax.exposure.observations import (
+    NUM_STATES,
     Observations,
     make_observe_step,
     make_read_states,
     observe,
 )
 from s2s_jax.exposure.report import (
+    GROUPS,
     measure_exposure,
     measure_known_truth,
     measure_observations,
@@ -51,6 +53,8 @@ from s2s_jax.exposure.report import (
 
 __all__ = [
     "DISTANCES",
+    "GROUPS",
+    "NUM_STATES",
     "AccumulatedError",
     "AccumulatedErrorEstimate",
     "Bootstrap",

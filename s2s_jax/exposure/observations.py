@@ -19,6 +19,9 @@ from s2s_jax.prng import stream_key
 StateOf = Callable[[Carry], jax.Array]
 """carry, leaves [batch, ...] -> [batch, size]: what of a decoder's carry is compared."""
 
+NUM_STATES = 512
+"""For how many sequences decoder states are read, unless told otherwise."""
+
 ReadStates = Callable[[Params, ArrayLike, ArrayLike, ArrayLike], jax.Array]
 """(params, source, source_mask, inputs [batch, time]) -> states [batch, time, size]."""
 
@@ -53,13 +56,14 @@ class Observations:
       own_tokens: [n, max_length] int32 ids of the greedy hypothesis, PAD after EOS.
       own_lengths: [n] its tokens, EOS counted.
       own_finished: [n] bool, whether it has an EOS.
-      sampled_tokens: [n, max_length] int32 ids drawn from the model at temperature 1.
+      sampled_tokens: [n, max_length] int32 ids drawn from the model at temperature 1; [n, 0] where
+        none were drawn.
       sampled_lengths: [n] how many they are, EOS counted.
-      oracle_cost: [n, max_length] float32 nats, see `edit_oracle.oracle_cost`, behind the drawn
-        prefixes.
+      oracle_cost: [n, max_length], or [n, 0], float32 nats, see `edit_oracle.oracle_cost`, behind
+        the drawn prefixes.
       corrupted_at: [n] which gold token was corrupted, counted from 1; 0 for none.
       corrupted_nll: for each of `recovery.KINDS` [n, time] float32 nats, -log p(y_t | y_<t) behind
-        inputs with that token corrupted.
+        inputs with that token corrupted; empty where none was.
       state_rows: [m] the rows whose decoder states were read, spread evenly.
       gold_states: [m, steps, size] float32, behind inputs BOS, y_1 ... y_{t-1}.
       own_states: [m, steps, size] float32, behind BOS and the drawn tokens.
@@ -105,7 +109,9 @@ class Observations:
         return fit(gold, steps) & fit(drawn, steps)
 
 
-def make_observe_step(model: Seq2SeqModel, max_length: int) -> ObserveStep:
+def make_observe_step(
+    model: Seq2SeqModel, max_length: int, *, draws: bool = True, corrupts: bool = True
+) -> ObserveStep:
     """Makes what looks at one batch; nothing is dropped out.
 
     Five passes: gold inputs, greedy, drawn tokens and the distributions behind them, and two with
@@ -114,6 +120,8 @@ def make_observe_step(model: Seq2SeqModel, max_length: int) -> ObserveStep:
     Args:
       model: the functions of `Seq2SeqModel`.
       max_length: most tokens of a hypothesis, EOS included.
+      draws: whether to make the pass with drawn tokens; what else is seen does not change.
+      corrupts: whether to make those with a corrupted token, likewise.
 
     Returns:
       observe_step(params, batch, key) -> ObservedBatch; pure, not jitted.
@@ -137,26 +145,32 @@ def make_observe_step(model: Seq2SeqModel, max_length: int) -> ObserveStep:
         inputs = gold_inputs(target)
         logits = model.decode_sequence(params, memory, inputs)
         own = greedy(model, params, memory, max_length)
-        drawn = sample(model, params, memory, max_length, drawing)
-        behind_drawn = model.decode_sequence(params, memory, gold_inputs(drawn.tokens))
-        cost = oracle_cost(
-            jax.nn.log_softmax(behind_drawn.astype(jnp.float32)), target, mask, drawn.tokens
-        )
-        position = choose_position(mask, placing)
-        corrupted = {
-            kind: corrupt(kind, inputs, position, logits, kind_key)
-            for kind, kind_key in zip(KINDS, corrupting, strict=True)
-        }
+        sampled_lengths = corrupted_at = jnp.zeros(len(target), jnp.int32)
+        sampled_tokens, cost = own.tokens[:, :0], jnp.zeros((len(target), 0), jnp.float32)
+        if draws:
+            drawn = sample(model, params, memory, max_length, drawing)
+            sampled_tokens, sampled_lengths = drawn.tokens, drawn.lengths
+            behind_drawn = model.decode_sequence(params, memory, gold_inputs(drawn.tokens))
+            cost = oracle_cost(
+                jax.nn.log_softmax(behind_drawn.astype(jnp.float32)), target, mask, drawn.tokens
+            )
+        corrupted = {}
+        if corrupts:
+            corrupted_at = choose_position(mask, placing)
+            corrupted = {
+                kind: corrupt(kind, inputs, corrupted_at, logits, kind_key)
+                for kind, kind_key in zip(KINDS, corrupting, strict=True)
+            }
         return ObservedBatch(
             gold_nll=nll(logits),
             gold_right=logits.argmax(-1) == target,
             own_tokens=own.tokens,
             own_lengths=own.lengths,
             own_finished=own.finished,
-            sampled_tokens=drawn.tokens,
-            sampled_lengths=drawn.lengths,
+            sampled_tokens=sampled_tokens,
+            sampled_lengths=sampled_lengths,
             oracle_cost=cost,
-            corrupted_at=position,
+            corrupted_at=corrupted_at,
             corrupted_nll={
                 kind: nll(model.decode_sequence(params, memory, fed))
                 for kind, fed in corrupted.items()
@@ -213,7 +227,7 @@ def observe(
     batches: Iterable[tuple[np.ndarray, Batch]],
     key: jax.Array,
     read_states: ReadStates | None = None,
-    num_states: int = 512,
+    num_states: int = NUM_STATES,
 ) -> Observations:
     """Looks at a split.
 

@@ -1,6 +1,6 @@
 """Every measure of exposure bias of one model on one split, by name."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from s2s_jax.exposure.known_truth import accumulated_error, relative_distance
 from s2s_jax.exposure.measure import MIN_COUNT, Measure, single
 from s2s_jax.exposure.next_token import NextTokenProbs, tabulate
 from s2s_jax.exposure.observations import (
+    NUM_STATES,
     Observations,
     StateOf,
     flat_state,
@@ -33,6 +34,10 @@ from s2s_jax.exposure.positions import (
 from s2s_jax.exposure.recovery import KINDS, self_recovery
 from s2s_jax.exposure.state_divergence import state_divergence
 from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.names import nearest
+
+GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states")
+"""What of `measure_exposure` can be asked for by itself; see `measure_observations`."""
 
 
 def measure_exposure(
@@ -42,11 +47,12 @@ def measure_exposure(
     key: jax.Array,
     *,
     max_length: int,
+    groups: Collection[str] = (),
     min_count: int = MIN_COUNT,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-    num_states: int = 512,
+    num_states: int = NUM_STATES,
     num_permutations: int = 1000,
     state_of: StateOf = flat_state,
 ) -> dict[str, Measure]:
@@ -59,6 +65,7 @@ def measure_exposure(
       key: one PRNG key, for the prefixes drawn from the model and the tokens that are corrupted.
       max_length: most tokens of a hypothesis, EOS included; at least the longest target's, or
         exact match with gold and own prefixes need not agree.
+      groups: names of `GROUPS`, and only they are computed; empty for all.
       min_count: the fewest sequences behind a place on a curve.
       num_resamples: of the bootstrap.
       confidence: of the intervals.
@@ -71,16 +78,20 @@ def measure_exposure(
       See `measure_observations`.
 
     Raises:
-      ValueError: an empty split, one without a position that min_count sequences reach, or numbers
-        out of range.
+      ValueError: an empty split, one without a position that min_count sequences reach, a group
+        that there is not, or numbers out of range.
     """
+    wanted = _wanted(groups)
+    if "states" not in wanted:
+        num_states = 0
     if num_states and num_states < min_count:
         raise ValueError(
             f"num_states is {num_states}, below min_count {min_count}: no position would have"
             " enough states (0 leaves them out)"
         )
+    draws, corrupts = "edit_oracle" in wanted or num_states > 0, "recovery" in wanted
     observations = observe(
-        jax.jit(make_observe_step(model, max_length)),
+        jax.jit(make_observe_step(model, max_length, draws=draws, corrupts=corrupts)),
         params,
         batches,
         key,
@@ -89,6 +100,7 @@ def measure_exposure(
     )
     return measure_observations(
         observations,
+        groups=groups,
         min_count=min_count,
         num_resamples=num_resamples,
         confidence=confidence,
@@ -100,6 +112,7 @@ def measure_exposure(
 def measure_observations(
     seen: Observations,
     *,
+    groups: Collection[str] = (),
     min_count: int = MIN_COUNT,
     num_resamples: int = 1000,
     confidence: float = 0.95,
@@ -110,6 +123,7 @@ def measure_observations(
 
     Args:
       seen: of `observe`.
+      groups: names of `GROUPS`; empty for all. What was not observed is left out.
       min_count: see `measure_exposure`, also for the others.
       num_resamples: likewise.
       confidence: likewise.
@@ -117,21 +131,26 @@ def measure_observations(
       num_permutations: likewise.
 
     Returns:
-      By name:
-        gold/ and own/: token_accuracy, token_accuracy_macro, accuracy_by_position, exact_match,
-          repetition (of the targets and of the greedy outputs);
-        gap, gap_macro, gap_by_position: gold minus own accuracy;
-        gold/nll, gold/nll_by_position;
-        own/: hazard, hazard_by_position, post_error_rate, post_error_rate_by_distance,
-          amplification, length_ratio, no_eos_rate;
-        recovery/uniform/ and recovery/plausible/: nll_increase_by_distance, half_life;
-        edit_oracle/: gold_cost, own_cost, regret, accumulated_by_length, excess_percent_by_length;
-        states/: mmd_by_position, p_value_by_position, where states were read.
+      By name, in the groups
+        positions:
+          gold/ and own/: token_accuracy, token_accuracy_macro, accuracy_by_position;
+          gap, gap_macro, gap_by_position: gold minus own accuracy;
+          gold/nll, gold/nll_by_position;
+          own/: hazard, hazard_by_position, post_error_rate, post_error_rate_by_distance,
+            amplification;
+        recovery: recovery/uniform/ and recovery/plausible/: nll_increase_by_distance, half_life;
+        edit_oracle: edit_oracle/: gold_cost, own_cost, regret, accumulated_by_length,
+          excess_percent_by_length;
+        states: states/: mmd_by_position, p_value_by_position;
+        outputs: gold/ and own/: exact_match, repetition (of the targets and of the greedy outputs);
+          own/: length_ratio, no_eos_rate.
       A curve about errors or outputs has no place left where there are too few of them.
 
     Raises:
-      ValueError: no position has min_count sequences, or numbers out of range.
+      ValueError: no position has min_count sequences, a group that there is not, or numbers out of
+        range.
     """
+    wanted = _wanted(groups)
     mask, num_sequences = seen.mask, len(seen.mask)
     most = int(mask.sum(0).max(initial=0))
     if most < max(min_count, 1):
@@ -140,6 +159,48 @@ def measure_observations(
             " min_count or measure a larger split"
         )
     bootstrap = Bootstrap(num_sequences, num_resamples, confidence, seed)
+    measures: dict[str, Measure] = {}
+    if "positions" in wanted:
+        measures |= _measure_positions(seen, bootstrap, min_count)
+    if "recovery" in wanted:
+        for kind in (kind for kind in KINDS if kind in seen.corrupted_nll):
+            corrupted = seen.corrupted_nll[kind]
+            recovery = self_recovery(
+                seen.gold_nll, corrupted, mask, seen.corrupted_at, bootstrap, min_count
+            )
+            measures |= {f"recovery/{kind}/{name}": one for name, one in recovery.items()}
+    if "edit_oracle" in wanted and seen.sampled_tokens.size:
+        regret = edit_oracle_regret(
+            seen.gold_nll, mask, seen.oracle_cost, seen.sampled_mask, bootstrap, min_count
+        )
+        measures |= {f"edit_oracle/{name}": one for name, one in regret.items()}
+    if "states" in wanted and len(seen.state_rows):
+        states = state_divergence(
+            seen.gold_states,
+            seen.own_states,
+            seen.state_mask,
+            Bootstrap(len(seen.state_rows), num_resamples, confidence, seed),
+            num_permutations=num_permutations,
+            seed=seed,
+            min_count=min_count,
+        )
+        measures |= {f"states/{name}": one for name, one in states.items()}
+    if "outputs" in wanted:
+        measures |= _measure_outputs(seen, bootstrap, min_count)
+    return measures
+
+
+def _wanted(groups: Collection[str]) -> set[str]:
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"no measures {unknown[0]!r}; {nearest(unknown[0], GROUPS)}")
+    return set(groups or GROUPS)
+
+
+def _measure_positions(
+    seen: Observations, bootstrap: Bootstrap, min_count: int
+) -> dict[str, Measure]:
+    mask = seen.mask
     measures: dict[str, Measure] = {}
     for name, right in (("gold", seen.gold_right), ("own", seen.own_right)):
         measures |= {
@@ -155,31 +216,18 @@ def measure_observations(
         seen.gold_nll, mask, bootstrap, "nats", min_count
     )
     errors = first_errors(seen.own_right, mask, bootstrap, min_count)
-    measures |= {f"own/{name}": one for name, one in errors.items()}
-    for kind in KINDS:
-        recovery = self_recovery(
-            seen.gold_nll, seen.corrupted_nll[kind], mask, seen.corrupted_at, bootstrap, min_count
-        )
-        measures |= {f"recovery/{kind}/{name}": one for name, one in recovery.items()}
-    regret = edit_oracle_regret(
-        seen.gold_nll, mask, seen.oracle_cost, seen.sampled_mask, bootstrap, min_count
-    )
-    measures |= {f"edit_oracle/{name}": one for name, one in regret.items()}
-    if len(seen.state_rows):
-        states = state_divergence(
-            seen.gold_states,
-            seen.own_states,
-            seen.state_mask,
-            Bootstrap(len(seen.state_rows), num_resamples, confidence, seed),
-            num_permutations=num_permutations,
-            seed=seed,
-            min_count=min_count,
-        )
-        measures |= {f"states/{name}": one for name, one in states.items()}
+    return measures | {f"own/{name}": one for name, one in errors.items()}
+
+
+def _measure_outputs(
+    seen: Observations, bootstrap: Bootstrap, min_count: int
+) -> dict[str, Measure]:
     own_lengths = seen.own_lengths - seen.own_finished
-    gold_lengths = mask.sum(1) - 1
-    return measures | {
-        "gold/exact_match": outputs.share(outputs.exact_match(seen.gold_right, mask), bootstrap),
+    gold_lengths = seen.mask.sum(1) - 1
+    return {
+        "gold/exact_match": outputs.share(
+            outputs.exact_match(seen.gold_right, seen.mask), bootstrap
+        ),
         "own/exact_match": outputs.share(seen.own_exact, bootstrap),
         "own/length_ratio": outputs.length_ratio(own_lengths, gold_lengths, bootstrap),
         "own/no_eos_rate": outputs.share(~seen.own_finished, bootstrap),

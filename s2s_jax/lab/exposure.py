@@ -13,7 +13,9 @@ import numpy as np
 from s2s_jax.data.chain import ChainTruth
 from s2s_jax.data.markov import known_truth
 from s2s_jax.data.task import EvaluationData
+from s2s_jax.exposure import GROUPS as GROUPS_OF_ANY_TASK
 from s2s_jax.exposure import (
+    NUM_STATES,
     Measure,
     make_next_token_probs,
     measure_exposure,
@@ -34,10 +36,8 @@ from s2s_jax.names import nearest
 EXPOSURE_FILE = "exposure.json"
 """What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
 
-GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states", "truth")
+GROUPS = (*GROUPS_OF_ANY_TASK, "truth")
 """The measures that can be asked for by themselves."""
-
-_OUTPUTS = ("exact_match", "length_ratio", "no_eos_rate", "repetition")
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,15 @@ def _measure(run: TrainedRun, settings: Settings) -> tuple[int, dict[str, Measur
     data = task.evaluation(settings.split, run.config.eval.batch_size, settings.max_examples)
     sizes = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
     measures: dict[str, Measure] = {}
-    if set(settings.groups) != {"truth"}:
+    groups = [name for name in settings.groups if name != "truth"]
+    if groups or not settings.groups:
         measures |= measure_exposure(
             run.model,
             run.params,
             data,
             jax.random.key(settings.seed),
             max_length=task.max_decode_length(settings.split),
+            groups=groups,
             min_count=settings.min_count,
             seed=settings.seed,
             **sizes,
@@ -181,8 +183,6 @@ def _measure(run: TrainedRun, settings: Settings) -> tuple[int, dict[str, Measur
     truth = known_truth(run.config.data.name, run.config.data)
     if truth is not None and (not settings.groups or "truth" in settings.groups):
         measures |= _measure_truth(run, data, truth, settings)
-    if settings.groups:
-        measures = {name: one for name, one in measures.items() if _group(name) in settings.groups}
     return len(data.tokens), measures
 
 
@@ -221,14 +221,6 @@ def _measure_truth(
         confidence=settings.confidence,
         seed=settings.seed,
     )
-
-
-def _group(name: str) -> str:
-    """The one of `GROUPS` that a measure belongs to."""
-    scope = name.split("/")
-    if scope[0] in GROUPS:
-        return scope[0]
-    return "outputs" if scope[-1] in _OUTPUTS else "positions"
 
 
 def _make_folder(folder: Path) -> None:
@@ -277,3 +269,9 @@ def _check(settings: Settings) -> None:
             raise LabError(f"{name} is {getattr(settings, name)}; it must be at least {lowest}")
     if not 0 < settings.confidence < 1:
         raise LabError(f"confidence is {settings.confidence}; it must be between 0 and 1")
+    if settings.min_count > NUM_STATES and (not settings.groups or "states" in settings.groups):
+        others = ",".join(name for name in GROUPS_OF_ANY_TASK if name != "states")
+        raise LabError(
+            f"min_count is {settings.min_count}, and decoder states are compared for {NUM_STATES}"
+            f" sequences: lower it, or leave states out (--measures={others})"
+        )

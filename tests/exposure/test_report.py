@@ -7,6 +7,7 @@ import pytest
 
 from s2s_jax.batch import EOS
 from s2s_jax.exposure import (
+    GROUPS,
     Measure,
     accumulated_error,
     make_observe_step,
@@ -14,7 +15,9 @@ from s2s_jax.exposure import (
     measure_exposure,
     measure_known_truth,
     measure_observations,
+    observations,
     observe,
+    report,
     tabulate,
 )
 from s2s_jax.models.interface import Seq2SeqModel
@@ -69,13 +72,17 @@ def batches(make_batch) -> Any:
 
 @pytest.fixture(scope="module")
 def found(model, batches) -> dict[str, Measure]:
+    return measure_some(model, batches)
+
+
+def measure_some(model: Any, batches: Any, **options: Any) -> dict[str, Measure]:
     table = 3.0 * jnp.eye(8)[NEXT]
-    options: dict[str, Any] = {
+    options = {
         "max_length": 8,
         "min_count": 10,
         "num_resamples": 100,
         "num_permutations": 99,
-    }
+    } | options
     return measure_exposure(model, table, batches, jax.random.key(0), **options)
 
 
@@ -127,6 +134,47 @@ def test_values_counted_by_hand(found):
     assert found["gold/repetition"].n.tolist() == [40, 40, 30, 20]
 
 
+def test_a_group_alone_has_the_values_that_it_has_among_all(model, batches, found):
+    names = []
+    for group in GROUPS:
+        alone = measure_some(model, batches, groups=[group])
+        names += alone
+        for name, one in alone.items():
+            np.testing.assert_allclose(one.value, found[name].value, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(one.high, found[name].high, atol=1e-5, err_msg=name)
+    assert sorted(names) == sorted(NAMES)
+    some = measure_some(model, batches, groups=("outputs", "states"))
+    assert {name.split("/")[0] for name in some} == {"gold", "own", "states"}
+
+
+@pytest.mark.parametrize(
+    ("group", "needless"),
+    [
+        ("positions", {"sample", "corrupt", "_read", "share"}),
+        ("outputs", {"sample", "corrupt", "_read", "exposure_gap"}),
+        ("recovery", {"sample", "_read", "exposure_gap", "share"}),
+        ("edit_oracle", {"corrupt", "_read", "exposure_gap", "share"}),
+        ("states", {"corrupt", "edit_oracle_regret", "exposure_gap", "share"}),
+    ],
+)
+def test_what_no_wanted_group_needs_is_not_computed(model, batches, monkeypatch, group, needless):
+    called = set()
+
+    def spy(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: called.add(name) or function(*a, **k))
+
+    for name in ("sample", "corrupt", "_read"):
+        spy(observations, name)
+    for name in ("exposure_gap", "self_recovery", "edit_oracle_regret", "state_divergence"):
+        spy(report, name)
+    spy(report.outputs, "share")
+    measure_some(model, batches, groups=[group])
+    assert not called & needless
+    measure_some(model, batches)
+    assert called >= needless
+
+
 def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, make_batch):
     table = 60 * np.eye(8, dtype=np.float32)[NEXT]
     steps = jax.jit(make_observe_step(model, 8)), make_read_states(model)
@@ -147,6 +195,11 @@ def test_what_is_refused(model, batches):
         measure_exposure(model, (), [], jax.random.key(0), max_length=8)
     with pytest.raises(ValueError, match="num_states is 20, below min_count 30"):
         measure_exposure(model, (), batches, jax.random.key(0), max_length=8, num_states=20)
+    with pytest.raises(ValueError, match="no measures 'sates'; did you mean 'states'"):
+        measure_some(model, batches, groups=["sates"])
+    # Nobody asked for states, so their number is no matter.
+    with pytest.raises(ValueError, match="no position has min_count = 600 sequences behind it, 40"):
+        measure_some(model, batches, groups=["positions"], min_count=600)
 
 
 TRUTH = np.array([[0.7, 0.3], [0.95, 0.05], [0.3, 0.7]])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from s2s_jax.lab.figures import Style, make_styles, new_figure
+from s2s_jax.lab.figures import Style, legend_columns, make_styles, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,11 +122,15 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
                 handlelength=2.6,
             )
     if len(labels) > 1:  # once for all panels: in each it would hide the curves
+        wrapped = [fill(label, 40) for label in labels]
+        columns = legend_columns(wrapped, figure.get_figwidth(), most=6)
+        lines = -(-len(labels) // columns) * max(label.count("\n") + 1 for label in wrapped)
+        figure.set_figheight(figure.get_figheight() + 0.16 * (lines - 1))  # and not off the panels
         figure.legend(
             [_line(style, second=False) for style in styles],
-            list(labels),
+            wrapped,
             loc="outside upper center",
-            ncols=min(6, len(labels)),
+            ncols=columns,
             frameon=False,
             fontsize=8.5,
             handlelength=3.2,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,7 +86,10 @@ def to_text(runs: Sequence[RunExposure], settings: Settings) -> str:
 
 def _values_table(runs: Sequence[RunExposure]) -> str:
     labels = {label: list(members) for label, members in groupby(runs, lambda run: run.label)}
-    rows = [["", "prefixes", *(f"{label} (n={len(members)})" for label, members in labels.items())]]
+    # What tells runs apart can be long: a column is about as wide as its cells.
+    heads = [wrap(f"{label} (n={len(members)})", 24) for label, members in labels.items()]
+    rows = [["", "", *head] for head in zip_longest(*heads, fillvalue="")]
+    rows[0][1] = "prefixes"
     for title, unit, names in _ROWS:
         for number, name in enumerate(names):
             if not any(name in run.measures for run in runs):

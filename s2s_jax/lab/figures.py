@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -55,6 +57,23 @@ def new_figure(
         panel.grid(color="0.88", linewidth=0.8)
         panel.set_axisbelow(True)
     return figure, axes
+
+
+def legend_columns(labels: Sequence[str], width: float, most: int = 4) -> int:
+    """How many columns of a legend fit; one that is too wide would be cut off.
+
+    Args:
+      labels: of its entries, in letters of 9 points at most.
+      width: of the figure in inches.
+      most: columns, wherever they fit.
+    """
+    lengths = [max(map(len, label.splitlines()), default=0) for label in labels]
+    for count in range(min(len(labels), most), 1, -1):
+        columns = np.array_split(lengths, count)  # as matplotlib does
+        # A letter of 9 points is about 5.5 wide; line, gaps and margin take 57 points a column.
+        if sum(57 + 5.5 * one.max() for one in columns) <= 72 * width:
+            return count
+    return 1
 
 
 def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from s2s_jax.lab.figures import make_styles, new_figure
+from s2s_jax.lab.figures import legend_columns, make_styles, new_figure
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.tables import describe
 
@@ -187,21 +187,11 @@ def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
         panel.set_xlim(left=0)
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
-        columns = _legend_columns(labels, figure.get_size_inches()[0])
+        columns = legend_columns(labels, figure.get_size_inches()[0])
         figure.legend(
             handles, labels, loc="outside lower center", ncols=columns, frameon=False,
             fontsize=9, handlelength=3.5, title=remark, title_fontsize=8.5,
         )  # fmt: skip
-
-
-def _legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend fit, four at most; one that is too wide would be cut off."""
-    for count in range(min(len(labels), 4), 1, -1):
-        columns = np.array_split(list(map(len, labels)), count)  # as matplotlib does
-        # A letter of 9 points is about 5.5 wide; line, gaps and margin take 57 points a column.
-        if sum(57 + 5.5 * one.max() for one in columns) <= 72 * width:
-            return count
-    return 1
 
 
 def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:

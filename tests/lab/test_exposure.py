@@ -137,6 +137,22 @@ def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
     assert [text.get_text() for text in kinds.get_texts()] == ["gold prefixes", "own prefixes"]
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_long_labels_are_cut_off_nowhere(tmp_path, count):
+    keys = "dropout=0.1, coin=sequence, feed=argmax, hidden_size=384, num_steps=34000"
+    labels = [f"inverse_sigmoid, {keys}, batch_size={number}" for number in range(count)]
+    runs = [made_run(tmp_path, label, 0, 0.8) for label in labels]
+    lines = to_text(runs, Settings()).splitlines()
+    assert max(map(len, lines)) < 40 + 26 * count
+    assert all(" ".join(lines).count(part) == count for part in keys.split(", "))
+    figure = exposure_figure(runs)
+    assert figure is not None
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == count
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
 def test_bins_without_enough_sequences_are_named(tmp_path):
     text = to_text([made_run(tmp_path, "linear", 0, 0.8)], Settings())
     assert "Left out for too few sequences: position 4-5, 7." in text

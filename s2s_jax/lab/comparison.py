@@ -14,8 +14,6 @@ from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.sweep_runs import Run as Run
 from s2s_jax.lab.sweep_runs import Runs as Runs
 from s2s_jax.lab.sweep_runs import collect as collect
-from s2s_jax.lab.sweep_runs import schedule_labels as schedule_labels
-from s2s_jax.lab.sweep_runs import schedule_order as schedule_order
 from s2s_jax.names import nearest
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from s2s_jax.exposure import (
     measure_exposure,
     measure_known_truth,
 )
-from s2s_jax.lab.comparison import schedule_labels, schedule_order
 from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, symbol_ids, told_symbols
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
@@ -29,6 +28,13 @@ from s2s_jax.lab.exposure_plots import exposure_figure
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.sweep_runs import (
+    config_labels,
+    finished_result,
+    left_out_lines,
+    run_folders,
+    schedule_order,
+)
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.lab.versions import versions
 from s2s_jax.names import nearest
@@ -71,7 +77,7 @@ class RunExposure:
 
     Attributes:
       folder: the run's.
-      label: the schedule, with what tells it from others of its name beside it.
+      label: the schedule, with what else tells it from the runs beside it; see `config_labels`.
       seed: the run's.
       step: of the checkpoint.
       num_sequences: that were looked at.
@@ -107,11 +113,12 @@ def measure_runs(
       The runs in the order of a table: by schedule, then seed.
 
     Raises:
-      LabError, DataError: a folder without a run or a checkpoint, a split that is not there or has
-        too few sequences, a measure that needs a known truth asked of a task that has none.
+      LabError, DataError: a folder without a run or a checkpoint, runs of different tasks, one
+        experiment twice with one seed, a split that is not there or has too few sequences, a
+        measure that needs a known truth asked of a task that has none.
     """
     _check(settings)
-    folders = find_runs(workdirs)
+    folders = find_runs(workdirs, report)
     runs = [load_run(folder, settings.checkpoint) for folder in folders]
     if "truth" in settings.groups:
         for folder, run in zip(folders, runs, strict=True):
@@ -120,7 +127,7 @@ def measure_runs(
                     f"{folder}: the measures of 'truth' need a task whose distribution is known"
                     f" (markov, hmm), not {run.config.data.name}"
                 )
-    labels = schedule_labels([run.config.schedule.to_dict() for run in runs])
+    labels = _labels(folders, runs)
     found = []
     for number, (folder, label, run) in enumerate(zip(folders, labels, runs, strict=True), start=1):
         report(f"{folder} ({number} of {len(runs)}): {settings.split} split, step {run.step} ...")
@@ -140,25 +147,71 @@ def measure_runs(
     return found
 
 
-def find_runs(workdirs: Sequence[str | Path]) -> list[Path]:
-    """The folders of runs, those of sweeps replaced by their finished runs.
+def find_runs(workdirs: Sequence[str | Path], report: Callable[[str], None] = print) -> list[Path]:
+    """The folders of runs, each once, those of sweeps replaced by their finished runs.
+
+    Args:
+      workdirs: folders of runs, which need not have finished, or of sweeps.
+      report: is told which runs of a sweep are left out, and why.
 
     Raises:
       LabError: a folder holds neither.
     """
-    folders: list[Path] = []
+    folders: dict[Path, Path] = {}
+    left_out: dict[Path, tuple[str, str]] = {}
     for workdir in map(Path, workdirs):
-        if (workdir / "config.json").exists():
-            folders.append(workdir)
-            continue
-        finished = sorted(path.parent for path in workdir.glob("*/seed_*/result.json"))
-        if not finished:
+        named = (workdir / "config.json").exists()
+        found, unfinished = ([workdir], {}) if named else _finished(workdir)
+        if not found:
+            some = list(unfinished.items())[:3]
+            reasons = "".join(f"; {folder}: {reason}" for folder, reason in some)
             raise LabError(
                 f"{workdir} holds no run (no config.json) and no finished runs of a sweep"
-                " (<schedule>/seed_<n>)"
+                f" (<schedule>/seed_<n>){reasons}"
             )
-        folders += finished
-    return list(dict.fromkeys(folders))
+        for folder in found:
+            folders.setdefault(folder.resolve(), folder)
+        for folder, reason in unfinished.items():
+            left_out.setdefault(folder.resolve(), (str(folder), reason))
+    for line in left_out_lines([one for path, one in left_out.items() if path not in folders]):
+        report(line)
+    return list(folders.values())
+
+
+def _finished(sweep_dir: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The finished runs of a sweep; of the others the reason."""
+    finished: list[Path] = []
+    others: dict[Path, str] = {}
+    for folder in run_folders(sweep_dir):
+        try:
+            finished_result(folder)
+        except LabError as error:
+            others[folder] = str(error)
+        else:
+            finished.append(folder)
+    return finished, others
+
+
+def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
+    """What to call the runs, so that those of one label differ in the seed, and in it alone.
+
+    Raises:
+      LabError: they are of different tasks, or two of them would be one seed twice.
+    """
+    tasks = {run.config.data.name: folder for folder, run in zip(folders, runs, strict=True)}
+    if len(tasks) > 1:
+        some = ", ".join(f"{name} ({folder})" for name, folder in sorted(tasks.items()))
+        raise LabError(f"the runs are of different tasks: {some}; name those of one")
+    labels = config_labels([run.config.to_dict() for run in runs])
+    seen: dict[tuple[str, int], Path] = {}
+    for folder, label, run in zip(folders, labels, runs, strict=True):
+        other = seen.setdefault((label, run.config.seed), folder)
+        if other != folder:
+            raise LabError(
+                f"{folder} is {other} once more: {label} with seed {run.config.seed};"
+                " name one of them"
+            )
+    return labels
 
 
 def _measure(run: TrainedRun, settings: Settings) -> tuple[int, dict[str, Measure]]:

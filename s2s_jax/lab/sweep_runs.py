@@ -13,6 +13,7 @@ from typing import Any
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl
+from s2s_jax.lab.run_names import short_key
 
 SCHEDULE_ORDER = (
     "teacher_forcing",
@@ -23,6 +24,9 @@ SCHEDULE_ORDER = (
     "free_running",
 )
 """The order of a table's rows; other names follow in the alphabet's."""
+
+_BESIDE_THE_MODEL = ("eval.", "train.log_every", "data.data_dir")
+"""Keys, or how they begin, of what is no part of the experiment: what is looked at, and where."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,7 @@ def collect(sweep_dir: str | Path) -> Runs:
         raise LabError(f"there is no folder {folder}; give the folder of a sweep")
     if (folder / "config.json").exists():
         raise LabError(f"{folder} is one run; give the folder of the sweep that it is part of")
-    paths = sorted(
-        path for path in folder.glob("*/seed_*") if any(path.glob("*.json*")) and path.is_dir()
-    )
+    paths = run_folders(folder)
     if not paths:
         raise LabError(f"there are no runs in {folder}; looked for <schedule>/seed_<n> in it")
     finished: list[Run] = []
@@ -134,8 +136,19 @@ def collect(sweep_dir: str | Path) -> Runs:
     return Runs(folder, _named(compared), left_out, notes)
 
 
-def _read_run(folder: Path) -> tuple[Run, int]:
-    """A finished run, and the number of broken lines in its record."""
+def run_folders(sweep_dir: Path) -> list[Path]:
+    """The folders `<schedule>/seed_<n>` of a sweep that hold anything of a run, finished or not."""
+    return sorted(
+        path for path in sweep_dir.glob("*/seed_*") if any(path.glob("*.json*")) and path.is_dir()
+    )
+
+
+def finished_result(folder: Path) -> dict[str, Any]:
+    """The `result.json` of a finished run.
+
+    Raises:
+      LabError: the run has not finished; the reason alone, without the folder.
+    """
     if not (folder / "result.json").exists():
         raise LabError("has not finished: there is no result.json")
     result = read_json(folder / "result.json")
@@ -143,6 +156,23 @@ def _read_run(folder: Path) -> tuple[Run, int]:
     if status != "finished":
         reason = result.get("error") or result.get("reason")
         raise LabError(f"its status is {status}" + (f": {reason}" if reason else ""))
+    return result
+
+
+def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """What is said of runs that are left out, (folder, reason) each; nothing where there are none.
+
+    Example:
+      >>> left_out_lines([("linear/seed_0", "its status is stopped")])
+      ['Left out (1):', '  linear/seed_0: its status is stopped']
+    """
+    lines = [f"  {name}: {reason}" for name, reason in left_out]
+    return [f"Left out ({len(left_out)}):", *lines] if lines else []
+
+
+def _read_run(folder: Path) -> tuple[Run, int]:
+    """A finished run, and the number of broken lines in its record."""
+    result = finished_result(folder)
     try:
         config = result["config"]
         seed = int(config["seed"])
@@ -269,6 +299,50 @@ def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
     return [label(schedule) for schedule in schedules]
 
 
+def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call runs side by side: by their schedule and every key in which they differ.
+
+    The seed is no such key, nor is what does not make the model another one: evaluations, the log,
+    where data are kept. So the runs of one label are one experiment, and can be averaged.
+
+    Args:
+      configs: nested.
+
+    Example:
+      >>> linear, own = {"name": "linear"}, {"name": "free_running"}
+      >>> config_labels(
+      ...     [
+      ...         {"seed": 0, "schedule": linear, "rollout": {"coin": "token"}},
+      ...         {"seed": 1, "schedule": linear, "rollout": {"coin": "token"}},
+      ...         {"seed": 0, "schedule": own, "rollout": {"coin": "sequence"}},
+      ...     ]
+      ... )
+      ['linear, coin=token', 'linear, coin=token', 'free_running, coin=sequence']
+    """
+    flat = [
+        {
+            key: value
+            for key, value in _flat(config)
+            if key != "seed" and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
+        }
+        for config in configs
+    ]
+    keys = sorted({key for one in flat for key in one})
+    varied = [key for key in keys if len({one.get(key) for one in flat}) > 1]
+    own = [[(key, one[key]) for key in varied if key in one] for one in flat]
+    return _row_labels([config["schedule"] for config in configs], own)
+
+
+def _row_labels(
+    schedules: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
+) -> list[str]:
+    """Each schedule's label, followed by its (key, value as JSON) of what else is varied."""
+    return [
+        ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
+        for label, own in zip(schedule_labels(schedules), varied, strict=True)
+    ]
+
+
 def schedule_order(label: str) -> tuple[int, str]:
     """The sorting key of a table's rows by their label."""
     name = re.split(r" \(|, ", label)[0]
@@ -278,9 +352,6 @@ def schedule_order(label: str) -> tuple[int, str]:
 
 def _named(runs: list[Run]) -> list[Run]:
     """The runs in the order of the rows, called by their schedule and what tells it from others."""
-    labels = schedule_labels([run.config["schedule"] for run in runs])
-    named = []
-    for run, label in zip(runs, labels, strict=True):
-        own = [f"{key.rsplit('.', 1)[-1]}={value.strip(chr(34))}" for key, value in run.varied]
-        named.append(replace(run, schedule=", ".join([label, *own])))
+    labels = _row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
+    named = [replace(run, schedule=label) for run, label in zip(runs, labels, strict=True)]
     return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

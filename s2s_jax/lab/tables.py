@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from s2s_jax.lab.budgets import budgets
 from s2s_jax.lab.budgets import to_text as to_budget_text
+from s2s_jax.lab.sweep_runs import left_out_lines
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -241,11 +242,7 @@ def remarks(runs: Runs, frame: DataFrame) -> list[str]:
     ]
     budget = to_budget_text(budgets(runs))
     lines += [budget] if budget else []
-    lines += runs.notes
-    if runs.left_out:
-        lines.append(f"Left out ({len(runs.left_out)}):")
-        lines += [f"  {name}: {reason}" for name, reason in runs.left_out]
-    return lines
+    return [*lines, *runs.notes, *left_out_lines(runs.left_out)]
 
 
 def latex_cell(text: str) -> str:

@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from s2s_jax.exposure import Measure
+from s2s_jax.lab.config import base_config
+from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.exposure import RunExposure, Settings, find_runs, measure_runs
 from s2s_jax.lab.exposure_plots import exposure_figure
 from s2s_jax.lab.exposure_tables import to_text
@@ -158,14 +162,93 @@ def test_bins_without_enough_sequences_are_named(tmp_path):
     assert "Left out for too few sequences: position 4-5, 7." in text
 
 
-def test_a_sweep_stands_for_its_finished_runs(tmp_path):
-    for name in ("linear/seed_0", "linear/seed_1", "exponential/seed_0"):
+def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, monkeypatch):
+    for name, status in (
+        ("exponential/seed_0", None),
+        ("linear/seed_0", "stopped"),
+        ("linear/seed_1", "finished"),
+        ("linear/seed_2", "failed"),
+    ):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").touch()
-    (tmp_path / "linear/seed_1/result.json").touch()
-    assert find_runs([tmp_path]) == [tmp_path / "linear/seed_1"]
-    chosen = tmp_path / "linear/seed_0"
-    assert find_runs([chosen, tmp_path, chosen]) == [chosen, tmp_path / "linear/seed_1"]
+        if status:
+            error = {"error": "the loss is NaN"} if status == "failed" else {}
+            result = json.dumps({"status": status} | error)
+            (tmp_path / name / "result.json").write_text(result)
+    lines: list[str] = []
+    finished, stopped = tmp_path / "linear/seed_1", tmp_path / "linear/seed_0"
+    assert find_runs([tmp_path], lines.append) == [finished]
+    unfinished = f"  {tmp_path}/exponential/seed_0: has not finished: there is no result.json"
+    failed = f"  {tmp_path}/linear/seed_2: its status is failed: the loss is NaN"
+    assert lines == [
+        "Left out (3):", unfinished, f"  {stopped}: its status is stopped", failed
+    ]  # fmt: skip
+    # A run that is named stands for itself, and a folder counts once, whatever it is called.
+    lines.clear()
+    monkeypatch.chdir(tmp_path)
+    found = find_runs([stopped, tmp_path, "linear/seed_0", "."], lines.append)
+    assert found == [stopped, finished]
+    assert lines == ["Left out (2):", unfinished, failed]
+    shutil.rmtree(finished)
+    with pytest.raises(LabError, match=r"no finished runs .*; .*seed_0: has not finished: .*;"):
+        find_runs([tmp_path], lines.append)
+
+
+@pytest.fixture
+def copy_run(finished, tmp_path):
+    """Copies the finished run, with another config; `changes` by dotted key."""
+
+    def copy(name, **changes):
+        folder = Path(shutil.copytree(finished, tmp_path / "runs" / name))
+        config = json.loads((folder / "config.json").read_text())
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            section = config
+            for one in sections:
+                section = section[one]
+            section[last] = value
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return copy
+
+
+FEW = ("--measures=outputs", "--min-count=2", "--num-resamples=10")
+
+
+def test_experiments_that_differ_are_never_averaged_as_seeds(s2s, copy_run):
+    token = copy_run("token")
+    sequence = [copy_run(f"{n}", seed=n, **{"rollout.coin": "sequence"}) for n in (1, 2)]
+    code, out, err = s2s("exposure", token, *sequence, *FEW)
+    assert (code, err) == (0, "")
+    first, second = (line.split() for line in out.splitlines()[3:5])
+    assert first == ["prefixes", "inverse_sigmoid,", "inverse_sigmoid,"]
+    assert second == ["coin=sequence", "(n=2)", "coin=token", "(n=1)"]
+    record = json.loads((token / "exposure.json").read_text())
+    assert record["schedule"] == "inverse_sigmoid, coin=token"
+
+
+def test_seeds_of_one_experiment_are_averaged_however_they_were_logged(s2s, copy_run):
+    changes = {"seed": 1, "train.log_every": 7, "eval.num_examples": 0}
+    code, out, err = s2s("exposure", copy_run("a"), copy_run("b", **changes), *FEW)
+    assert (code, err) == (0, "")
+    assert re.search(r"prefixes +inverse_sigmoid \(n=2\)\n", out)
+    assert "half the 95 % t-interval over seeds" in out
+
+
+def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run, snapshot):
+    one, again = copy_run("one"), copy_run("again", **{"train.log_every": 7})
+    other = copy_run("other", data=base_config("reverse").data.to_dict())
+    for second, message in (
+        (again, f"{again} is {one} once more: inverse_sigmoid with seed 0"),
+        (other, f"the runs are of different tasks: reverse ({other}), tsv ({one})"),
+    ):
+        before = snapshot(one.parent)
+        code, out, err = s2s("exposure", one, second, *FEW)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1
+        assert snapshot(one.parent) == before
 
 
 def test_some_measures_alone(copied, s2s):

@@ -73,7 +73,7 @@ def test_nothing_is_right_where_the_logits_are_nan():
 def test_second_derivatives_are_refused():
     def loss(features: jax.Array) -> jax.Array:
         reading = read_output(features, KERNEL, BIAS, TARGET, MASK)
-        return token_losses_of(reading, features, KERNEL, BIAS, MASK).loss.total
+        return jnp.asarray(token_losses_of(reading, features, KERNEL, BIAS, MASK).loss.total)
 
     with pytest.raises(NotImplementedError, match="first derivatives alone"):
         jax.grad(lambda features: (jax.grad(loss)(features) ** 2).sum())(FEATURES)

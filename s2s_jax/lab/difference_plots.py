@@ -10,13 +10,15 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.figures import make_styles, new_figure
+from s2s_jax.lab.figures import legend_columns, make_styles, new_figure
 from s2s_jax.lab.files import read_json
 from s2s_jax.lab.item_scores import read_predictions, right_by_position
 from s2s_jax.lab.plots import draw_curves, finish_steps
 from s2s_jax.lab.tables import describe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
     from s2s_jax.lab.differences import Row
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 _MIN_COUNT = 30
 """Targets that a position needs to be drawn."""
+
+_Positions = dict[str, dict[int, float]]
+"""Of "gold" and "own" prefixes, as far as they are known: position -> accuracy."""
 
 
 def make_difference_figures(runs: Runs, rows: Sequence[Row]) -> dict[str, Figure]:
@@ -120,12 +125,14 @@ def gold_own_figure(runs: Runs) -> Figure | None:
 
 
 def positions_figure(runs: Runs) -> Figure | None:
-    """Accuracy by target position, from `exposure.json` where there is one, else own tokens'."""
+    """Accuracy by target position, of one split for all runs.
+
+    From `exposure.json` where every run has one of the same split, checkpoint and number of
+    examples; else of the model's own tokens in the test predictions.
+    """
     rows = runs.by_schedule
-    curves = {
-        label: [curve for run in members if (curve := _positions(run))]
-        for label, members in rows.items()
-    }
+    by_run, what = _measured_positions(runs.compared) or _predicted_positions(runs.compared)
+    curves = {label: [by_run[run.folder] for run in members] for label, members in rows.items()}
     kinds = [
         kind
         for kind in ("gold", "own")
@@ -161,33 +168,58 @@ def positions_figure(runs: Runs) -> Figure | None:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("token accuracy (%)")
     handles, labels = axes[-1].get_legend_handles_labels()
-    remark = f"Mean over seeds; band: lowest to highest. Positions of {_MIN_COUNT} targets or more"
+    remark = f"{what}\nMean over seeds; band: lowest to highest"
+    columns = legend_columns(labels, figure.get_figwidth())
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=2 * len(kinds), frameon=False,
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False,
         fontsize=9, handlelength=3.5, title=remark, title_fontsize=8.5,
     )  # fmt: skip
     return figure
 
 
-def _positions(run: Run) -> dict[str, dict[int, float]]:
-    """Of "gold" and "own": position -> accuracy, as far as the run has them."""
-    try:
-        measures = read_json(run.folder / "exposure.json")["measures"]
-        found = {}
-        for kind in ("gold", "own"):
-            curve = measures[f"{kind}/accuracy_by_position"]
-            pairs = zip(curve["at"], curve["value"], strict=True)
-            found[kind] = {int(at): float(value) for at, value in pairs if value is not None}
-        return found
-    except (LabError, KeyError, TypeError, ValueError):
-        pass  # not measured: what the hypotheses say
-    try:
-        predictions = read_predictions(run.folder / "predictions_test.jsonl")
-    except LabError:
-        return {}
-    known = right_by_position(predictions, run.metrics.get("test/own/token_accuracy", math.nan))
-    if known is None:
-        return {}
-    right, count = known
-    enough = np.flatnonzero(count >= _MIN_COUNT)
-    return {"own": {int(place) + 1: float(right[place] / count[place]) for place in enough}}
+def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str] | None:
+    """What `s2s exposure` left in the runs' folders, and what that is of.
+
+    None unless it measured all of them, and in the same way: a mean over a run on dev and another
+    on test is that of no split.
+    """
+    found: dict[Path, _Positions] = {}
+    settings, min_counts = set(), set()
+    for run in runs:
+        try:
+            record = read_json(run.folder / "exposure.json")
+            how, measures = record["settings"], record["measures"]
+            settings.add((str(how["split"]), str(how["checkpoint"]), int(how["max_examples"])))
+            min_counts.add(int(how["min_count"]))
+            found[run.folder] = {}
+            for kind in ("gold", "own"):
+                curve = measures[f"{kind}/accuracy_by_position"]
+                pairs = zip(curve["at"], curve["value"], strict=True)
+                known = {int(at): float(value) for at, value in pairs if value is not None}
+                found[run.folder][kind] = known
+        except (LabError, KeyError, TypeError, ValueError):
+            return None
+    if len(settings) != 1:
+        return None
+    ((split, checkpoint, max_examples),) = settings
+    what = f"Of the {split} split" + ("" if checkpoint == "best" else f", {checkpoint} checkpoint")
+    what += f", first {max_examples:,} sequences" if max_examples else ""
+    return found, f"{what}; positions of {min(min_counts)} targets or more"
+
+
+def _predicted_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str]:
+    """What the hypotheses of the test split say, and that it is of them."""
+    found: dict[Path, _Positions] = {run.folder: {} for run in runs}
+    for run in runs:
+        try:
+            predictions = read_predictions(run.folder / "predictions_test.jsonl")
+        except LabError:
+            continue
+        own = run.metrics.get("test/own/token_accuracy", math.nan)
+        known = right_by_position(predictions, own)
+        if known is not None:
+            right, count = known
+            enough = np.flatnonzero(count >= _MIN_COUNT)
+            places = {int(place) + 1: float(right[place] / count[place]) for place in enough}
+            found[run.folder]["own"] = places
+    return found, f"Of the test split; positions of {_MIN_COUNT} targets or more"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from s2s_jax.lab import difference_tables
+from s2s_jax.lab.difference_plots import positions_figure
 from s2s_jax.lab.differences import Row, baselines, find_differences, headline, sentence, to_frame
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.html_report import find_examples
@@ -247,3 +248,70 @@ def test_examples_are_of_items_on_which_schedules_part(runs):
         right = [said in texts for said in hypotheses]
         assert any(right)
         assert not all(right)
+
+
+def add_exposure(run: Run, gold: float, own: float, **settings: object) -> None:
+    """Leaves what `s2s exposure` does; its accuracies are those of no predictions."""
+    measures = {
+        f"{kind}/accuracy_by_position": {"at": [1, 2], "value": [value, value], "n": [200, 200]}
+        for kind, value in (("gold", gold), ("own", own))
+    }
+    how = {"split": "dev", "checkpoint": "best", "max_examples": 0, "min_count": 50} | settings
+    record = {"settings": how, "measures": measures}
+    (run.folder / "exposure.json").write_text(json.dumps(record))
+
+
+def drawn_positions(runs: Runs) -> tuple[dict[str, list[float]], str]:
+    """Of each panel the first position's accuracies in percent, a row each; what is said below."""
+    figure = positions_figure(runs)
+    assert figure is not None
+    panels = {
+        axes.get_title(): [float(np.asarray(line.get_ydata())[0]) for line in axes.lines]
+        for axes in figure.axes
+    }
+    return panels, figure.legends[0].get_title().get_text()
+
+
+@pytest.fixture
+def predicted(tmp_path) -> Runs:
+    """Two seeds of two schedules whose first predicted token is always right."""
+    runs = make_runs(tmp_path, {"teacher_forcing": 0.3, "linear": 0.6}, num_seeds=2)
+    return replace(runs, compared=[with_accuracy(run) for run in runs.compared])
+
+
+def with_accuracy(run: Run) -> Run:
+    """The run with the accuracy that its predictions have: of A, B, the number and the end."""
+    accuracy = 1 - run.metrics["test/own/wer"] / 100 / 4
+    return replace(run, metrics=run.metrics | {"test/own/token_accuracy": accuracy})
+
+
+def test_accuracy_by_position_is_that_of_exposure_where_all_runs_were_measured_alike(predicted):
+    for run in predicted.compared:
+        add_exposure(run, gold=0.8, own=0.7 if run.schedule == "linear" else 0.6)
+    panels, remark = drawn_positions(predicted)
+    assert panels["gold prefixes"] == pytest.approx([80, 80])
+    assert panels["own prefixes"] == pytest.approx([60, 70])
+    assert remark.startswith("Of the dev split; positions of 50 targets or more\n")
+
+
+@pytest.mark.parametrize(
+    "settings", [None, {"split": "test"}, {"checkpoint": "latest"}, {"max_examples": 100}]
+)
+def test_accuracy_by_position_mixes_neither_splits_nor_checkpoints(predicted, settings):
+    *most, last = predicted.compared
+    for run in most:
+        add_exposure(run, gold=0.8, own=0.7)
+    if settings is not None:
+        add_exposure(last, gold=0.8, own=0.7, **settings)
+    panels, remark = drawn_positions(predicted)
+    assert panels == {"own prefixes": [100, 100]}
+    assert remark.startswith("Of the test split; positions of 30 targets or more\n")
+
+
+def test_what_accuracy_by_position_is_of_is_said(predicted):
+    for run in predicted.compared:
+        add_exposure(run, 0.8, 0.7, split="test", checkpoint="latest", max_examples=1500)
+    _, remark = drawn_positions(predicted)
+    assert remark.startswith(
+        "Of the test split, latest checkpoint, first 1,500 sequences; positions"
+    )

@@ -18,7 +18,8 @@ from benchmarks.timing import interleave, median_ratio
 
 _ROUNDS = 2
 _ALONE = "one after another"
-_WAYS = {_ALONE: "--jobs=1", "2 at a time": "--jobs=2", "as one program": "--population"}
+_TOGETHER = "2 at a time"
+_WAYS = {_ALONE: "--jobs=1", _TOGETHER: "--jobs=2", "as one program": "--population"}
 _STEPS = ("--config.train.num_steps=300", "--config.eval.every=300")
 _QUICK_STEPS = (*TINY_ADDITION, "--config.train.num_steps=4", "--config.eval.every=4", "--seeds=1")
 
@@ -59,7 +60,7 @@ def measure(options: Options) -> Findings:
         Row(
             f"demo: a sweep of 4 runs, {way} / {_ALONE}",
             median_ratio(values, seconds[_ALONE]),
-            goal=0.6,
+            goal=0.6 if way == _TOGETHER else None,
         )
         for way, values in seconds.items()
         if way != _ALONE

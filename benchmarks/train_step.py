@@ -27,7 +27,7 @@ from benchmarks.timing import (
     passes_for,
     schedule_probs,
 )
-from s2s_jax.batch import BOS, Batch
+from s2s_jax.batch import BOS, Batch, to_jax
 from s2s_jax.lab.allocator import keep_freed_memory
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import MetricSums, masked_mean
@@ -59,7 +59,7 @@ def make_one_scan_objective(model: Seq2SeqModel, feed: str = "sample") -> Object
     def objective(
         params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
     ) -> tuple[jax.Array, MetricSums]:
-        source, source_mask, target, mask = (jnp.asarray(array) for array in batch)
+        source, source_mask, target, mask = to_jax(batch)
         batch_size, time = target.shape
         memory = model.encode(params, source, source_mask, None)
         coins_key, samples_key = jax.random.split(key)

@@ -34,8 +34,12 @@ class Batch(NamedTuple):
 def to_jax(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Its arrays as JAX's; masks of 0 and 1 become bool."""
     source, source_mask, target, target_mask = batch
-    masks = jnp.asarray(source_mask, bool), jnp.asarray(target_mask, bool)
-    return jnp.asarray(source), masks[0], jnp.asarray(target), masks[1]
+    return (
+        jnp.asarray(source),
+        jnp.asarray(source_mask, bool),
+        jnp.asarray(target),
+        jnp.asarray(target_mask, bool),
+    )
 
 
 def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:

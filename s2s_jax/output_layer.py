@@ -108,7 +108,7 @@ def read_block(
     if label_smoothing:
         loss = (1 - label_smoothing) * nll + label_smoothing * (log_total - logits.mean(-1))
     better = (logits > gold[:, None]) | ((logits == gold[:, None]) & (ids < target[:, None]))
-    correct = ~better.any(-1) & (gold == gold)  # NaN is not the highest
+    correct = ~better.any(-1) & ~jnp.isnan(gold)
     wanted = (1 - label_smoothing) * is_gold + label_smoothing / vocab_size
     d_logits = jnp.where(mask[:, None], weights / total[:, None] - wanted, 0.0)
     d_bias = d_logits.sum(0)

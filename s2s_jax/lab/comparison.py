@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.sweep_runs import Run as Run
@@ -173,7 +173,8 @@ def report(
     events = event_files(runs, [first, *(name for name in names if name != first)])
     for name, data in (files | events).items():
         path = runs.folder / name
-        _make_folder(path.parent)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
     remove_others(runs.folder, events)
     text = _joined(tables.to_text(runs, frame), difference_tables.to_text(rows, first))
@@ -182,10 +183,3 @@ def report(
 
 def _joined(*texts: str) -> str:
     return "\n".join(text for text in texts if text)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot write {folder}: {error.strerror or error}") from error

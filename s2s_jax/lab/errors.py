@@ -1,5 +1,8 @@
 """What the lab says to its user when it cannot go on."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class LabError(ValueError):
     """One line for the user: what is wrong, where, and what to do.
@@ -10,3 +13,25 @@ class LabError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
+
+
+@contextlib.contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Says of what the system refuses here, a full disk or a missing right, that it is a write.
+
+    Args:
+      where: a file, or "to" a folder.
+
+    Raises:
+      LabError: in the place of an OSError.
+
+    Example:
+      >>> with writing("a.txt"):
+      ...     raise OSError(28, "No space left on device")
+      Traceback (most recent call last):
+      s2s_jax.lab.errors.LabError: cannot write a.txt: No space left on device
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LabError(f"cannot write {where}: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.data.files import write_whole
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, writing
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -20,10 +20,8 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
       LabError: the file cannot be written there.
     """
     path = Path(path)
-    try:
+    with writing(path):
         write_whole(path, data.encode() if isinstance(data, str) else data)
-    except OSError as error:
-        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def to_json(value: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, writing
 
 
 class FileLock:
@@ -24,11 +24,9 @@ class FileLock:
 
     def __init__(self, path: str | Path):
         path = Path(path)
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise LabError(f"cannot write {path}: {error.strerror or error}") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

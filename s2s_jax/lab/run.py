@@ -1,8 +1,7 @@
 """A run's folder: what belongs to whom, and whether this run may go on there."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from ml_collections import ConfigDict
 
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.config import Config, Overrides, flat_keys
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
 from s2s_jax.lab.tracking import METRICS_FILE
 from s2s_jax.lab.versions import versions
@@ -95,7 +94,7 @@ class Run:
         Raises:
           LabError: it cannot be written.
         """
-        with self._writing():
+        with writing(f"to workdir {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, config: Config, vocabularies: Vocabularies) -> None:
@@ -104,21 +103,12 @@ class Run:
         Raises:
           LabError: the folder cannot be written, or holds another config by now.
         """
-        with self._writing():
+        with writing(f"to workdir {self.folder}"):
             if not (self.folder / "target_vocabulary.json").exists():
                 vocabularies.save(self.folder)
             if not (self.folder / "config.json").exists():
                 write_json(self.folder / "config.json", config.to_dict())
         self.check(config)  # another process may have come first, with another config
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise LabError(
-                f"cannot write to workdir {self.folder}: {error.strerror or error}"
-            ) from error
 
     def vocabularies(self) -> Vocabularies | None:
         """Those saved with the run; None before it started."""

@@ -30,7 +30,7 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import writing
 from s2s_jax.lab.files import to_json, write_atomic
 
 METRICS_FILE = "metrics.jsonl"
@@ -71,7 +71,7 @@ class Tracker:
         self._has_hparams = False
         self._closed = False
         last_step = -1 if resume_step is None else resume_step
-        try:
+        with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
             _cut_metrics(self._folder / METRICS_FILE, last_step)
             old_files = sorted(self._folder.glob(_EVENT_FILES))
@@ -83,8 +83,6 @@ class Tracker:
             for path in old_files:
                 path.unlink()
             self._metrics = (self._folder / METRICS_FILE).open("a", buffering=1, encoding="utf-8")
-        except OSError as error:
-            raise self._refused(error) from error
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.
@@ -202,15 +200,8 @@ class Tracker:
     ) -> None:
         self.close(failed=kind is not None)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:  # a full disk, a quota
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> LabError:
-        return LabError(f"cannot write to {self._folder}: {error.strerror or error}")
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(f"to {self._folder}")
 
     def _add(self, step: int, summary: Summary) -> None:
         with self._writing():

@@ -109,10 +109,7 @@ def translate_file(
         sys.stdout.write(content)
         sys.stdout.flush()
     else:
-        try:
-            write_atomic(output, content)
-        except OSError as error:
-            raise LabError(f"cannot write {output}: {error.strerror or error}") from error
+        write_atomic(output, content)
     return unknown, len(lines)
 
 

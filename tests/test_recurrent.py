@@ -50,11 +50,12 @@ def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
         return jnp.stack(jax.tree.leaves(products)).sum()
 
     def unroll(layer, start, inputs):
-        return layer.unroll(start, inputs, mask, reverse=reverse)
+        return layer.unroll(start, layer.project(inputs), mask, reverse=reverse)
 
     def replay(layer, start, inputs):
-        trace = layer.trace(start, layer.project(inputs), mask, reverse=reverse)
-        return layer.unroll(start, inputs, mask, reverse=reverse, trace=trace)
+        projected = layer.project(inputs)
+        trace = layer.trace(start, projected, mask, reverse=reverse)
+        return layer.unroll(start, projected, mask, reverse=reverse, trace=trace)
 
     def expected(layer, start, inputs):
         return scan_in_python(layer, start, inputs, mask, reverse)
@@ -76,7 +77,7 @@ def test_second_derivatives_are_refused():
     start = layer.zero_carry(BATCH, jnp.dtype("float32"))
 
     def loss(inputs: jax.Array) -> jax.Array:
-        return layer.unroll(start, inputs)[1].sum()
+        return layer.unroll(start, layer.project(inputs))[1].sum()
 
     with pytest.raises(NotImplementedError, match="first derivatives alone"):
         jax.grad(lambda inputs: (jax.grad(loss)(inputs) ** 2).sum())(jnp.ones((TIME, BATCH, SIZE)))

@@ -1,6 +1,7 @@
 """The recurrent encoder-decoder with attention, as one module; `rnn.py` makes functions of it."""
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -125,21 +126,29 @@ class RNNEncoderDecoder(nnx.Module):
         batch_size = source.shape[0]
         masks = self._draw_dropout(dropout_key, batch_size)
         mask_SxB = source_mask.T
-        inputs = _drop(look_up(self.source_embedding[...], source.T, self.dtype), masks.source)
+        inputs = None
         finals: list[RecurrentCarry] = []
         for layer in range(self.options.num_encoder_layers):
             finals, outputs = [], []
             for direction in self.options.directions:
                 recurrent = self.encoder[f"{direction}_{layer}"]
+                if inputs is None:
+                    table = self.source_embedding[...]
+                    projected = _project_tokens(
+                        recurrent, table, source.T, masks.source, self.dtype
+                    )
+                else:
+                    projected = recurrent.project(inputs)
                 final, output = recurrent.unroll(
                     recurrent.zero_carry(batch_size, self.dtype),
-                    inputs,
+                    projected,
                     mask_SxB,
                     reverse=direction == "backward",
                 )
                 finals.append(final)
                 outputs.append(output)
             inputs = _drop(jnp.concatenate(outputs, axis=-1), masks.encoder[layer])
+        assert inputs is not None  # there is at least one layer
         final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
         start = tuple(
             tuple(
@@ -196,10 +205,7 @@ class RNNEncoderDecoder(nnx.Module):
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
     ) -> tuple[RNNCarry, jax.Array, tuple[RecurrentTrace, ...]]:
         """See `Replay.step`."""
-        first = self.decoder["layer_0"]
-        projected = first.project(
-            self._embed(memory, token), rows=slice(self.options.embedding_size)
-        )
+        projected = self._project_target(memory, token)
         carry, state, traces = self._advance(memory, carry, projected)
         if carry.attended is not None:
             return carry, carry.attended, traces
@@ -209,12 +215,14 @@ class RNNEncoderDecoder(nnx.Module):
         self, memory: RNNMemory, tokens: jax.Array
     ) -> tuple[jax.Array, tuple[RecurrentTrace, ...]]:
         """See `Replay.sequence`."""
-        states, traces = self._embed(memory, tokens.T), []
-        for layer in range(self.options.num_decoder_layers):
-            recurrent = self.decoder[f"layer_{layer}"]
-            traces.append(recurrent.trace(memory.start[layer], recurrent.project(states)))
-            states = _drop(traces[-1].carry[0], memory.layer_masks[layer])
-        return self._attend(memory, states.swapaxes(0, 1)).swapaxes(0, 1), tuple(traces)
+        traces: list[RecurrentTrace] = []
+
+        def scan(layer: int, projected: jax.Array) -> jax.Array:
+            traces.append(self.decoder[f"layer_{layer}"].trace(memory.start[layer], projected))
+            return traces[-1].carry[0]
+
+        states = self._through_layers(memory, tokens, scan)
+        return self._attend(memory, states).swapaxes(0, 1), tuple(traces)
 
     def replay(
         self,
@@ -241,10 +249,15 @@ class RNNEncoderDecoder(nnx.Module):
         states, _ = self._unroll(memory, tokens)
         return self.attention.weights(states, memory.keys, memory.mask)
 
-    def _embed(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
-        """Embeddings of tokens [..., batch]; the dropout mask is that of the row."""
-        embedded = look_up(self.target_embedding[...], tokens, self.dtype)
-        return _drop(embedded, memory.token_mask)
+    def _project_target(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """The first decoder layer's projection of tokens [..., batch]."""
+        return _project_tokens(
+            self.decoder["layer_0"],
+            self.target_embedding[...],
+            tokens,
+            memory.token_mask,
+            self.dtype,
+        )
 
     def _advance(
         self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
@@ -289,22 +302,45 @@ class RNNEncoderDecoder(nnx.Module):
             carry, state, _ = self._advance(memory, carry, projected)
             return carry, (state, carry.attended)
 
-        embedded = self._embed(memory, tokens.T)
-        of_tokens = self.decoder["layer_0"].project(
-            embedded, rows=slice(self.options.embedding_size)
-        )
+        of_tokens = self._project_target(memory, tokens.T)
         _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
         return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
 
     def _unroll_layers(
         self, memory: RNNMemory, tokens: jax.Array, traces: tuple[RecurrentTrace | None, ...]
     ) -> jax.Array:
-        """The last layer's states [batch, time, hidden_size], layer by layer."""
-        states = self._embed(memory, tokens.T)
-        for layer, trace in enumerate(traces):
+        """The last layer's states [batch, time, hidden_size], with their gradient."""
+
+        def unroll(layer: int, projected: jax.Array) -> jax.Array:
             recurrent = self.decoder[f"layer_{layer}"]
-            _, states = recurrent.unroll(memory.start[layer], states, trace=trace)
-            states = _drop(states, memory.layer_masks[layer])
+            return recurrent.unroll(memory.start[layer], projected, trace=traces[layer])[1]
+
+        return self._through_layers(memory, tokens, unroll)
+
+    def _through_layers(
+        self,
+        memory: RNNMemory,
+        tokens: jax.Array,
+        scan: Callable[[int, jax.Array], jax.Array],
+    ) -> jax.Array:
+        """All decoder layers, one after another.
+
+        Args:
+          memory: of the batch.
+          tokens: [batch, time].
+          scan: (layer, its projected inputs) -> its states; [time, batch, ...] both.
+
+        Returns:
+          The last layer's states [batch, time, hidden_size].
+        """
+        states = None
+        for layer in range(self.options.num_decoder_layers):
+            if states is None:
+                projected = self._project_target(memory, tokens.T)
+            else:
+                projected = self.decoder[f"layer_{layer}"].project(states)
+            states = _drop(scan(layer, projected), memory.layer_masks[layer])
+        assert states is not None  # there is at least one layer
         return states.swapaxes(0, 1)
 
     def _attend(
@@ -327,6 +363,34 @@ class RNNEncoderDecoder(nnx.Module):
 
     def _logits(self, features: jax.Array) -> jax.Array:
         return compute_logits(features, *self.output_layer())
+
+
+def _project_tokens(
+    layer: RecurrentLayer,
+    table: jax.Array,
+    ids: jax.Array,
+    mask: jax.Array | None,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """The layer's projection of the embeddings of ids [..., batch].
+
+        (E[ids] * mask) W + b;   without a mask (E W + b)[ids], where E has fewer rows than ids
+
+    With characters or phonemes a batch has many times more tokens than the vocabulary has: there
+    the product of the whole table, and its two gradients, cost next to nothing.
+
+    Args:
+      layer: whose inputs begin with an embedding.
+      table: [vocab_size, embedding_size] float32.
+      ids: [..., batch].
+      mask: [batch, embedding_size] dropout mask, or None.
+      dtype: of the computation.
+    """
+    rows = slice(table.shape[1])
+    if mask is None and table.shape[0] <= ids.size:
+        projected = layer.project(table.astype(dtype), rows)
+        return look_up(projected.astype(jnp.float32), ids, dtype)
+    return layer.project(_drop(look_up(table, ids, dtype), mask), rows)
 
 
 def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -103,7 +103,7 @@ class RecurrentLayer(nnx.Module):
     def unroll(
         self,
         start: RecurrentCarry,
-        inputs: jax.Array,
+        projected: jax.Array,
         mask: jax.Array | None = None,
         *,
         reverse: bool = False,
@@ -113,16 +113,16 @@ class RecurrentLayer(nnx.Module):
 
         Args:
           start: the carry before the first step.
-          inputs: [time, batch, input_size]; time first, as the scan wants it.
+          projected: [time, batch, gates * hidden_size], of `project`; time first, as the scan wants
+            it.
           mask: [time, batch] bool; the carry passes unchanged where it is False, so that padding
             on either side does not count. None where nothing is padding, or no padding matters.
           reverse: from the last step to the first.
-          trace: what a scan over these inputs has left; None to scan here.
+          trace: what a scan over the same has left; None to scan here.
 
         Returns:
           The last carry and the outputs [time, batch, hidden_size].
         """
-        projected = self.project(inputs)
         if trace is None:
             trace = self.trace(start, projected, mask, reverse=reverse)
         recurrence = self._recurrence(projected.dtype)

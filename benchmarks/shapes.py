@@ -133,7 +133,8 @@ def forward_flops(shape: Shape, bucket: Bucket) -> int:
     """Floating-point operations of the matrix products of one forward pass, 2 a multiply-add.
 
     Every cell of the batch counts, padding too, since it is computed; embeddings are look-ups and
-    count nothing. A training step does three times as many: the backward pass has two products
+    count nothing, and where the vocabulary has fewer rows than the batch has cells it is what is
+    projected. A training step does three times as many: the backward pass has two products
     for each one here. The rollout of scheduled sampling is not counted: it is what sampling costs,
     no part of what training needs.
     """
@@ -141,10 +142,12 @@ def forward_flops(shape: Shape, bucket: Bucket) -> int:
     source_cells = shape.batch_size * bucket.source_time
     cells = shape.batch_size * bucket.time
     half = hidden // 2
-    encoder = 2 * source_cells * (embedding + half) * 4 * half  # two directions
+    source_inputs = min(source_cells, shape.source_vocab_size)
+    inputs = min(cells, shape.target_vocab_size)
+    encoder = 2 * (source_inputs * embedding + source_cells * half) * 4 * half  # two directions
     bridge = 2 * shape.batch_size * hidden * hidden
     keys = source_cells * hidden * hidden
-    decoder = cells * (embedding + hidden) * 4 * hidden
+    decoder = (inputs * embedding + cells * hidden) * 4 * hidden
     attention = 2 * cells * bucket.source_time * hidden  # scores, context
     combine = cells * 2 * hidden * hidden
     output = cells * hidden * shape.target_vocab_size

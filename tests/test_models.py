@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.models.encoder_decoder import look_up
 from s2s_jax.models.rnn import make_rnn_model
 
 KEY = jax.random.key(3)
@@ -253,18 +252,6 @@ def test_no_batch_of_matrices_is_made_orthogonal_at_once(lanes):
     calls = re.findall(r"@lapack_sgeqrf_ffi.*num_batch_dims = .(\d+)", program)
     assert calls
     assert set(calls) == {"0"}
-
-
-def test_the_gradient_of_an_embedding_that_is_often_looked_up_is_summed_in_float32():
-    ids = jnp.zeros((10, 400), jnp.int32)
-    gradient = jax.grad(lambda table: look_up(table, ids, jnp.bfloat16).astype(float).sum())
-    assert gradient(jnp.ones((3, 2))).tolist() == [[4000.0, 4000.0], [0, 0], [0, 0]]
-
-
-def test_an_id_that_an_embedding_has_not_is_nan():
-    found = look_up(jnp.ones((3, 2)), jnp.array([2, 3]), jnp.float32)
-    assert found[0].tolist() == [1, 1]
-    assert np.isnan(found[1]).all()
 
 
 @pytest.mark.parametrize("attention", ["none", "general"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.attention import Attention
+from s2s_jax.models.embedding import drop, project_tokens
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import compute_logits, linear, weights_gradient
 from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
@@ -134,9 +135,7 @@ class RNNEncoderDecoder(nnx.Module):
                 recurrent = self.encoder[f"{direction}_{layer}"]
                 if inputs is None:
                     table = self.source_embedding[...]
-                    projected = _project_tokens(
-                        recurrent, table, source.T, masks.source, self.dtype
-                    )
+                    projected = project_tokens(recurrent, table, source.T, masks.source, self.dtype)
                 else:
                     projected = recurrent.project(inputs)
                 final, output = recurrent.unroll(
@@ -147,7 +146,7 @@ class RNNEncoderDecoder(nnx.Module):
                 )
                 finals.append(final)
                 outputs.append(output)
-            inputs = _drop(jnp.concatenate(outputs, axis=-1), masks.encoder[layer])
+            inputs = drop(jnp.concatenate(outputs, axis=-1), masks.encoder[layer])
         assert inputs is not None  # there is at least one layer
         final_states = [jnp.concatenate(states, axis=-1) for states in zip(*finals, strict=True)]
         start = tuple(
@@ -251,7 +250,7 @@ class RNNEncoderDecoder(nnx.Module):
 
     def _project_target(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """The first decoder layer's projection of tokens [..., batch]."""
-        return _project_tokens(
+        return project_tokens(
             self.decoder["layer_0"],
             self.target_embedding[...],
             tokens,
@@ -278,7 +277,7 @@ class RNNEncoderDecoder(nnx.Module):
             recurrent = self.decoder[f"layer_{layer}"]
             projected = recurrent.project(state) if layer else projected
             traces.append(recurrent.step(carry.layers[layer], projected))
-            state = _drop(traces[-1].carry[0], memory.layer_masks[layer])
+            state = drop(traces[-1].carry[0], memory.layer_masks[layer])
         attended = None
         if carry.attended is not None:
             attended = self._attend(memory, state[:, None])[:, 0]
@@ -339,7 +338,7 @@ class RNNEncoderDecoder(nnx.Module):
                 projected = self._project_target(memory, tokens.T)
             else:
                 projected = self.decoder[f"layer_{layer}"].project(states)
-            states = _drop(scan(layer, projected), memory.layer_masks[layer])
+            states = drop(scan(layer, projected), memory.layer_masks[layer])
         assert states is not None  # there is at least one layer
         return states.swapaxes(0, 1)
 
@@ -363,47 +362,6 @@ class RNNEncoderDecoder(nnx.Module):
 
     def _logits(self, features: jax.Array) -> jax.Array:
         return compute_logits(features, *self.output_layer())
-
-
-def _project_tokens(
-    layer: RecurrentLayer,
-    table: jax.Array,
-    ids: jax.Array,
-    mask: jax.Array | None,
-    dtype: jnp.dtype,
-) -> jax.Array:
-    """The layer's projection of the embeddings of ids [..., batch].
-
-        (E[ids] * mask) W + b;   without a mask (E W + b)[ids], where E has fewer rows than ids
-
-    With characters or phonemes a batch has many times more tokens than the vocabulary has: there
-    the product of the whole table, and its two gradients, cost next to nothing.
-
-    Args:
-      layer: whose inputs begin with an embedding.
-      table: [vocab_size, embedding_size] float32.
-      ids: [..., batch].
-      mask: [batch, embedding_size] dropout mask, or None.
-      dtype: of the computation.
-    """
-    rows = slice(table.shape[1])
-    if mask is None and table.shape[0] <= ids.size:
-        projected = layer.project(table.astype(dtype), rows)
-        return look_up(projected.astype(jnp.float32), ids, dtype)
-    return layer.project(_drop(look_up(table, ids, dtype), mask), rows)
-
-
-def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a float32 table in another dtype; NaN for ids that it has not.
-
-    In this order, so that the gradient of a row that is looked up often is summed in float32.
-    """
-    return table.at[ids].get(mode="fill", fill_value=jnp.nan).astype(dtype)
-
-
-def _drop(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Inputs [..., batch, size] times their mask [batch, size]."""
-    return inputs if mask is None else inputs * mask
 
 
 @jax.custom_vjp

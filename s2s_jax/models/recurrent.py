@@ -7,34 +7,37 @@ else has scanned already (the rollout, to sample), `replay` takes the trace and 
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from s2s_jax.models.cells import (
+    NUM_GATES,
+    Cell,
+    RecurrentCarry,
+    Slopes,
+    advance,
+    advance_gradient,
+    of_projected,
+    of_recurrent,
+)
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import add_bias, bias_gradient, linear, weights_gradient
 from s2s_jax.models.replays import first_order
-
-Cell = Literal["lstm", "gru"]
-
-RecurrentCarry = tuple[jax.Array, ...]
-"""(h, c) of an LSTM, (h,) of a GRU; each [batch, hidden_size]. The output of a step is h."""
-
-_NUM_GATES = {"lstm": 4, "gru": 3}
 
 
 class RecurrentTrace(NamedTuple):
     """What a scan leaves for its gradient; a step's, or with time in front.
 
     Attributes:
-      joined: [batch, 4 * hidden_size] pre-activations, see `_join`.
       carry: the carry behind the step.
+      slopes: the step's derivatives.
     """
 
-    joined: jax.Array
     carry: RecurrentCarry
+    slopes: Slopes
 
 
 class RecurrentLayer(nnx.Module):
@@ -49,7 +52,7 @@ class RecurrentLayer(nnx.Module):
     def __init__(self, cell: Cell, input_size: int, hidden_size: int, values: InitialValues):
         self.cell: Cell = cell
         self.hidden_size = hidden_size
-        gates = _NUM_GATES[cell]
+        gates = NUM_GATES[cell]
         self.input_kernel = nnx.Param(values.glorot_uniform(input_size, gates * hidden_size))
         squares = values.orthogonal(gates, hidden_size)  # one a gate
         self.recurrent_kernel = nnx.Param(jnp.concatenate(list(squares), axis=1))
@@ -96,7 +99,7 @@ class RecurrentLayer(nnx.Module):
         def step(carry: RecurrentCarry, inputs: tuple[jax.Array, jax.Array | None]):
             trace = _step(self.cell, kernel, offset, carry, inputs[0])
             kept = _keep(inputs[1], trace.carry, carry)
-            return kept, RecurrentTrace(trace.joined, kept)
+            return kept, RecurrentTrace(kept, trace.slopes)
 
         return jax.lax.scan(step, start, (projected, mask), reverse=reverse)[1]
 
@@ -141,37 +144,7 @@ def _step(
     carry: RecurrentCarry,
     projected: jax.Array,
 ) -> RecurrentTrace:
-    joined = _join(cell, projected, carry[0] @ kernel, offset)
-    return RecurrentTrace(joined, _apply_gates(cell, joined, carry))
-
-
-def _join(
-    cell: Cell, projected: jax.Array, recurrent: jax.Array, offset: jax.Array | None
-) -> jax.Array:
-    """The pre-activations [batch, 4 * hidden_size], linear in all that they are made of.
-
-    LSTM: x W + h U + b.  GRU: x W + h U + b of both gates; then the candidate's two parts, which
-    the reset gate keeps apart.
-    """
-    if cell == "lstm":
-        return projected + recurrent
-    assert offset is not None
-    gates = 2 * offset.shape[0]
-    candidate = recurrent[..., gates:] + offset
-    joined = projected[..., :gates] + recurrent[..., :gates]
-    return jnp.concatenate([joined, projected[..., gates:], candidate], axis=-1)
-
-
-def _apply_gates(cell: Cell, joined: jax.Array, carry: RecurrentCarry) -> RecurrentCarry:
-    """The new carry: what of a step is no product of matrices."""
-    if cell == "lstm":
-        i, f, g, o = jnp.split(joined, 4, axis=-1)
-        memory = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(memory), memory
-    reset, update, projected, candidate = jnp.split(joined, 4, axis=-1)
-    new = jnp.tanh(projected + jax.nn.sigmoid(reset) * candidate)
-    update = jax.nn.sigmoid(update)
-    return ((1 - update) * new + update * carry[0],)
+    return RecurrentTrace(*advance(cell, carry, projected, carry[0] @ kernel, offset))
 
 
 def _keep(mask: jax.Array | None, new: RecurrentCarry, old: RecurrentCarry) -> RecurrentCarry:
@@ -207,43 +180,29 @@ def _replay_backward(cell, reverse, kept, cotangents):
     d_last, d_outputs = cotangents
 
     def behind(first: jax.Array, later: jax.Array) -> jax.Array:
+        """What each step began with."""
         first = first[None]
         parts = [later[1:], first] if reverse else [first, later[:-1]]
         return jnp.concatenate(parts)
 
-    carries = jax.tree.map(behind, start, trace.carry)  # before each step
-
     def step(d_carry, inputs):
-        d_output, joined, carry, keep = inputs
+        d_output, slopes, keep = inputs
         d_carry = (d_carry[0] + d_output, *d_carry[1:])
-        _, pull_back = jax.vjp(
-            lambda joined, carry: _keep(keep, _apply_gates(cell, joined, carry), carry),
-            joined,
-            carry,
-        )
-        d_joined, d_before = pull_back(d_carry)
-        d_hidden = d_before[0] + _of_recurrent(cell, d_joined) @ kernel.T
-        return (d_hidden, *d_before[1:]), d_joined
+        no_gradient = jax.tree.map(jnp.zeros_like, d_carry)
+        d_joined, d_before = advance_gradient(cell, slopes, _keep(keep, d_carry, no_gradient))
+        d_hidden, *d_rest = jax.tree.map(jnp.add, d_before, _keep(keep, no_gradient, d_carry))
+        return (d_hidden + of_recurrent(cell, d_joined) @ kernel.T, *d_rest), d_joined
 
     d_start, d_joined = jax.lax.scan(
-        step, d_last, (d_outputs, trace.joined, carries, mask), reverse=not reverse
+        step, d_last, (d_outputs, trace.slopes, mask), reverse=not reverse
     )
-    d_kernel = weights_gradient(carries[0], _of_recurrent(cell, d_joined))
-    size = kernel.shape[0]
-    d_projected = d_joined if cell == "lstm" else d_joined[..., : 3 * size]
-    d_offset = None
+    d_recurrent = of_recurrent(cell, d_joined)
+    d_kernel = weights_gradient(behind(start[0], trace.carry[0]), d_recurrent)
+    d_projected, d_offset = of_projected(cell, d_joined), None
     if offset is not None:
-        d_offset = bias_gradient(d_joined[..., 3 * size :]).astype(offset.dtype)
+        d_offset = bias_gradient(d_recurrent[..., 2 * kernel.shape[0] :]).astype(offset.dtype)
     gradients = d_kernel, d_offset, d_projected, d_start
     return (*first_order(gradients, (kernel, offset, projected, start)), None, None)
-
-
-def _of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:
-    """From the gradient of what `_join` made to that of the recurrent product."""
-    if cell == "lstm":
-        return d_joined
-    reset, update, _, candidate = jnp.split(d_joined, 4, axis=-1)
-    return jnp.concatenate([reset, update, candidate], axis=-1)
 
 
 _replay.defvjp(_replay_forward, _replay_backward)

@@ -1,0 +1,141 @@
+"""The recurrent cells, LSTM and GRU: a step from its pre-activations on, and the gradient of that.
+
+Only what is no product of matrices. A step leaves its own derivatives, and its gradient is a few
+products with them: nothing is activated again. All gates of an LSTM are activated in one sweep,
+which XLA vectorises on a CPU; gate by gate it does not.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Cell = Literal["lstm", "gru"]
+
+RecurrentCarry = tuple[jax.Array, ...]
+"""(h, c) of an LSTM, (h,) of a GRU; each [batch, hidden_size]. The output of a step is h."""
+
+NUM_GATES = {"lstm": 4, "gru": 3}
+
+
+class Slopes(NamedTuple):
+    """The derivatives of a step, in float32 whatever the model computes in.
+
+    That of a saturated gate is a small difference, of which bfloat16 would leave little.
+
+    Attributes:
+      joined: [batch, 4, hidden_size]. LSTM: of c' by the pre-activations of i, f and g, and of h'
+        by that of o. GRU: of h' by the pre-activations of r and z, by p_n and by q_n.
+      kept: [batch, hidden_size], of c' by c (LSTM), or of h' by h beside the products (GRU).
+      output: [batch, hidden_size], of h' by c'; None of a GRU.
+    """
+
+    joined: jax.Array
+    kept: jax.Array
+    output: jax.Array | None
+
+
+def advance(
+    cell: Cell,
+    carry: RecurrentCarry,
+    projected: jax.Array,
+    recurrent: jax.Array,
+    offset: jax.Array | None,
+) -> tuple[RecurrentCarry, Slopes]:
+    """One step.
+
+        LSTM: i, f, g, o = sigm, sigm, tanh, sigm of p + q;  c' = f c + i g;  h' = o tanh(c')
+        GRU:  r, z = sigm(p + q);  n = tanh(p_n + r (q_n + u_n));  h' = (1 - z) n + z h
+
+    Args:
+      cell: which.
+      carry: before the step.
+      projected: p = x W + b, [batch, gates * hidden_size].
+      recurrent: q = h U, the same.
+      offset: u_n of a GRU, [hidden_size]; None of an LSTM.
+
+    Returns:
+      The carry behind the step, and the step's derivatives.
+    """
+    dtype, size = carry[0].dtype, carry[0].shape[-1]
+    projected, recurrent = projected.astype(jnp.float32), recurrent.astype(jnp.float32)
+    if cell == "lstm":
+        memory = carry[1].astype(jnp.float32)
+        scale, shift = _lstm_activations(size)
+        gates = scale * jnp.tanh(scale * (projected + recurrent)) + shift
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        new_memory = f * memory + i * g
+        output = jnp.tanh(new_memory)
+        partners = jnp.concatenate([g, memory, i, output], axis=-1)
+        slopes = partners * (scale**2 - (gates - shift) ** 2)
+        new = (o * output).astype(dtype), new_memory.astype(dtype)
+        return new, Slopes(_by_gate(slopes), f, o * (1 - output**2))
+    assert offset is not None
+    hidden = carry[0].astype(jnp.float32)
+    r, z = jnp.split(_sigmoid(projected[..., : 2 * size] + recurrent[..., : 2 * size]), 2, axis=-1)
+    candidate = recurrent[..., 2 * size :] + offset
+    n = jnp.tanh(projected[..., 2 * size :] + r * candidate)
+    by_new = (1 - z) * (1 - n**2)
+    slopes = [by_new * candidate * r * (1 - r), (hidden - n) * z * (1 - z), by_new, by_new * r]
+    new = ((1 - z) * n + z * hidden).astype(dtype)
+    return (new,), Slopes(jnp.stack(slopes, axis=-2), z, None)
+
+
+def advance_gradient(
+    cell: Cell, slopes: Slopes, d_new: RecurrentCarry
+) -> tuple[jax.Array, RecurrentCarry]:
+    """The gradient of `advance`.
+
+    Args:
+      cell: which.
+      slopes: that `advance` returned.
+      d_new: the gradient of the carry behind the step.
+
+    Returns:
+      [batch, 4 * hidden_size], the gradient of projected and recurrent together, in the order of
+      `Slopes.joined`; and that of the carry, as far as it does not pass through recurrent.
+    """
+    dtype = d_new[0].dtype
+    d_hidden = d_new[0].astype(jnp.float32)
+    if cell == "lstm":
+        d_memory = d_new[1].astype(jnp.float32) + d_hidden * slopes.output
+        of_output = np.arange(4)[:, None] == 3
+        d_joined = jnp.where(of_output, d_hidden[..., None, :], d_memory[..., None, :])
+        d_before = jnp.zeros_like(d_new[0]), (d_memory * slopes.kept).astype(dtype)
+    else:
+        d_joined = d_hidden[..., None, :]
+        d_before = ((d_hidden * slopes.kept).astype(dtype),)
+    d_joined = (d_joined * slopes.joined).astype(dtype)
+    return d_joined.reshape(*d_hidden.shape[:-1], -1), d_before
+
+
+def of_projected(cell: Cell, d_joined: jax.Array) -> jax.Array:
+    """Of what `advance_gradient` returns, the gradient of projected."""
+    return d_joined if cell == "lstm" else d_joined[..., : d_joined.shape[-1] // 4 * 3]
+
+
+def of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:
+    """Of what `advance_gradient` returns, the gradient of recurrent."""
+    if cell == "lstm":
+        return d_joined
+    reset, update, _, candidate = jnp.split(d_joined, 4, axis=-1)
+    return jnp.concatenate([reset, update, candidate], axis=-1)
+
+
+def _by_gate(joined: jax.Array) -> jax.Array:
+    return joined.reshape(*joined.shape[:-1], 4, -1)
+
+
+def _lstm_activations(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The gates as one function: scale tanh(scale x) + shift, [4 * size] each.
+
+    sigm(x) = tanh(x / 2) / 2 + 1 / 2; its slope is scale^2 - (y - shift)^2, as that of tanh is.
+    """
+    scale = np.repeat(np.float32([0.5, 0.5, 1.0, 0.5]), size)
+    shift = np.repeat(np.float32([0.5, 0.5, 0.0, 0.5]), size)
+    return scale, shift
+
+
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5

@@ -99,6 +99,7 @@ def advance_gradient(
     dtype = d_new[0].dtype
     d_hidden = d_new[0].astype(jnp.float32)
     if cell == "lstm":
+        assert slopes.output is not None
         d_memory = d_new[1].astype(jnp.float32) + d_hidden * slopes.output
         of_output = np.arange(4)[:, None] == 3
         d_joined = jnp.where(of_output, d_hidden[..., None, :], d_memory[..., None, :])
@@ -132,8 +133,8 @@ def _lstm_activations(size: int) -> tuple[np.ndarray, np.ndarray]:
 
     sigm(x) = tanh(x / 2) / 2 + 1 / 2; its slope is scale^2 - (y - shift)^2, as that of tanh is.
     """
-    scale = np.repeat(np.float32([0.5, 0.5, 1.0, 0.5]), size)
-    shift = np.repeat(np.float32([0.5, 0.5, 0.0, 0.5]), size)
+    scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), size)
+    shift = np.repeat(np.array([0.5, 0.5, 0.0, 0.5], np.float32), size)
     return scale, shift
 
 

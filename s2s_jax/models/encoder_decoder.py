@@ -216,9 +216,9 @@ class RNNEncoderDecoder(nnx.Module):
         """See `Replay.sequence`."""
         traces: list[RecurrentTrace] = []
 
-        def scan(layer: int, projected: jax.Array) -> jax.Array:
-            traces.append(self.decoder[f"layer_{layer}"].trace(memory.start[layer], projected))
-            return traces[-1].carry[0]
+        def scan(layer: RecurrentLayer, start: RecurrentCarry, projected: jax.Array) -> jax.Array:
+            traces.append(layer.scan(start, projected)[1])
+            return traces[-1].output
 
         states = self._through_layers(memory, tokens, scan)
         return self._attend(memory, states).swapaxes(0, 1), tuple(traces)
@@ -231,7 +231,12 @@ class RNNEncoderDecoder(nnx.Module):
         traces: tuple[RecurrentTrace, ...],
     ) -> jax.Array:
         """See `Replay.replay`."""
-        states = self._unroll_layers(memory, tokens, traces)
+        of_layers = iter(traces)
+        states = self._through_layers(
+            memory,
+            tokens,
+            lambda layer, start, projected: layer.replay(start, projected, next(of_layers)),
+        )
         return self._attend(memory, states, features.swapaxes(0, 1)).swapaxes(0, 1)
 
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
@@ -271,17 +276,20 @@ class RNNEncoderDecoder(nnx.Module):
             projected = projected + self.decoder["layer_0"].project(
                 carry.attended, rows=fed_back, bias=False
             )
+        carries: list[RecurrentCarry] = []
         traces: list[RecurrentTrace] = []
         state = projected
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
             projected = recurrent.project(state) if layer else projected
-            traces.append(recurrent.step(carry.layers[layer], projected))
-            state = drop(traces[-1].carry[0], memory.layer_masks[layer])
+            new, trace = recurrent.step(carry.layers[layer], projected)
+            carries.append(new)
+            traces.append(trace)
+            state = drop(trace.output, memory.layer_masks[layer])
         attended = None
         if carry.attended is not None:
             attended = self._attend(memory, state[:, None])[:, 0]
-        return RNNCarry(tuple(trace.carry for trace in traces), attended), state, tuple(traces)
+        return RNNCarry(tuple(carries), attended), state, tuple(traces)
 
     def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The last layer's states, and with input feeding the attentional vectors.
@@ -294,8 +302,9 @@ class RNNEncoderDecoder(nnx.Module):
           Both [batch, time, hidden_size].
         """
         if not self.options.input_feeding:
-            no_traces = (None,) * self.options.num_decoder_layers
-            return self._unroll_layers(memory, tokens, no_traces), None
+            return self._through_layers(
+                memory, tokens, lambda layer, start, projected: layer.unroll(start, projected)[1]
+            ), None
 
         def step(carry: RNNCarry, projected: jax.Array):
             carry, state, _ = self._advance(memory, carry, projected)
@@ -305,40 +314,31 @@ class RNNEncoderDecoder(nnx.Module):
         _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
         return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
 
-    def _unroll_layers(
-        self, memory: RNNMemory, tokens: jax.Array, traces: tuple[RecurrentTrace | None, ...]
-    ) -> jax.Array:
-        """The last layer's states [batch, time, hidden_size], with their gradient."""
-
-        def unroll(layer: int, projected: jax.Array) -> jax.Array:
-            recurrent = self.decoder[f"layer_{layer}"]
-            return recurrent.unroll(memory.start[layer], projected, trace=traces[layer])[1]
-
-        return self._through_layers(memory, tokens, unroll)
-
     def _through_layers(
         self,
         memory: RNNMemory,
         tokens: jax.Array,
-        scan: Callable[[int, jax.Array], jax.Array],
+        scan: Callable[[RecurrentLayer, RecurrentCarry, jax.Array], jax.Array],
     ) -> jax.Array:
         """All decoder layers, one after another.
 
         Args:
           memory: of the batch.
           tokens: [batch, time].
-          scan: (layer, its projected inputs) -> its states; [time, batch, ...] both.
+          scan: (layer, its first carry, its projected inputs) -> its states; [time, batch, ...].
 
         Returns:
           The last layer's states [batch, time, hidden_size].
         """
         states = None
         for layer in range(self.options.num_decoder_layers):
+            recurrent = self.decoder[f"layer_{layer}"]
             if states is None:
                 projected = self._project_target(memory, tokens.T)
             else:
-                projected = self.decoder[f"layer_{layer}"].project(states)
-            states = drop(scan(layer, projected), memory.layer_masks[layer])
+                projected = recurrent.project(states)
+            states = scan(recurrent, memory.start[layer], projected)
+            states = drop(states, memory.layer_masks[layer])
         assert states is not None  # there is at least one layer
         return states.swapaxes(0, 1)
 

@@ -7,7 +7,7 @@ else has scanned already (the rollout, to sample), `replay` takes the trace and 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,11 @@ class RecurrentTrace(NamedTuple):
     """What a scan leaves for its gradient; a step's, or with time in front.
 
     Attributes:
-      carry: the carry behind the step.
+      output: [batch, hidden_size], h behind the step.
       slopes: the step's derivatives.
     """
 
-    carry: RecurrentCarry
+    output: jax.Array
     slopes: Slopes
 
 
@@ -79,29 +79,34 @@ class RecurrentLayer(nnx.Module):
         projected = linear(inputs, self.input_kernel[...][rows].astype(inputs.dtype))
         return add_bias(projected, self.bias[...]) if bias else projected
 
-    def step(self, carry: RecurrentCarry, projected: jax.Array) -> RecurrentTrace:
+    def step(
+        self, carry: RecurrentCarry, projected: jax.Array
+    ) -> tuple[RecurrentCarry, RecurrentTrace]:
         """One step of the recurrence from a projected input [batch, gates * hidden_size]."""
         return _step(self.cell, *self._recurrence(projected.dtype), carry, projected)
 
-    def trace(
+    def scan(
         self,
         start: RecurrentCarry,
         projected: jax.Array,
         mask: jax.Array | None = None,
         *,
         reverse: bool = False,
-    ) -> RecurrentTrace:
-        """Scans the layer over projected inputs; no gradient passes. For the rest see `unroll`."""
+    ) -> tuple[RecurrentCarry, RecurrentTrace]:
+        """The layer over time, through which no gradient passes: the last carry and the trace.
+
+        For the arguments see `unroll`.
+        """
         kernel, offset, start, projected = jax.lax.stop_gradient(
             (*self._recurrence(projected.dtype), start, projected)
         )
 
         def step(carry: RecurrentCarry, inputs: tuple[jax.Array, jax.Array | None]):
-            trace = _step(self.cell, kernel, offset, carry, inputs[0])
-            kept = _keep(inputs[1], trace.carry, carry)
-            return kept, RecurrentTrace(kept, trace.slopes)
+            new, trace = _step(self.cell, kernel, offset, carry, inputs[0])
+            kept = _keep(inputs[1], new, carry)
+            return kept, RecurrentTrace(kept[0], trace.slopes)
 
-        return jax.lax.scan(step, start, (projected, mask), reverse=reverse)[1]
+        return jax.lax.scan(step, start, (projected, mask), reverse=reverse)
 
     def unroll(
         self,
@@ -110,7 +115,6 @@ class RecurrentLayer(nnx.Module):
         mask: jax.Array | None = None,
         *,
         reverse: bool = False,
-        trace: RecurrentTrace | None = None,
     ) -> tuple[RecurrentCarry, jax.Array]:
         """The layer over time, with its gradient.
 
@@ -121,15 +125,27 @@ class RecurrentLayer(nnx.Module):
           mask: [time, batch] bool; the carry passes unchanged where it is False, so that padding
             on either side does not count. None where nothing is padding, or no padding matters.
           reverse: from the last step to the first.
-          trace: what a scan over the same has left; None to scan here.
 
         Returns:
           The last carry and the outputs [time, batch, hidden_size].
         """
-        if trace is None:
-            trace = self.trace(start, projected, mask, reverse=reverse)
+        last, trace = self.scan(start, projected, mask, reverse=reverse)
         recurrence = self._recurrence(projected.dtype)
-        return _replay(self.cell, reverse, *recurrence, projected, start, mask, trace)
+        return _replay(self.cell, reverse, *recurrence, projected, start, mask, last, trace)
+
+    def replay(
+        self, start: RecurrentCarry, projected: jax.Array, trace: RecurrentTrace
+    ) -> jax.Array:
+        """The outputs of `unroll` without a mask, and their gradient, where a scan has left them.
+
+        Args:
+          start: see `unroll`.
+          projected: see `unroll`.
+          trace: what `scan`, or a scan of `step`, has left.
+        """
+        recurrence = self._recurrence(projected.dtype)
+        replayed: Any = _replay(self.cell, False, *recurrence, projected, start, None, None, trace)
+        return replayed[1]
 
     def _recurrence(self, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
         """U, and the bias inside the GRU's reset gate."""
@@ -143,8 +159,9 @@ def _step(
     offset: jax.Array | None,
     carry: RecurrentCarry,
     projected: jax.Array,
-) -> RecurrentTrace:
-    return RecurrentTrace(*advance(cell, carry, projected, carry[0] @ kernel, offset))
+) -> tuple[RecurrentCarry, RecurrentTrace]:
+    new, slopes = advance(cell, carry, projected, carry[0] @ kernel, offset)
+    return new, RecurrentTrace(new[0], slopes)
 
 
 def _keep(mask: jax.Array | None, new: RecurrentCarry, old: RecurrentCarry) -> RecurrentCarry:
@@ -163,21 +180,22 @@ def _replay(
     projected: jax.Array,
     start: RecurrentCarry,
     mask: jax.Array | None,
+    last: RecurrentCarry | None,
     trace: RecurrentTrace,
-) -> tuple[RecurrentCarry, jax.Array]:
-    """The last carry and the outputs of a scan that left `trace`; its gradient is the scan's."""
-    last = jax.tree.map(lambda leaf: leaf[0 if reverse else -1], trace.carry)
-    return last, trace.carry[0]
+) -> tuple[RecurrentCarry | None, jax.Array]:
+    """The last carry and the outputs of a scan that left them; their gradient is the scan's."""
+    return last, trace.output
 
 
-def _replay_forward(cell, reverse, kernel, offset, projected, start, mask, trace):
-    outputs = _replay(cell, reverse, kernel, offset, projected, start, mask, trace)
-    return outputs, (kernel, offset, projected, start, mask, trace)
+def _replay_forward(cell, reverse, kernel, offset, projected, start, mask, last, trace):
+    return (last, trace.output), (kernel, offset, projected, start, mask, trace)
 
 
 def _replay_backward(cell, reverse, kept, cotangents):
     kernel, offset, projected, start, mask, trace = kept
     d_last, d_outputs = cotangents
+    if d_last is None:
+        d_last = jax.tree.map(jnp.zeros_like, start)
 
     def behind(first: jax.Array, later: jax.Array) -> jax.Array:
         """What each step began with."""
@@ -197,12 +215,12 @@ def _replay_backward(cell, reverse, kept, cotangents):
         step, d_last, (d_outputs, trace.slopes, mask), reverse=not reverse
     )
     d_recurrent = of_recurrent(cell, d_joined)
-    d_kernel = weights_gradient(behind(start[0], trace.carry[0]), d_recurrent)
+    d_kernel = weights_gradient(behind(start[0], trace.output), d_recurrent)
     d_projected, d_offset = of_projected(cell, d_joined), None
     if offset is not None:
         d_offset = bias_gradient(d_recurrent[..., 2 * kernel.shape[0] :]).astype(offset.dtype)
     gradients = d_kernel, d_offset, d_projected, d_start
-    return (*first_order(gradients, (kernel, offset, projected, start)), None, None)
+    return (*first_order(gradients, (kernel, offset, projected, start)), None, None, None)
 
 
 _replay.defvjp(_replay_forward, _replay_backward)

@@ -1,8 +1,9 @@
-"""Embeddings: looked up, dropped, and projected by the layer that reads them."""
+"""Embeddings: looked up, and projected by the layer that reads them."""
 
 import jax
 import jax.numpy as jnp
 
+from s2s_jax.models.dropout import drop
 from s2s_jax.models.recurrent import RecurrentLayer
 
 
@@ -40,8 +41,3 @@ def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     In this order, so that the gradient of a row that is looked up often is summed in float32.
     """
     return table.at[ids].get(mode="fill", fill_value=jnp.nan).astype(dtype)
-
-
-def drop(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Inputs [..., batch, size] times their mask [batch, size]."""
-    return inputs if mask is None else inputs * mask

@@ -1,6 +1,5 @@
 """The recurrent encoder-decoder with attention, as one module; `rnn.py` makes functions of it."""
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,28 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from s2s_jax.models.attention import Attention
-from s2s_jax.models.embedding import drop, project_tokens
+from s2s_jax.models.dropout import draw_dropout, drop
+from s2s_jax.models.embedding import project_tokens
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import compute_logits, linear, weights_gradient
 from s2s_jax.models.recurrent import RecurrentCarry, RecurrentLayer, RecurrentTrace
 from s2s_jax.models.replays import first_order
 from s2s_jax.models.rnn_options import RNNOptions
-
-
-class _DropoutMasks(NamedTuple):
-    """Inverted dropout: 1 / (1 - rate) where kept, else 0; None where nothing is dropped.
-
-    Attributes:
-      source: [batch, embedding_size] of the source embeddings.
-      encoder: one [batch, hidden_size] behind each encoder layer.
-      target: [batch, embedding_size] of the target embeddings.
-      decoder: one [batch, hidden_size] behind each decoder layer.
-    """
-
-    source: jax.Array | None
-    encoder: tuple[jax.Array | None, ...]
-    target: jax.Array | None
-    decoder: tuple[jax.Array | None, ...]
 
 
 class RNNMemory(NamedTuple):
@@ -125,7 +109,7 @@ class RNNEncoderDecoder(nnx.Module):
     ) -> RNNMemory:
         """See `Seq2SeqModel.encode`."""
         batch_size = source.shape[0]
-        masks = self._draw_dropout(dropout_key, batch_size)
+        masks = draw_dropout(dropout_key, self.options, batch_size)
         mask_SxB = source_mask.T
         inputs = None
         finals: list[RecurrentCarry] = []
@@ -165,23 +149,6 @@ class RNNEncoderDecoder(nnx.Module):
             encoded = inputs.swapaxes(0, 1)
             keys = self.attention.keys(encoded)
         return RNNMemory(encoded, keys, source_mask, start, masks.target, masks.decoder)
-
-    def _draw_dropout(self, key: jax.Array | None, batch_size: int) -> _DropoutMasks:
-        """The masks of a call, each drawn once a sequence."""
-        options = self.options
-        num_encoder_masks = 1 + options.num_encoder_layers
-        sizes = [options.embedding_size] + [options.hidden_size] * options.num_encoder_layers
-        sizes += [options.embedding_size] + [options.hidden_size] * options.num_decoder_layers
-        masks: list[jax.Array | None] = [None] * len(sizes)
-        if key is not None and options.dropout > 0:
-            keep = 1.0 - options.dropout
-            # All at once: every call of the generator takes half a second to compile.
-            drawn = jax.random.bernoulli(key, keep, (batch_size, sum(sizes)))
-            ends = list(itertools.accumulate(sizes))
-            masks = [*jnp.split(drawn.astype(self.dtype) / keep, ends[:-1], axis=1)]
-        source, *encoder = masks[:num_encoder_masks]
-        target, *decoder = masks[num_encoder_masks:]
-        return _DropoutMasks(source, tuple(encoder), target, tuple(decoder))
 
     def initial_carry(self, memory: RNNMemory) -> RNNCarry:
         """See `Seq2SeqModel.initial_carry`."""

@@ -13,8 +13,7 @@ from typing import Any, cast
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from s2s_jax.data.pairs import DataError, Pairs
-from s2s_jax.data.splits import damaged
+from s2s_jax.data.pairs import DataError, Pairs, damaged
 
 _CHUNK = 10_000  # examples a read; one call a split would hold every record twice
 _FORMAT = "array_record"

@@ -15,6 +15,11 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def damaged(folder: object, reason: str) -> str:
+    """What is said of a prepared dataset that cannot be read."""
+    return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
+
+
 @dataclass(frozen=True)
 class Pairs:
     """The examples of one split, in a fixed order.

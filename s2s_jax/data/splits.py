@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from s2s_jax.data.pairs import DataError, Pairs
+from s2s_jax.data.pairs import DataError, Pairs, damaged
 
 
 class PreparedSplits(Mapping[str, Pairs]):
@@ -85,11 +85,6 @@ def load_or_prepare(
         return builders.read_split(builders.open_folder(folder), split)
 
     return PreparedSplits(folder / "tokens", names, read)
-
-
-def damaged(folder: object, reason: str) -> str:
-    """What is said of a prepared dataset that cannot be read."""
-    return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
 
 
 def _split_names(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import argparse
 
-EXIT_BAD_INPUT = 2
+from s2s_jax.lab.processes import EXIT_BAD_INPUT
 
 _OVERRIDE_HELP = (
     "Any key of the config can be set: --config.train.num_steps=500 --config.model.hidden_size=128"

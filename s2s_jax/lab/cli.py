@@ -6,16 +6,20 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from s2s_jax.lab.arguments import EXIT_BAD_INPUT, make_parser
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.arguments import make_parser
+from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.processes import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    prepare_jax,
+    stop_on_signals,
+)
 from s2s_jax.lab.programs import command_line
-
-_EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
-_EXIT_INTERRUPTED = 130  # as shells say it of SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _COMMANDS[options.command](options, overrides)
     except KeyboardInterrupt:  # where nobody waits for the end of a step
         print("s2s: interrupted", file=sys.stderr)
-        sys.exit(_EXIT_STOPPED if options.command in ("train", "sweep") else _EXIT_INTERRUPTED)
+        sys.exit(EXIT_STOPPED if options.command in ("train", "sweep") else EXIT_INTERRUPTED)
     except (LabError, ValueError) as error:
         if not is_for_the_user(error):
             raise
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -59,35 +63,9 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def is_for_the_user(error: Exception) -> bool:
-    """Whether an error is about the input: one of ours, which are written for one line."""
-    if isinstance(error, LabError):
-        return True
-    from s2s_jax.data.pairs import DataError
-
-    return isinstance(error, DataError)
-
-
 def _fail(message: str) -> int:
     print(f"s2s: {message}", file=sys.stderr)
     return EXIT_BAD_INPUT
-
-
-def prepare_jax() -> None:
-    """Compiled programs are kept between runs, unless the user has said where or not at all."""
-    from s2s_jax.lab.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "s2s_jax" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-        if "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES" not in os.environ:
-            # Else the cache's own path is part of what a program is found by, and a cache that was
-            # moved or copied is lost.
-            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -97,20 +75,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax()
     from s2s_jax.lab.experiment import train_and_evaluate
 
-    stopped = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        stopped.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step's end
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stopped = stop_on_signals()
     result = train_and_evaluate(
         config, options.workdir, chosen, report=_report, should_stop=stopped.is_set
     )
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
-        sys.exit(_EXIT_STOPPED)
+        sys.exit(EXIT_STOPPED)
     _report(f"look at the run with: {command_line('tensorboard', '--logdir', options.workdir)}")
 
 
@@ -143,9 +114,9 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
         failed = run_sweep(plan, options.jobs, display=display, groups=groups)
     except KeyboardInterrupt:
         _report("stopped; the same command goes on from the checkpoints")
-        sys.exit(_EXIT_STOPPED)
+        sys.exit(EXIT_STOPPED)
     if failed:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
     _report(f"compare them with: {command_line('s2s', 'compare', options.workdir)}")
 
 
@@ -205,7 +176,8 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _exposure(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax()
-    from s2s_jax.lab.exposure import Settings, measure_runs
+    from s2s_jax.lab.exposure import measure_runs
+    from s2s_jax.lab.exposure_runs import Settings
     from s2s_jax.lab.exposure_tables import to_text
 
     settings = Settings(
@@ -249,7 +221,7 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
     )
     print(table)
     if not lands:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
 def _report(line: str) -> None:

@@ -15,6 +15,15 @@ class LabError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def is_for_the_user(error: Exception) -> bool:
+    """Whether an error is about the input: one of ours, which are written for one line."""
+    if isinstance(error, LabError):
+        return True
+    from s2s_jax.data.pairs import DataError
+
+    return isinstance(error, DataError)
+
+
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
     """Says of what the system refuses here, a full disk or a missing right, that it is a write.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, symbol_ids, to
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
 from s2s_jax.lab.exposure_plots import exposure_figure
+from s2s_jax.lab.exposure_runs import EXPOSURE_FILE, RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
@@ -39,62 +40,15 @@ from s2s_jax.lab.tracking import Tracker
 from s2s_jax.lab.versions import versions
 from s2s_jax.names import nearest
 
-EXPOSURE_FILE = "exposure.json"
-"""What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
-
 GROUPS = (*GROUPS_OF_ANY_TASK, "truth")
 """The measures that can be asked for by themselves."""
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run is measured.
-
-    Attributes:
-      split: of the run's data.
-      checkpoint: "best" on the dev split, or "latest".
-      groups: names of `GROUPS`; empty for all that the task allows.
-      max_examples: sequences of the split to look at; 0 for all.
-      min_count: sequences below which a bin is left out.
-      num_resamples: of the bootstrap over sequences.
-      confidence: of its intervals.
-      seed: of everything that is drawn: hypotheses, corruptions, resamples.
-    """
-
-    split: str = "dev"
-    checkpoint: Literal["best", "latest"] = "best"
-    groups: tuple[str, ...] = ()
-    max_examples: int = 0
-    min_count: int = 30
-    num_resamples: int = 1000
-    confidence: float = 0.95
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class RunExposure:
-    """The measures of one run.
-
-    Attributes:
-      folder: the run's.
-      label: the schedule, with what else tells it from the runs beside it; see `config_labels`.
-      seed: the run's.
-      step: of the checkpoint.
-      num_sequences: that were looked at.
-      measures: by name; see `s2s_jax.exposure.measure_exposure`.
-    """
-
-    folder: Path
-    label: str
-    seed: int
-    step: int
-    num_sequences: int
-    measures: dict[str, Measure]
+_USUAL = Settings()
 
 
 def measure_runs(
     workdirs: Sequence[str | Path],
-    settings: Settings = Settings(),
+    settings: Settings = _USUAL,
     *,
     output: str | Path | None = None,
     report: Callable[[str], None] = print,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from s2s_jax.exposure import Measure
-    from s2s_jax.lab.exposure import RunExposure
+    from s2s_jax.lab.exposure_runs import RunExposure
 
 _PANELS = (
     ("token accuracy (%)", 100, ("gold/accuracy_by_position", "own/accuracy_by_position")),

@@ -16,7 +16,7 @@ from s2s_jax.lab.text_tables import align
 
 if TYPE_CHECKING:
     from s2s_jax.exposure import Measure
-    from s2s_jax.lab.exposure import RunExposure, Settings
+    from s2s_jax.lab.exposure_runs import RunExposure, Settings
 
 _ROWS = (
     ("token accuracy", "%", ("gold/token_accuracy", "own/token_accuracy")),

@@ -7,23 +7,23 @@ What it says of a run goes to the run's own log, beside its folder; how the run 
 """
 
 import json
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from s2s_jax.lab.cli import is_for_the_user, prepare_jax
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.processes import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_STOPPED,
+    prepare_jax,
+    stop_on_signals,
+)
 from s2s_jax.lab.programs import command_line
 from s2s_jax.lab.sweep import log_file
-
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_OUT_OF_MEMORY = 71  # EX_OSERR
-EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,14 +74,7 @@ def _train(runs: Sequence[Sequence[str]], folders: Sequence[Path], logs: Sequenc
     prepare_jax()
     from s2s_jax.lab.group_training import GroupRun, train_group
 
-    stopped = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        stopped.set()
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step's end
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stopped = stop_on_signals()
 
     def report_to(log: TextIO) -> Callable[[str], None]:
         return lambda line: print(line, file=log)

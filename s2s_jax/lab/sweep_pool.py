@@ -12,7 +12,7 @@ from typing import Any
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json
-from s2s_jax.lab.group_process import EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import Display, PlainDisplay
 from s2s_jax.lab.sweep_groups import make_groups

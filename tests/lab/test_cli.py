@@ -15,7 +15,7 @@ import pytest
 
 from s2s_jax.lab import cli
 from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.cli import prepare_jax
+from s2s_jax.lab.processes import prepare_jax
 
 # What its fixtures train is made once, not once a worker.
 pytestmark = pytest.mark.xdist_group("cli")

@@ -15,8 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from s2s_jax.exposure import Measure
 from s2s_jax.lab.config import base_config
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.exposure import RunExposure, Settings, find_runs, measure_runs
+from s2s_jax.lab.exposure import find_runs, measure_runs
 from s2s_jax.lab.exposure_plots import exposure_figure
+from s2s_jax.lab.exposure_runs import RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 

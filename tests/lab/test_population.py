@@ -26,6 +26,7 @@ from s2s_jax.lab.lane_programs import LanePrograms
 from s2s_jax.lab.lanes import NonFiniteLossError
 from s2s_jax.lab.loop import progress_template, schedule_values
 from s2s_jax.lab.named_arrays import flatten
+from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_groups import groups_table, make_groups
@@ -381,7 +382,7 @@ def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatc
         )
         for seed in range(2)
     ]
-    assert group_process.main(runs) == group_process.EXIT_OUT_OF_MEMORY
+    assert group_process.main(runs) == EXIT_OUT_OF_MEMORY
     last = (tmp_path / "seed_1.log").read_text().splitlines()[-1]
     assert last.startswith("out of memory: RESOURCE_EXHAUSTED")
     assert not (tmp_path / "seed_1" / "result.json").exists()

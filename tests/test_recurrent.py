@@ -26,7 +26,8 @@ def scan_in_python(layer: RecurrentLayer, start, inputs, mask, reverse):
 
 
 @pytest.mark.parametrize(
-    ("cell", "mask", "reverse"), [("lstm", None, False), ("lstm", MASK, True), ("gru", MASK, True)]
+    ("cell", "mask", "reverse"),
+    [("lstm", None, False), ("gru", None, False), ("lstm", MASK, True), ("gru", MASK, True)],
 )
 def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
     generator = np.random.default_rng(0)

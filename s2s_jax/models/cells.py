@@ -70,7 +70,8 @@ def advance(
         partners = jnp.concatenate([g, memory, i, output], axis=-1)
         slopes = partners * (scale**2 - (gates - shift) ** 2)
         new = (o * output).astype(dtype), new_memory.astype(dtype)
-        return new, Slopes(_by_gate(slopes), f, o * (1 - output**2))
+        by_gate = slopes.reshape(*slopes.shape[:-1], 4, size)
+        return new, Slopes(by_gate, f, o * (1 - output**2))
     assert offset is not None
     hidden = carry[0].astype(jnp.float32)
     r, z = jnp.split(_sigmoid(projected[..., : 2 * size] + recurrent[..., : 2 * size]), 2, axis=-1)
@@ -122,10 +123,6 @@ def of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:
         return d_joined
     reset, update, _, candidate = jnp.split(d_joined, 4, axis=-1)
     return jnp.concatenate([reset, update, candidate], axis=-1)
-
-
-def _by_gate(joined: jax.Array) -> jax.Array:
-    return joined.reshape(*joined.shape[:-1], 4, -1)
 
 
 def _lstm_activations(size: int) -> tuple[np.ndarray, np.ndarray]:

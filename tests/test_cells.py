@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.models.cells import NUM_GATES, Cell, advance, advance_gradient, of_projected
+from s2s_jax.models.cells import NUM_GATES, Cell, advance, advance_gradient, of_recurrent
 
 BATCH, HIDDEN = 3, 5
 
@@ -49,17 +49,17 @@ def test_a_step_is_that_of_the_formula(cell: Cell):
 @pytest.mark.parametrize("cell", NUM_GATES)
 def test_the_gradient_is_that_of_the_formula(cell: Cell):
     carry, projected, recurrent, offset = inputs_of(cell)
-    _, pull_back = jax.vjp(
-        lambda carry, projected: step_in_words(cell, carry, projected, recurrent, offset),
-        carry,
-        projected,
-    )
+
+    def step(carry: Any, projected: jax.Array, recurrent: jax.Array):
+        return step_in_words(cell, carry, projected, recurrent, offset)
+
+    _, pull_back = jax.vjp(step, carry, projected, recurrent)
     new, slopes = advance(cell, carry, projected, recurrent, offset)
     d_new = tuple(normal(seed, BATCH, HIDDEN) for seed in range(5, 5 + len(new)))
-    d_joined, d_carry = advance_gradient(cell, slopes, d_new)
+    d_projected, d_carry = advance_gradient(cell, slopes, d_new)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        (d_carry, of_projected(cell, d_joined)),
+        (d_carry, d_projected, of_recurrent(cell, slopes, d_projected)),
         pull_back(d_new),
     )
 

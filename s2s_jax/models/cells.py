@@ -25,15 +25,15 @@ class Slopes(NamedTuple):
     That of a saturated gate is a small difference, of which bfloat16 would leave little.
 
     Attributes:
-      joined: [batch, 4, hidden_size]. LSTM: of c' by the pre-activations of i, f and g, and of h'
-        by that of o. GRU: of h' by the pre-activations of r and z, by p_n and by q_n.
+      joined: [batch, gates * hidden_size], by the projected inputs. LSTM: of c' by those of i, f
+        and g, and of h' by that of o. GRU: of h' by those of r, z and n.
       kept: [batch, hidden_size], of c' by c (LSTM), or of h' by h beside the products (GRU).
-      output: [batch, hidden_size], of h' by c'; None of a GRU.
+      inner: [batch, hidden_size], of h' by c' (LSTM), or of p_n + r (q_n + u_n) by q_n (GRU).
     """
 
     joined: jax.Array
     kept: jax.Array
-    output: jax.Array | None
+    inner: jax.Array
 
 
 def advance(
@@ -70,17 +70,16 @@ def advance(
         partners = jnp.concatenate([g, memory, i, output], axis=-1)
         slopes = partners * (scale**2 - (gates - shift) ** 2)
         new = (o * output).astype(dtype), new_memory.astype(dtype)
-        by_gate = slopes.reshape(*slopes.shape[:-1], 4, size)
-        return new, Slopes(by_gate, f, o * (1 - output**2))
+        return new, Slopes(slopes, f, o * (1 - output**2))
     assert offset is not None
     hidden = carry[0].astype(jnp.float32)
     r, z = jnp.split(_sigmoid(projected[..., : 2 * size] + recurrent[..., : 2 * size]), 2, axis=-1)
     candidate = recurrent[..., 2 * size :] + offset
     n = jnp.tanh(projected[..., 2 * size :] + r * candidate)
     by_new = (1 - z) * (1 - n**2)
-    slopes = [by_new * candidate * r * (1 - r), (hidden - n) * z * (1 - z), by_new, by_new * r]
+    slopes = [by_new * candidate * r * (1 - r), (hidden - n) * z * (1 - z), by_new]
     new = ((1 - z) * n + z * hidden).astype(dtype)
-    return (new,), Slopes(jnp.stack(slopes, axis=-2), z, None)
+    return (new,), Slopes(jnp.concatenate(slopes, axis=-1), z, r)
 
 
 def advance_gradient(
@@ -94,35 +93,29 @@ def advance_gradient(
       d_new: the gradient of the carry behind the step.
 
     Returns:
-      [batch, 4 * hidden_size], the gradient of projected and recurrent together, in the order of
-      `Slopes.joined`; and that of the carry, as far as it does not pass through recurrent.
+      [batch, gates * hidden_size] float32, the gradient of projected, from which `of_recurrent`
+      makes that of recurrent; and that of the carry, as far as it does not pass through recurrent.
     """
     dtype = d_new[0].dtype
     d_hidden = d_new[0].astype(jnp.float32)
+    by_gate = slopes.joined.reshape(*d_hidden.shape[:-1], NUM_GATES[cell], -1)
     if cell == "lstm":
-        assert slopes.output is not None
-        d_memory = d_new[1].astype(jnp.float32) + d_hidden * slopes.output
+        d_memory = d_new[1].astype(jnp.float32) + d_hidden * slopes.inner
         of_output = np.arange(4)[:, None] == 3
-        d_joined = jnp.where(of_output, d_hidden[..., None, :], d_memory[..., None, :])
+        d_gates = jnp.where(of_output, d_hidden[..., None, :], d_memory[..., None, :])
         d_before = jnp.zeros_like(d_new[0]), (d_memory * slopes.kept).astype(dtype)
     else:
-        d_joined = d_hidden[..., None, :]
+        d_gates = d_hidden[..., None, :]
         d_before = ((d_hidden * slopes.kept).astype(dtype),)
-    d_joined = (d_joined * slopes.joined).astype(dtype)
-    return d_joined.reshape(*d_hidden.shape[:-1], -1), d_before
+    return (d_gates * by_gate).reshape(slopes.joined.shape), d_before
 
 
-def of_projected(cell: Cell, d_joined: jax.Array) -> jax.Array:
-    """Of what `advance_gradient` returns, the gradient of projected."""
-    return d_joined if cell == "lstm" else d_joined[..., : d_joined.shape[-1] // 4 * 3]
-
-
-def of_recurrent(cell: Cell, d_joined: jax.Array) -> jax.Array:
-    """Of what `advance_gradient` returns, the gradient of recurrent."""
+def of_recurrent(cell: Cell, slopes: Slopes, d_projected: jax.Array) -> jax.Array:
+    """The gradient of recurrent, from that of projected; of a step, or with time in front."""
     if cell == "lstm":
-        return d_joined
-    reset, update, _, candidate = jnp.split(d_joined, 4, axis=-1)
-    return jnp.concatenate([reset, update, candidate], axis=-1)
+        return d_projected
+    reset, update, new = jnp.split(d_projected, 3, axis=-1)
+    return jnp.concatenate([reset, update, new * slopes.inner], axis=-1)
 
 
 def _lstm_activations(size: int) -> tuple[np.ndarray, np.ndarray]:

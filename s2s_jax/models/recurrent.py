@@ -20,7 +20,6 @@ from s2s_jax.models.cells import (
     Slopes,
     advance,
     advance_gradient,
-    of_projected,
     of_recurrent,
 )
 from s2s_jax.models.initial_values import InitialValues
@@ -101,12 +100,18 @@ class RecurrentLayer(nnx.Module):
             (*self._recurrence(projected.dtype), start, projected)
         )
 
-        def step(carry: RecurrentCarry, inputs: tuple[jax.Array, jax.Array | None]):
-            new, trace = _step(self.cell, kernel, offset, carry, inputs[0])
-            kept = _keep(inputs[1], new, carry)
-            return kept, RecurrentTrace(kept[0], trace.slopes)
+        def step(state: tuple[RecurrentCarry, jax.Array], inputs: tuple[jax.Array, Any]):
+            (carry, steps), (index, keep) = state, inputs
+            new, trace = _step(self.cell, kernel, offset, carry, _read(steps, index))
+            carry = _keep(keep, new, carry)
+            steps = _write(steps, index, trace.slopes.joined)
+            return (carry, steps), (carry[0], trace.slopes.kept, trace.slopes.inner)
 
-        return jax.lax.scan(step, start, (projected, mask), reverse=reverse)
+        steps = projected.astype(jnp.float32)  # the slopes take the projections' place
+        (last, joined), (output, kept, inner) = jax.lax.scan(
+            step, (start, steps), (jnp.arange(len(steps)), mask), reverse=reverse
+        )
+        return last, RecurrentTrace(output, Slopes(joined, kept, inner))
 
     def unroll(
         self,
@@ -164,6 +169,22 @@ def _step(
     return new, RecurrentTrace(new[0], slopes)
 
 
+def _read(steps: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(steps, index, keepdims=False)
+
+
+def _write(steps: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
+    """Writes a step over the one that has been read there.
+
+    The outputs of a scan begin as zeros, which would cost a step a tenth of its time at the mt
+    shape of the benchmarks; what is written over needs none. Behind the barrier the step is read
+    again instead of computed twice, which would need the old one, and a copy of all of them.
+    """
+    return jax.lax.optimization_barrier(
+        jax.lax.dynamic_update_index_in_dim(steps, step, index, axis=0)
+    )
+
+
 def _keep(mask: jax.Array | None, new: RecurrentCarry, old: RecurrentCarry) -> RecurrentCarry:
     """The new carry where the mask [batch] holds, else the old one."""
     if mask is None:
@@ -203,20 +224,23 @@ def _replay_backward(cell, reverse, kept, cotangents):
         parts = [later[1:], first] if reverse else [first, later[:-1]]
         return jnp.concatenate(parts)
 
-    def step(d_carry, inputs):
-        d_output, slopes, keep = inputs
+    def step(state, inputs):
+        (d_carry, steps), (index, d_output, kept, inner, keep) = state, inputs
         d_carry = (d_carry[0] + d_output, *d_carry[1:])
         no_gradient = jax.tree.map(jnp.zeros_like, d_carry)
-        d_joined, d_before = advance_gradient(cell, slopes, _keep(keep, d_carry, no_gradient))
+        slopes = Slopes(_read(steps, index), kept, inner)
+        d_projected, d_before = advance_gradient(cell, slopes, _keep(keep, d_carry, no_gradient))
+        steps = _write(steps, index, d_projected)
+        d_recurrent = of_recurrent(cell, slopes, _read(steps, index)).astype(kernel.dtype)
         d_hidden, *d_rest = jax.tree.map(jnp.add, d_before, _keep(keep, no_gradient, d_carry))
-        return (d_hidden + of_recurrent(cell, d_joined) @ kernel.T, *d_rest), d_joined
+        return ((d_hidden + d_recurrent @ kernel.T, *d_rest), steps), None
 
-    d_start, d_joined = jax.lax.scan(
-        step, d_last, (d_outputs, trace.slopes, mask), reverse=not reverse
-    )
-    d_recurrent = of_recurrent(cell, d_joined)
+    steps, kept, inner = trace.slopes  # the gradients take the slopes' place
+    inputs = jnp.arange(len(steps)), d_outputs, kept, inner, mask
+    (d_start, d_projected), _ = jax.lax.scan(step, (d_last, steps), inputs, reverse=not reverse)
+    d_recurrent = of_recurrent(cell, trace.slopes, d_projected).astype(kernel.dtype)
     d_kernel = weights_gradient(behind(start[0], trace.output), d_recurrent)
-    d_projected, d_offset = of_projected(cell, d_joined), None
+    d_projected, d_offset = d_projected.astype(projected.dtype), None
     if offset is not None:
         d_offset = bias_gradient(d_recurrent[..., 2 * kernel.shape[0] :]).astype(offset.dtype)
     gradients = d_kernel, d_offset, d_projected, d_start

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from s2s_jax.losses import TokenLosses
 from s2s_jax.metrics import Mean
-from s2s_jax.models.linear import compute_logits
+from s2s_jax.models.linear import compute_logits, inputs_gradient
 from s2s_jax.models.replays import first_order
 
 _BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
@@ -97,8 +97,9 @@ def read_block(
     target, mask = target.reshape(-1), mask.reshape(-1)
     ids = jnp.arange(vocab_size, dtype=target.dtype)
     is_gold = ids == target[:, None]
-    gold = jnp.where(is_gold, logits, 0.0).sum(-1)
-    gold = jnp.where((target >= 0) & (target < vocab_size), gold, jnp.nan)  # no such id: no loss
+    known = (target >= 0) & (target < vocab_size)
+    gold = jnp.take_along_axis(logits, jnp.where(known, target, 0)[:, None], axis=-1)[:, 0]
+    gold = jnp.where(known, gold, jnp.nan)  # no such id: no loss
     highest = logits.max(-1)
     weights = jnp.exp(logits - highest[:, None])
     total = weights.sum(-1)
@@ -116,7 +117,7 @@ def read_block(
     d_kernel = jnp.matmul(features.T, d_logits, preferred_element_type=jnp.float32)
     loss, nll, num_correct = (jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct))
     new = OutputSums(loss, nll, num_correct, d_kernel, d_bias)
-    return jax.tree.map(jnp.add, sums, new), (d_logits @ kernel.T).reshape(*block, -1)
+    return jax.tree.map(jnp.add, sums, new), inputs_gradient(d_logits, kernel).reshape(*block, -1)
 
 
 def read_output(

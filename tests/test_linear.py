@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.models.linear import add_bias, compute_logits, linear
+from s2s_jax.models.linear import add_bias, compute_logits, inputs_gradient, linear
 
 KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
 
@@ -29,6 +29,14 @@ def test_the_gradient_transposes_neither_the_larger_matrix_nor_the_result():
     }
     assert set(of_weights) == {"dot_general"}
     assert of_weights["dot_general"].params["dimension_numbers"] == (((0,), (0,)), ((), ()))
+
+
+def test_the_inputs_gradient_is_that_of_the_product():
+    d_outputs = jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 4)), jnp.float32)
+    found = jax.jit(inputs_gradient)(d_outputs[0], KERNEL)
+    np.testing.assert_allclose(found, d_outputs[0] @ KERNEL.T, rtol=1e-5)
+    of_lanes = jax.vmap(lambda rows: inputs_gradient(rows, KERNEL))(d_outputs)
+    np.testing.assert_allclose(of_lanes, d_outputs @ KERNEL.T, rtol=1e-5)
 
 
 def test_a_biass_gradient_is_summed_in_float32():

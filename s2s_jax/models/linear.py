@@ -39,6 +39,36 @@ def _backward(kept: tuple[jax.Array, jax.Array], d_outputs: jax.Array):
 linear.defvjp(_forward, _backward)
 
 
+def inputs_gradient(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The gradient of a product's inputs, where they are fewer rows than the weights have.
+
+        d_inputs = d_outputs kernel^T
+
+    A CPU packs the right one of two matrices at every call, so there the weights, which are the
+    larger one in a scan, stand on the left.
+
+    Args:
+      d_outputs: [batch, num_outputs].
+      kernel: [num_inputs, num_outputs], of the same dtype.
+
+    Returns:
+      [batch, num_inputs].
+
+    Example:
+      >>> inputs_gradient(jnp.ones((2, 4)), jnp.ones((3, 4))).tolist()
+      [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]
+    """
+
+    def weights_left(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        # Behind the barrier, or the compiler would turn the product round.
+        return jax.lax.optimization_barrier(kernel @ d_outputs.T).T
+
+    def as_written(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return d_outputs @ kernel.T
+
+    return jax.lax.platform_dependent(d_outputs, kernel, cpu=weights_left, default=as_written)
+
+
 def weights_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
     """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes."""
     # einsum would sum over the axes in another order than memory has them, and copy both.

@@ -23,7 +23,7 @@ from s2s_jax.models.cells import (
     of_recurrent,
 )
 from s2s_jax.models.initial_values import InitialValues
-from s2s_jax.models.linear import add_bias, bias_gradient, linear, weights_gradient
+from s2s_jax.models.linear import add_bias, bias_gradient, inputs_gradient, linear, weights_gradient
 from s2s_jax.models.replays import first_order
 
 
@@ -233,7 +233,7 @@ def _replay_backward(cell, reverse, kept, cotangents):
         steps = _write(steps, index, d_projected)
         d_recurrent = of_recurrent(cell, slopes, _read(steps, index)).astype(kernel.dtype)
         d_hidden, *d_rest = jax.tree.map(jnp.add, d_before, _keep(keep, no_gradient, d_carry))
-        return ((d_hidden + d_recurrent @ kernel.T, *d_rest), steps), None
+        return ((d_hidden + inputs_gradient(d_recurrent, kernel), *d_rest), steps), None
 
     steps, kept, inner = trace.slopes  # the gradients take the slopes' place
     inputs = jnp.arange(len(steps)), d_outputs, kept, inner, mask

@@ -79,31 +79,31 @@ def _make_single_pass(
         batch_size, time = target.shape
         draws, (kernel, bias) = feeding.draw(target, key, teacher_prob), replay.output(params)
 
-        def step(carry, draws: Draws):
-            decoder_carry, token = carry
+        def step(carry, inputs: tuple[Draws, jax.Array]):
+            (decoder_carry, token), (draws, mask) = carry, inputs
             decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
             logits = compute_logits(features, kernel, bias)
             token = feeding.next(logits, draws)
-            return (decoder_carry, token), (token, features, trace, logits)
+            sums, d_logits = output_layer.read_logits(logits, draws.gold, mask, label_smoothing)
+            made = token, features, trace, sums, d_logits.astype(kernel.dtype)
+            return (decoder_carry, token), made
 
         def block(carry, inputs):
-            decoder, sums = carry
-            draws, mask = inputs
-            decoder, (tokens, features, trace, logits) = jax.lax.scan(step, decoder, draws)
-            sums, d_features = output_layer.read_block(
-                sums, features, logits, kernel, draws.gold, mask, label_smoothing
-            )
-            return (decoder, sums), (tokens, features, trace, d_features)
+            decoder, gradient = carry
+            decoder, (tokens, features, trace, sums, d_logits) = jax.lax.scan(step, decoder, inputs)
+            gradient, d_features = output_layer.add_gradient(gradient, features, d_logits, kernel)
+            return (decoder, gradient), (tokens, features, trace, sums, d_features)
 
         decoder = model.initial_carry(params, memory), feeding.first(batch_size)
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
         blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask.T))
-        (_, sums), steps = jax.lax.scan(
-            block, (decoder, output_layer.zero_sums(kernel, bias)), blocks
+        (_, gradient), steps = jax.lax.scan(
+            block, (decoder, output_layer.zero_gradient(kernel, bias)), blocks
         )
         steps = jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), steps)
-        tokens, features, trace, d_features = steps
-        return _Passed(feeding.fed(tokens, draws), features, trace, OutputReading(sums, d_features))
+        tokens, features, trace, sums, d_features = steps
+        reading = OutputReading(jax.tree.map(jnp.sum, sums), gradient, d_features)
+        return _Passed(feeding.fed(tokens, draws), features, trace, reading)
 
     def gold(params, memory, target, mask, key, teacher_prob):
         fed = feeding.all_gold(target)

@@ -13,28 +13,36 @@ import jax.numpy as jnp
 
 from s2s_jax.losses import TokenLosses
 from s2s_jax.metrics import Mean
-from s2s_jax.models.linear import compute_logits, inputs_gradient
+from s2s_jax.models.linear import bias_gradient, compute_logits, inputs_gradient
 from s2s_jax.models.replays import first_order
 
 _BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
 
 
-class OutputSums(NamedTuple):
+class LossSums(NamedTuple):
     """Sums over target tokens, float32.
 
     Attributes:
       loss: with label smoothing, nats.
       nll: without.
       num_correct: tokens whose gold logit is the highest, the lowest id among equals.
-      d_kernel: [num_features, vocab_size], the gradient of loss.
-      d_bias: [vocab_size], the same.
     """
 
     loss: jax.Array
     nll: jax.Array
     num_correct: jax.Array
-    d_kernel: jax.Array
-    d_bias: jax.Array
+
+
+class WeightsGradient(NamedTuple):
+    """The gradient of the summed loss to the layer's own weights, float32.
+
+    Attributes:
+      kernel: [num_features, vocab_size].
+      bias: [vocab_size].
+    """
+
+    kernel: jax.Array
+    bias: jax.Array
 
 
 class OutputReading(NamedTuple):
@@ -42,10 +50,12 @@ class OutputReading(NamedTuple):
 
     Attributes:
       sums: over all target tokens.
-      d_features: [time, batch, num_features], the gradient of the summed loss.
+      d_weights: the gradient of the summed loss to kernel and bias.
+      d_features: [time, batch, num_features], to the features.
     """
 
-    sums: OutputSums
+    sums: LossSums
+    d_weights: WeightsGradient
     d_features: jax.Array
 
 
@@ -67,57 +77,57 @@ def out_of_blocks(array: jax.Array, time: int) -> jax.Array:
     return array.reshape(-1, *array.shape[2:])[:time]
 
 
-def zero_sums(kernel: jax.Array, bias: jax.Array) -> OutputSums:
-    """The sums over no token."""
-    zero = jnp.zeros(())
-    return OutputSums(zero, zero, zero, jnp.zeros(kernel.shape), jnp.zeros(bias.shape))
+def zero_gradient(kernel: jax.Array, bias: jax.Array) -> WeightsGradient:
+    """The gradient of no token."""
+    return WeightsGradient(jnp.zeros(kernel.shape), jnp.zeros(bias.shape))
 
 
-def read_block(
-    sums: OutputSums,
-    features: jax.Array,
-    logits: jax.Array,
-    kernel: jax.Array,
-    target: jax.Array,
-    mask: jax.Array,
-    label_smoothing: float,
-) -> tuple[OutputSums, jax.Array]:
-    """Adds a block of logits [steps, batch, vocab_size] to the sums.
+def read_logits(
+    logits: jax.Array, target: jax.Array, mask: jax.Array, label_smoothing: float
+) -> tuple[LossSums, jax.Array]:
+    """The losses of logits [..., vocab_size], and the gradient of their sum.
 
         d_logits = softmax(o) - (1 - a) onehot(y) - a / vocab_size,   a = label_smoothing
 
-    is at once multiplied into the gradients of features, kernel and bias, so that no product of
-    the layer is made twice.
-
     Returns:
-      The new sums and d_features [steps, batch, num_features].
+      The sums over the mask [...], and d_logits, 0 outside of it.
     """
-    block, vocab_size = target.shape, logits.shape[-1]
-    features, logits = features.reshape(-1, kernel.shape[0]), logits.reshape(-1, vocab_size)
-    target, mask = target.reshape(-1), mask.reshape(-1)
+    vocab_size = logits.shape[-1]
+    target, mask = target[..., None], mask[..., None]
     ids = jnp.arange(vocab_size, dtype=target.dtype)
-    is_gold = ids == target[:, None]
     known = (target >= 0) & (target < vocab_size)
-    gold = jnp.take_along_axis(logits, jnp.where(known, target, 0)[:, None], axis=-1)[:, 0]
+    gold = jnp.take_along_axis(logits, jnp.where(known, target, 0), axis=-1)
     gold = jnp.where(known, gold, jnp.nan)  # no such id: no loss
-    highest = logits.max(-1)
-    weights = jnp.exp(logits - highest[:, None])
-    total = weights.sum(-1)
+    highest = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
+    total = weights.sum(-1, keepdims=True)
     log_total = highest + jnp.log(total)
     nll = log_total - gold
     loss = nll
     if label_smoothing:
-        loss = (1 - label_smoothing) * nll + label_smoothing * (log_total - logits.mean(-1))
-    better = (logits > gold[:, None]) | ((logits == gold[:, None]) & (ids < target[:, None]))
-    correct = ~better.any(-1) & ~jnp.isnan(gold)
-    wanted = (1 - label_smoothing) * is_gold + label_smoothing / vocab_size
-    d_logits = jnp.where(mask[:, None], weights / total[:, None] - wanted, 0.0)
-    d_bias = d_logits.sum(0)
-    d_logits = d_logits.astype(kernel.dtype)
+        mean = logits.mean(-1, keepdims=True)
+        loss = (1 - label_smoothing) * nll + label_smoothing * (log_total - mean)
+    better = (logits > gold) | ((logits == gold) & (ids < target))
+    correct = ~better.any(-1, keepdims=True) & ~jnp.isnan(gold)
+    wanted = (1 - label_smoothing) * (ids == target) + label_smoothing / vocab_size
+    d_logits = jnp.where(mask, weights / total - wanted, 0.0)
+    sums = LossSums(*(jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct)))
+    return sums, d_logits
+
+
+def add_gradient(
+    gradient: WeightsGradient, features: jax.Array, d_logits: jax.Array, kernel: jax.Array
+) -> tuple[WeightsGradient, jax.Array]:
+    """Adds what a block of d_logits [steps, batch, vocab_size] gives to the weights' gradient.
+
+    Returns:
+      The new gradient of the weights, and d_features [steps, batch, num_features].
+    """
+    shape, features = features.shape, features.reshape(-1, kernel.shape[0])
+    d_logits = d_logits.reshape(-1, kernel.shape[1])
     d_kernel = jnp.matmul(features.T, d_logits, preferred_element_type=jnp.float32)
-    loss, nll, num_correct = (jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct))
-    new = OutputSums(loss, nll, num_correct, d_kernel, d_bias)
-    return jax.tree.map(jnp.add, sums, new), inputs_gradient(d_logits, kernel).reshape(*block, -1)
+    new = WeightsGradient(gradient.kernel + d_kernel, gradient.bias + bias_gradient(d_logits))
+    return new, inputs_gradient(d_logits, kernel).reshape(shape)
 
 
 def read_output(
@@ -151,14 +161,18 @@ def read_output(
     time, batch_size = target.shape
     count = num_blocks(time, batch_size, kernel.shape[1])
 
-    def block(sums: OutputSums, inputs: tuple[jax.Array, ...]):
+    def block(gradient: WeightsGradient, inputs: tuple[jax.Array, ...]):
         features, target, mask = inputs
         logits = compute_logits(features, kernel, bias)
-        return read_block(sums, features, logits, kernel, target, mask, label_smoothing)
+        sums, d_logits = read_logits(logits, target, mask, label_smoothing)
+        gradient, d_features = add_gradient(
+            gradient, features, d_logits.astype(kernel.dtype), kernel
+        )
+        return gradient, (sums, d_features)
 
     blocks = tuple(in_blocks(array, count) for array in (features, target, mask))
-    sums, d_features = jax.lax.scan(block, zero_sums(kernel, bias), blocks)
-    return OutputReading(sums, out_of_blocks(d_features, time))
+    gradient, (sums, d_features) = jax.lax.scan(block, zero_gradient(kernel, bias), blocks)
+    return OutputReading(jax.tree.map(jnp.sum, sums), gradient, out_of_blocks(d_features, time))
 
 
 def token_losses_of(
@@ -195,10 +209,10 @@ def _with_gradient(
 
 
 def _with_gradient_forward(features: Any, kernel: Any, bias: Any, reading: OutputReading):
-    sums = reading.sums
     # In the dtypes of what they are gradients of.
-    gradients = reading.d_features, sums.d_kernel.astype(kernel.dtype), sums.d_bias
-    return sums.loss, (gradients, (features, kernel, bias))
+    d_kernel, d_bias = reading.d_weights
+    gradients = reading.d_features, d_kernel.astype(kernel.dtype), d_bias
+    return reading.sums.loss, (gradients, (features, kernel, bias))
 
 
 def _with_gradient_backward(kept: tuple[Any, Any], d_loss: jax.Array):

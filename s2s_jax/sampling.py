@@ -104,7 +104,7 @@ def _draw(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
     """
     logits = logits.astype(jnp.float32)
     vocab_size = logits.shape[-1]
-    block_size = math.isqrt(vocab_size)
+    block_size = _block_size(vocab_size)
     num_blocks = -(-vocab_size // block_size)
     weights = jnp.exp((logits - jnp.max(logits, axis=-1, keepdims=True)) / temperature)
     padding = [(0, 0)] * (logits.ndim - 1) + [(0, num_blocks * block_size - vocab_size)]
@@ -112,6 +112,13 @@ def _draw(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
     block = _invert_cdf(jnp.sum(blocks, axis=-1), noise[..., 0])
     within = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
     return block * block_size + _invert_cdf(within, noise[..., 1])
+
+
+def _block_size(vocab_size: int) -> int:
+    """About sqrt(V), and a divisor of it where one is near: then nothing is copied to be padded."""
+    root = math.isqrt(vocab_size)
+    divisors = (size for size in range(root, root // 2, -1) if vocab_size % size == 0)
+    return next(divisors, root)
 
 
 def _invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,14 @@ def test_draws_follow_the_softmax_at_the_temperature(vocab_size, temperature):
     logits = jax.random.normal(jax.random.key(vocab_size), (vocab_size,))
     observed = frequencies(logits, temperature=temperature)
     assert_drawn_from(observed, jax.nn.softmax(logits / temperature))
+
+
+@pytest.mark.parametrize(("vocab_size", "padded"), [(8000, False), (200, False), (211, True)])
+def test_logits_are_padded_only_where_no_block_size_near_the_root_divides_them(vocab_size, padded):
+    choose = jax.jit(make_token_chooser("sample"))
+    program = choose.lower(jnp.zeros((2, vocab_size)), draw_noise(KEY, (2,))).compile()
+    widths = [int(width) for width in re.findall(r"f32\[2,(\d+)\]\S* pad\(", program.as_text())]
+    assert any(width > vocab_size for width in widths) == padded
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 8])

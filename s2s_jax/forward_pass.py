@@ -84,9 +84,10 @@ def _make_single_pass(
             decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
             logits = compute_logits(features, kernel, bias)
             token = feeding.next(logits, draws)
-            sums, d_logits = output_layer.read_logits(logits, draws.gold, mask, label_smoothing)
-            made = token, features, trace, sums, d_logits.astype(kernel.dtype)
-            return (decoder_carry, token), made
+            sums, d_logits = output_layer.read_logits(
+                logits, draws.gold, mask, label_smoothing, kernel.dtype
+            )
+            return (decoder_carry, token), (token, features, trace, sums, d_logits)
 
         def block(carry, inputs):
             decoder, gradient = carry

@@ -1,9 +1,10 @@
 """The output layer's losses with their gradients, of a block of steps' logits at a time.
 
 The logits of all target tokens are the largest array that a train step could hold. Here they are
-there for a few steps; while they are, everything that asks for them is answered: the losses, and
-the gradient of the loss to what the layer has been given. Block by block the answers add up to an
-`OutputReading`, from which `token_losses_of` makes losses that can be differentiated.
+there for a few steps; while they are, `read_logits` takes from them all that is asked for: the
+losses, and their gradient, which `add_gradient` passes on to what the layer has been given. Block
+by block this adds up to an `OutputReading`, from which `token_losses_of` makes losses that can be
+differentiated.
 """
 
 from typing import Any, NamedTuple
@@ -83,14 +84,18 @@ def zero_gradient(kernel: jax.Array, bias: jax.Array) -> WeightsGradient:
 
 
 def read_logits(
-    logits: jax.Array, target: jax.Array, mask: jax.Array, label_smoothing: float
+    logits: jax.Array,
+    target: jax.Array,
+    mask: jax.Array,
+    label_smoothing: float,
+    dtype: jnp.dtype,
 ) -> tuple[LossSums, jax.Array]:
     """The losses of logits [..., vocab_size], and the gradient of their sum.
 
         d_logits = softmax(o) - (1 - a) onehot(y) - a / vocab_size,   a = label_smoothing
 
     Returns:
-      The sums over the mask [...], and d_logits, 0 outside of it.
+      The sums over the mask [...], and d_logits in dtype, 0 outside of the mask.
     """
     vocab_size = logits.shape[-1]
     target, mask = target[..., None], mask[..., None]
@@ -112,7 +117,7 @@ def read_logits(
     wanted = (1 - label_smoothing) * (ids == target) + label_smoothing / vocab_size
     d_logits = jnp.where(mask, weights / total - wanted, 0.0)
     sums = LossSums(*(jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct)))
-    return sums, d_logits
+    return sums, d_logits.astype(dtype)
 
 
 def add_gradient(
@@ -164,10 +169,8 @@ def read_output(
     def block(gradient: WeightsGradient, inputs: tuple[jax.Array, ...]):
         features, target, mask = inputs
         logits = compute_logits(features, kernel, bias)
-        sums, d_logits = read_logits(logits, target, mask, label_smoothing)
-        gradient, d_features = add_gradient(
-            gradient, features, d_logits.astype(kernel.dtype), kernel
-        )
+        sums, d_logits = read_logits(logits, target, mask, label_smoothing, kernel.dtype)
+        gradient, d_features = add_gradient(gradient, features, d_logits, kernel)
         return gradient, (sums, d_features)
 
     blocks = tuple(in_blocks(array, count) for array in (features, target, mask))

@@ -176,9 +176,9 @@ def _read(steps: jax.Array, index: jax.Array) -> jax.Array:
 def _write(steps: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
     """Writes a step over the one that has been read there.
 
-    The outputs of a scan begin as zeros, which would cost a step a tenth of its time at the mt
-    shape of the benchmarks; what is written over needs none. Behind the barrier the step is read
-    again instead of computed twice, which would need the old one, and a copy of all of them.
+    The outputs of a scan begin as zeros that somebody has to write; what is written over needs
+    none. Behind the barrier the new step is read back. The compiler would make it twice instead,
+    the second time from the old one, and keep a copy of all steps for that.
     """
     return jax.lax.optimization_barrier(
         jax.lax.dynamic_update_index_in_dim(steps, step, index, axis=0)

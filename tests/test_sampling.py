@@ -41,8 +41,9 @@ def test_draws_follow_the_softmax_at_the_temperature(vocab_size, temperature):
 @pytest.mark.parametrize(("vocab_size", "padded"), [(8000, False), (200, False), (211, True)])
 def test_logits_are_padded_only_where_no_block_size_near_the_root_divides_them(vocab_size, padded):
     choose = jax.jit(make_token_chooser("sample"))
-    program = choose.lower(jnp.zeros((2, vocab_size)), draw_noise(KEY, (2,))).compile()
-    widths = [int(width) for width in re.findall(r"f32\[2,(\d+)\]\S* pad\(", program.as_text())]
+    program = choose.lower(jnp.zeros((2, vocab_size)), draw_noise(KEY, (2,))).compile().as_text()
+    assert program
+    widths = [int(width) for width in re.findall(r"f32\[2,(\d+)\]\S* pad\(", program)]
     assert any(width > vocab_size for width in widths) == padded
 
 

@@ -37,7 +37,7 @@ from s2s_jax.schedules import teacher_forcing as teacher_forcing_schedule
 from s2s_jax.training import Update, init_train_state, make_train_step, make_update
 
 _ROUNDS = 7
-_SAMPLE_SECONDS = 0.25
+_SAMPLE_SECONDS = 0.1
 
 TEACHER_FORCING, AT_ONE, SCHEDULED, ONE_SCAN = (
     "teacher forcing",
@@ -116,20 +116,23 @@ def time_shape(
     shape: Shape, trainings: Mapping[str, Training], num_rounds: int, sample_seconds: float
 ) -> dict[str, list[float]]:
     """The mean seconds of a step over an epoch of the shape's batches: name -> a value a round."""
-    probs = {name: schedule_probs() for name in trainings} | {AT_ONE: [1.0] * len(schedule_probs())}
+    probs = schedule_probs()
     epoch = sum(bucket.frequency for bucket in shape.buckets)
     total = {name: [0.0] * num_rounds for name in trainings}
     for bucket in shape.buckets:
-        first = [trainings[name].seconds(bucket, probs[name]) for name in trainings]  # warm up
-        passes = passes_for(min(first) * len(schedule_probs()), sample_seconds)
+        first = [trainings[name].seconds(bucket, probs) for name in trainings]  # warm up
+        passes = passes_for(min(first), sample_seconds)
+        # Turns are short, a stretch of the schedule each: a machine's pace changes within seconds.
+        for prob in probs:
 
-        def sample(name: str, bucket=bucket, passes=passes) -> float:
-            return trainings[name].seconds(bucket, probs[name], passes)
+            def sample(name: str, bucket=bucket, passes=passes, prob=prob) -> float:
+                teacher_prob = 1.0 if name == AT_ONE else prob
+                return trainings[name].seconds(bucket, [teacher_prob], passes)
 
-        seconds = interleave({name: lambda n=name: sample(n) for name in trainings}, num_rounds)
-        for name, values in seconds.items():
-            for number, value in enumerate(values):
-                total[name][number] += value * bucket.frequency / epoch
+            seconds = interleave({name: lambda n=name: sample(n) for name in trainings}, num_rounds)
+            for name, values in seconds.items():
+                for number, value in enumerate(values):
+                    total[name][number] += value * bucket.frequency / epoch / len(probs)
     return total
 
 

@@ -96,6 +96,12 @@ def read_logits(
 
     Returns:
       The sums over the mask [...], and d_logits in dtype, 0 outside of the mask.
+
+    Example:
+      >>> one, mask = jnp.array([2]), jnp.array([True])
+      >>> sums, d_logits = read_logits(jnp.zeros((1, 4)), one, mask, 0.0, jnp.dtype("float32"))
+      >>> d_logits.tolist()
+      [[0.25, 0.25, -0.75, 0.25]]
     """
     vocab_size = logits.shape[-1]
     target, mask = target[..., None], mask[..., None]

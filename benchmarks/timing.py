@@ -39,7 +39,7 @@ def schedule_probs(count: int = NUM_PROBS) -> list[float]:
 def interleave(
     samples: Mapping[Name, Callable[[], float]], num_rounds: int
 ) -> dict[Name, list[float]]:
-    """Takes one sample of each, round by round, each round starting with another.
+    """Takes one sample of each, round by round, each round from another on, every second backwards.
 
     So a machine that slows down for a while slows all of them, and no one always runs in the wake
     of the same other.
@@ -55,7 +55,8 @@ def interleave(
     seconds: dict[Name, list[float]] = {name: [] for name in names}
     for round_number in range(num_rounds):
         shift = round_number % len(names)
-        for name in names[shift:] + names[:shift]:
+        order = names[shift:] + names[:shift]
+        for name in reversed(order) if round_number % 2 else order:
             seconds[name].append(samples[name]())
     return seconds
 

@@ -115,8 +115,8 @@ def test_samples_are_taken_in_turns():
         return float(len(taken))
 
     seconds = timing.interleave({name: lambda n=name: sample(n) for name in "abc"}, 3)
-    assert "".join(taken) == "abcbcacab"
-    assert seconds == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
+    assert "".join(taken) == "abcacbcab"
+    assert seconds == {"a": [1, 4, 8], "b": [2, 6, 9], "c": [3, 5, 7]}
     assert timing.median_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 1.0]) == 3
 
 

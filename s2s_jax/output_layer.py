@@ -14,7 +14,12 @@ import jax.numpy as jnp
 
 from s2s_jax.losses import TokenLosses
 from s2s_jax.metrics import Mean
-from s2s_jax.models.linear import bias_gradient, compute_logits, inputs_gradient
+from s2s_jax.models.linear import (
+    bias_gradient,
+    compute_logits,
+    inputs_gradient,
+    weights_gradient,
+)
 from s2s_jax.models.replays import first_order
 
 _BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
@@ -134,11 +139,10 @@ def add_gradient(
     Returns:
       The new gradient of the weights, and d_features [steps, batch, num_features].
     """
-    shape, features = features.shape, features.reshape(-1, kernel.shape[0])
-    d_logits = d_logits.reshape(-1, kernel.shape[1])
-    d_kernel = jnp.matmul(features.T, d_logits, preferred_element_type=jnp.float32)
+    d_kernel = weights_gradient(features, d_logits, gradient.kernel.dtype)
     new = WeightsGradient(gradient.kernel + d_kernel, gradient.bias + bias_gradient(d_logits))
-    return new, inputs_gradient(d_logits, kernel).reshape(shape)
+    d_features = inputs_gradient(d_logits.reshape(-1, kernel.shape[1]), kernel)
+    return new, d_features.reshape(features.shape)
 
 
 def read_output(

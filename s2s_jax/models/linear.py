@@ -69,11 +69,16 @@ def inputs_gradient(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(d_outputs, kernel, cpu=weights_left, default=as_written)
 
 
-def weights_gradient(inputs: jax.Array, d_outputs: jax.Array) -> jax.Array:
-    """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes."""
+def weights_gradient(
+    inputs: jax.Array, d_outputs: jax.Array, dtype: jnp.dtype | None = None
+) -> jax.Array:
+    """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes.
+
+    It is in `dtype`, or in that of the inputs.
+    """
     # einsum would sum over the axes in another order than memory has them, and copy both.
     inputs, d_outputs = (array.reshape(-1, array.shape[-1]) for array in (inputs, d_outputs))
-    return jnp.einsum("ni,no->io", inputs, d_outputs)
+    return jnp.einsum("ni,no->io", inputs, d_outputs, preferred_element_type=dtype)
 
 
 def compute_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ from s2s_jax.lab.config import (
     flat_keys,
     parse_config,
 )
-from s2s_jax.lab.experiment import check_config
 from s2s_jax.lab.experiment_file import load_experiment, sweep_of
+from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.sweep import plan_sweep
 
 FOLDER = Path(__file__).parents[1] / "experiments"

@@ -57,6 +57,12 @@ class Vocabulary(ABC):
         content = json.dumps({"kind": self.kind, **self._to_json()}, ensure_ascii=False)
         return f"{content}\n".encode()
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the vocabulary to one file, whole or not at all."""
         write_whole(Path(path), self.to_bytes())

@@ -1,7 +1,6 @@
 """The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `compare`."""
 
 import argparse
-import gc
 import io
 import os
 import signal
@@ -18,15 +17,14 @@ from s2s_jax.lab.processes import (
     EXIT_STOPPED,
     prepare_jax,
     stop_on_signals,
+    tolerate_garbage,
 )
 from s2s_jax.lab.programs import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
-    # Imports and tracing leave a million objects that stay: looking for rubbish among them as often
-    # as Python does by default is a twentieth of a start.
-    gc.set_threshold(100_000, 50, 100)
+    tolerate_garbage()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]

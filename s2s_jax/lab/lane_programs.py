@@ -11,8 +11,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.batch import PAD, Batch
 from s2s_jax.lab.compilation import compile_all, lowered_in_turn
+from s2s_jax.lab.compiled_update import (
+    Shape,
+    accumulate,
+    are_finite,
+    batch_template,
+    scalars_template,
+    shape_of,
+)
 from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput
-from s2s_jax.lab.loop import Shape, accumulate, batch_template, shape_of
 from s2s_jax.lab.optimizers import Scalars
 from s2s_jax.metrics import MetricSums
 from s2s_jax.objectives import Objective
@@ -96,7 +103,6 @@ class LanePrograms:
         # of its two branches runs.
         self._mixed, self._all_gold = program(0), program(None)
         self._lane = jax.jit(lambda tree, number: jax.tree.map(lambda leaf: leaf[number], tree))
-        self._are_finite = jax.jit(lambda tree: jnp.isfinite(optax.tree.norm(tree)))
         self._compiled: dict[tuple[Shape, bool], Callable[..., Any]] = {}
         self.compile_seconds = 0.0
 
@@ -135,7 +141,7 @@ class LanePrograms:
                 jax.ShapeDtypeStruct((), jnp.int32),
                 jax.ShapeDtypeStruct((), jnp.bool_),
                 batch_template(self._lanes[0].batches.batch_size, shape),
-                Scalars(*[jax.ShapeDtypeStruct((), jnp.float32)] * 3),  # pyright: ignore
+                scalars_template(),
             )
             scalar = jax.ShapeDtypeStruct((), jnp.float32)
             teacher_prob = (
@@ -196,7 +202,7 @@ class LanePrograms:
         state = self._state
         params, step, bad_step = self._lane((state.params, state.step, self._bad_step), number)
         # The last update can leave parameters that only the next step would find out.
-        if int(bad_step) >= 0 or self._are_finite(params):
+        if int(bad_step) >= 0 or are_finite(params):
             return int(bad_step)
         return int(step)
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from s2s_jax.batch import Batch
@@ -14,6 +16,7 @@ from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.progress_lines import Clock, ProgressPrinter
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.metrics import MetricSums, compute
+from s2s_jax.schedules import Schedule
 from s2s_jax.training import TrainState
 
 
@@ -321,6 +324,11 @@ def _inputs(lanes: Sequence[Lane], going: Sequence[int]) -> dict[int, StepInput]
             batches[place] = lane.batches[lane.step]
         inputs[number] = StepInput(batches[place], lane.teacher_probs[lane.step])
     return inputs
+
+
+def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
+    """[num_steps] float32 teacher_prob of every step."""
+    return np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
 
 
 def target_tokens(batches: TrainingBatches, num_steps: int) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from s2s_jax.lab.config import apply_overrides, parse_config
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import check_config
 from s2s_jax.lab.experiment_file import sweep_of
+from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import run_name, short_key, varied_beside_schedule

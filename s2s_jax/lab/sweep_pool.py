@@ -1,38 +1,36 @@
-"""The processes of a sweep: so many at a time, each a run or a group, until all have ended."""
+"""The processes of a sweep: so many at a time, until all runs have ended."""
 
-import json
 import os
+import queue
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import read_json
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import Display, PlainDisplay
 from s2s_jax.lab.sweep_groups import make_groups
 from s2s_jax.lab.sweep_lines import RunState, last_error
+from s2s_jax.lab.worker_process import Answer, WorkerProcess
 
 _POLL_SECONDS = 0.5
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Job:
-    """A process, and the runs that it trains.
+    """Runs that a process trains, one alone or several as lanes of one program.
 
     Attributes:
       states: the runs'.
-      process: it.
       log_begins: bytes that each run's log had before.
     """
 
     states: list[RunState]
-    process: "subprocess.Popen[bytes]"
     log_begins: list[int]
 
     @property
@@ -48,13 +46,14 @@ def run_sweep(
     display: Display | None = None,
     groups: Sequence[Sequence[PlannedRun]] | None = None,
 ) -> list[str]:
-    """Trains the runs of a plan that are not finished, each group in a process of its own.
+    """Trains the runs of a plan that are not finished, each group by one of several processes.
 
-    A run that fails does not stop the others. An interrupt is passed on to the running processes,
-    which save a checkpoint; the same sweep goes on from there. A second interrupt does not wait for
-    that. With several jobs each has its share of the machine's cores. A run's own output is in
-    `<run folder>.log`. A group for which the memory does not suffice goes on as two of half the
-    size, down to one run after another.
+    A process goes on with the next group when it has done one, and with a group of the same program
+    if there is any: it has data and compiled programs for that already. A run that fails does not
+    stop the others. An interrupt is passed on to the processes, which save a checkpoint; the same
+    sweep goes on from there. A second interrupt does not wait for that. With several jobs each has
+    its share of the machine's cores. A run's own output is in `<run folder>.log`. A group for which
+    the memory does not suffice goes on as two of half the size, down to one run after another.
 
     Args:
       plan: of `plan_sweep`.
@@ -67,7 +66,7 @@ def run_sweep(
 
     Raises:
       LabError: num_jobs is below 1, or the sweep's folder cannot be written.
-      KeyboardInterrupt: after the running processes have saved their checkpoints.
+      KeyboardInterrupt: after the processes have saved their checkpoints.
     """
     if num_jobs < 1:
         raise LabError(f"--jobs is {num_jobs}; it must be at least 1")
@@ -75,82 +74,151 @@ def run_sweep(
     known = {one.run.workdir: one for one in states}
     groups = make_groups(plan, 1) if groups is None else groups
     waiting = [[known[run.workdir] for run in group] for group in groups]
-    num_jobs = min(num_jobs, len(waiting)) or 1
     display = display or PlainDisplay()
-    jobs: list[_Job] = []
+    pool = _Pool(min(num_jobs, len(waiting)) or 1, display)
     try:
-        display.begin(states, num_jobs * max(map(len, waiting), default=1))
-        while waiting or jobs:
-            while waiting and len(jobs) < num_jobs:
-                jobs.append(_start(waiting.pop(0), num_jobs))
-                for state in jobs[-1].states:
-                    display.changed(state)
+        display.begin(states, pool.num_workers * max(map(len, waiting), default=1))
+        while waiting or pool.jobs:
+            pool.hand_out(waiting)
             display.tick()
-            time.sleep(_POLL_SECONDS)
-            for job in [one for one in jobs if one.process.poll() is not None]:
-                jobs.remove(job)
-                if _lacked_memory(job):
-                    waiting[:0] = _halves(job, display)
-                    continue
-                for state in _end(job):
-                    display.changed(state)
-            for job in jobs:
-                for state in _ended_lanes(job):
-                    display.changed(state)
+            waiting[:0] = pool.look(_POLL_SECONDS)
+        pool.close()
     except KeyboardInterrupt:
         display.stopping()
-        _stop(jobs)
-        for job in jobs:
-            for state in _end(job):
-                if state.status == "failed" and _was_stopped(job, state):
-                    state.status, state.reason = "stopped", ""
+        pool.stop()
         display.close()
         raise
     finally:
         # Whatever else went wrong, no process is left behind.
-        _stop(jobs)
+        pool.stop()
     display.close()
     return [one.run.name for one in states if one.status == "failed"]
 
 
-def _start(states: list[RunState], num_jobs: int) -> _Job:
-    runs, environment = [one.run for one in states], dict(os.environ)
-    # What it prints is in the log in the order in which it was said.
-    environment["PYTHONUNBUFFERED"] = "1"
-    if num_jobs > 1:
-        # Processes that each take every core get in each other's way; XLA's threads go by this.
-        environment["NPROC"] = str(max(1, (os.cpu_count() or 1) // num_jobs))
-    command = ["s2s_jax.lab.cli", *runs[0].arguments]
-    if len(runs) > 1:  # what it says of each run goes to that run's log by itself
-        command = ["s2s_jax.lab.group_process", *(json.dumps(one.arguments) for one in runs)]
-    folder = runs[0].workdir.parent
-    try:
-        begins = []
-        for run in reversed(runs):  # the first one's log stays open
-            folder = run.workdir.parent
-            folder.mkdir(parents=True, exist_ok=True)
-            with run.log_file.open("ab") as log:
-                begins.insert(0, log.tell())
-        with runs[0].log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                # Ctrl-C in a terminal is for the sweep alone, which passes it on once.
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise LabError(f"cannot write to {folder}: {error.strerror}") from error
-    for state in states:
-        state.status, state.reason, state.started_at = "running", "", time.time()
-    return _Job(states, process, begins)
+class _Pool:
+    """The processes of a sweep.
+
+    Args:
+      num_workers: the most at a time.
+      display: is told of every run that starts or ends.
+
+    Attributes:
+      num_workers: likewise.
+      jobs: what each process that is at work trains.
+    """
+
+    def __init__(self, num_workers: int, display: Display):
+        self.num_workers, self._display = num_workers, display
+        self.jobs: dict[WorkerProcess, _Job] = {}
+        self._idle: dict[WorkerProcess, str] = {}
+        """Processes that wait, and the program that each has compiled last."""
+        self._leaving: list[WorkerProcess] = []
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+
+    def hand_out(self, waiting: list[list[RunState]]) -> None:
+        """Takes from the groups that wait as many as there are processes for."""
+        while waiting and len(self.jobs) < self.num_workers:
+            worker = next(iter(self._idle), None)
+            program = self._idle[worker] if worker else None
+            of_program = (group for group in waiting if group[0].run.program == program)
+            states = next(of_program, waiting[0])
+            job = _Job(states, [_log_size(one.run) for one in states])
+            worker = worker or self._start(states[0].run.log_file)
+            waiting.remove(states)
+            self._idle.pop(worker, None)
+            self.jobs[worker] = job
+            for state in states:
+                state.status, state.reason, state.started_at = "running", "", time.time()
+            worker.send([one.run.arguments for one in states])
+            for state in states:
+                self._display.changed(state)
+        if not waiting:
+            self._dismiss()  # they end while the others work
+
+    def look(self, seconds: float) -> list[list[RunState]]:
+        """Waits for an answer, but not for long, and notes which runs have ended.
+
+        Returns:
+          Groups that are to be tried again.
+        """
+        again: list[list[RunState]] = []
+        try:
+            worker, code, ended = self._answers.get(timeout=seconds)
+        except queue.Empty:
+            pass
+        else:
+            job = self.jobs.pop(worker, None)
+            if ended:
+                worker.close()
+                self._idle.pop(worker, None)
+            elif job:
+                self._idle[worker] = job.states[0].run.program
+            if job and _lacked_memory(job, code):
+                again = _halves(job, self._display)
+            elif job:
+                self._note_end(job, code)
+        for job in self.jobs.values():
+            for state in _ended_lanes(job):
+                self._display.changed(state)
+        return again
+
+    def close(self) -> None:
+        """Waits until the processes have ended, which are not at work."""
+        self._dismiss()
+        for worker in self._leaving:
+            worker.wait()
+
+    def stop(self) -> None:
+        """Asks the processes to save and end, and waits; an interrupt meanwhile asks harder."""
+        # `s2s train` ends at once at the second SIGTERM.
+        asked = iter((signal.SIGTERM, signal.SIGTERM))
+        workers = [*self.jobs, *self._idle, *self._leaving]
+        while any(not worker.ended for worker in workers):
+            try:
+                number = next(asked, signal.SIGKILL)
+                for worker in workers:
+                    worker.close()
+                    worker.signal(number)
+                for worker in workers:
+                    worker.wait()
+            except KeyboardInterrupt:
+                continue
+        while self.jobs:
+            worker, code, _ = self._answers.get()
+            if job := self.jobs.pop(worker, None):
+                _end(job, code)
+                for state in job.states:
+                    if state.status == "failed" and _was_stopped(job, state):
+                        state.status, state.reason = "stopped", ""
+
+    def _dismiss(self) -> None:
+        """There is nothing more to do for the processes that wait."""
+        for worker in self._idle:
+            worker.close()
+            self._leaving.append(worker)
+        self._idle.clear()
+
+    def _start(self, log: Path) -> WorkerProcess:
+        # Processes that each take every core get in each other's way.
+        share = max(1, (os.cpu_count() or 1) // self.num_workers)
+        return WorkerProcess(log, share if self.num_workers > 1 else None, self._answers)
+
+    def _note_end(self, job: _Job, code: int) -> None:
+        for state in _end(job, code):
+            self._display.changed(state)
 
 
-def _end(job: _Job) -> list[RunState]:
-    """Notes how the runs of a process have ended that were still running; and returns them."""
-    code, alone = job.process.returncode, len(job.states) == 1
+def _log_size(run: PlannedRun) -> int:
+    """The bytes of a run's log, which is made where it is missing."""
+    with writing(f"to {run.workdir.parent}"):
+        run.workdir.parent.mkdir(parents=True, exist_ok=True)
+        with run.log_file.open("ab") as log:
+            return log.tell()
+
+
+def _end(job: _Job, code: int) -> list[RunState]:
+    """Notes how the runs of a job have ended that were still running; and returns them."""
+    alone = len(job.states) == 1
     how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
     ended = job.running
     for state in ended:
@@ -191,9 +259,9 @@ def _was_stopped(job: _Job, state: RunState) -> bool:
     return len(job.states) == 1 or _result(state).get("status") != "failed"
 
 
-def _lacked_memory(job: _Job) -> bool:
+def _lacked_memory(job: _Job, code: int) -> bool:
     """Whether a group ended since it was too large: by its own word, or by the system's."""
-    return len(job.states) > 1 and job.process.returncode in (EXIT_OUT_OF_MEMORY, -signal.SIGKILL)
+    return len(job.states) > 1 and code in (EXIT_OUT_OF_MEMORY, -signal.SIGKILL)
 
 
 def _halves(job: _Job, display: Display) -> list[list[RunState]]:
@@ -212,18 +280,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _stop(jobs: Sequence[_Job]) -> None:
-    """Asks the processes to save and end, and waits; an interrupt meanwhile asks harder."""
-    # `s2s train` ends at once at the second SIGTERM.
-    asked = iter((signal.SIGTERM, signal.SIGTERM))
-    while any(job.process.poll() is None for job in jobs):
-        try:
-            number = next(asked, signal.SIGKILL)
-            for job in jobs:
-                job.process.send_signal(number)
-            for job in jobs:
-                job.process.wait()
-        except KeyboardInterrupt:
-            continue

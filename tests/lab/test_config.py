@@ -15,8 +15,8 @@ from s2s_jax.lab.config import (
     sweep_schedules,
 )
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import check_config, make_config_schedule
 from s2s_jax.lab.experiment_file import load_experiment, sweep_of
+from s2s_jax.lab.experiment_parts import check_config, make_config_schedule
 
 RELIED_ON = {
     "seed": 3,

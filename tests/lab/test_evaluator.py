@@ -7,7 +7,8 @@ import pytest
 
 from s2s_jax.data.pairs import DataError
 from s2s_jax.lab.evaluator import Evaluator
-from s2s_jax.lab.experiment import evaluate_run, make_experiment
+from s2s_jax.lab.experiment import evaluate_run
+from s2s_jax.lab.experiment_parts import make_experiment
 from s2s_jax.lab.scores import phoneme_scores
 from s2s_jax.lab.translate import translate
 

@@ -11,24 +11,25 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import load_run, make_experiment, train_and_evaluate
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.experiment_parts import make_experiment
 from s2s_jax.lab.lanes import NonFiniteLossError
-from s2s_jax.lab.loop import Trainer
 from s2s_jax.lab.run import Run
+from s2s_jax.lab.solo_program import SoloProgram
 
 
 @pytest.fixture
 def started(monkeypatch):
     """Every run's initial parameters and batches, as the loop saw them."""
     seen = []
-    train = Trainer.train
+    init = SoloProgram.__init__
 
-    def watched(self, tracker, checkpoints, start=None, **options):
-        batches = [self._batches[step] for step in range(12)]
-        seen.append((self._init().params, batches))
-        return train(self, tracker, checkpoints, start, **options)
+    def watched(self, update, start, scalars, batches, report):
+        params = jax.tree.map(np.array, start.state.params)
+        seen.append((params, [batches[step] for step in range(12)]))
+        init(self, update, start, scalars, batches, report)
 
-    monkeypatch.setattr(Trainer, "train", watched)
+    monkeypatch.setattr(SoloProgram, "__init__", watched)
     return seen
 
 
@@ -52,7 +53,7 @@ def same(left, right):
 
 
 def train_steps(cache: Path) -> set[str]:
-    return {path.name for path in cache.iterdir() if path.name.startswith("jit_accumulate-")}
+    return {path.name for path in cache.iterdir() if path.name.startswith("jit_step-")}
 
 
 def test_one_compiled_step_serves_every_schedule_from_the_same_start(

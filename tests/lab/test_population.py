@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,22 @@ import jax
 import numpy as np
 import pytest
 
-from s2s_jax.lab import group_process, group_training
+from s2s_jax.lab import workbench, worker
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import (
-    check_config,
-    load_run,
-    make_experiment,
-    train_and_evaluate,
-)
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
-from s2s_jax.lab.group_training import GroupRun, train_group
 from s2s_jax.lab.lane_programs import LanePrograms
-from s2s_jax.lab.lanes import NonFiniteLossError
-from s2s_jax.lab.loop import progress_template, schedule_values
-from s2s_jax.lab.named_arrays import flatten
+from s2s_jax.lab.lanes import NonFiniteLossError, schedule_values
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
-from s2s_jax.lab.run import Run
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_groups import groups_table, make_groups
+from s2s_jax.lab.workbench import RunSpec, Workbench
+from tests.lab.run_content import newest, records
 
 pytestmark = pytest.mark.xdist_group("population")
 
-CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
 NAMES = [
     "teacher_forcing/seed_0",
     "linear/seed_0",
@@ -46,27 +38,8 @@ ALONE = [NAMES[0], AHEAD]
 """Of two seeds, with and without own tokens: what is trained alone as well."""
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock measures."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {name: value for name, value in json.loads(line).items() if name not in CLOCK}
-        for line in lines
-    ]
-
-
 def losses(folder: Path) -> np.ndarray:
     return np.array([one["train/loss"] for one in records(folder) if "train/loss" in one])
-
-
-def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
-    """The newest checkpoint as a solo run restores it: its step, and its leaves by name."""
-    run = Run(folder)
-    parts = make_experiment(run.config(), run.vocabularies())
-    template = progress_template(parts.model, parts.objective, parts.optimizer)
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        step, progress = checkpoints.restore(template, "latest")
-    return step, flatten(progress)
 
 
 def stop_after(num_steps: int) -> Callable[[], bool]:
@@ -99,10 +72,10 @@ def configs(make_config):
     return {name: make(name) for name in NAMES}
 
 
-def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None) -> list[GroupRun]:
+def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None) -> list[RunSpec]:
     report = (lambda line: None) if lines is None else lines.append
     return [
-        GroupRun(config, folder / name, {"seed": config.seed}, report)
+        RunSpec(config, folder / name, {"seed": config.seed}, report)
         for name, config in configs.items()
     ]
 
@@ -111,7 +84,7 @@ def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None)
 def population(configs, tmp_path_factory):
     """The four as one program."""
     folder = tmp_path_factory.mktemp("population")
-    results = train_group(group(folder, configs))
+    results = Workbench().train(group(folder, configs))
     assert [one["status"] for one in results] == ["finished"] * 4  # type: ignore  # a None fails here, too
     return folder
 
@@ -172,7 +145,7 @@ def test_a_lane_leaves_the_files_of_the_run_alone(population, solo):
 
 def test_what_is_finished_is_left_alone(population, configs, snapshot):
     before, lines = snapshot(population), []
-    results = train_group(group(population, configs, lines))
+    results = Workbench().train(group(population, configs, lines))
     assert [one["steps"] for one in results] == [50] * 4  # type: ignore  # a None fails here, too
     assert lines[0] == f"{population / NAMES[0]} is finished already; nothing to do"
     assert snapshot(population) == before
@@ -185,7 +158,7 @@ def stopped(configs, tmp_path_factory):
     changed = dict(configs)
     bad = changed[BAD] = configs[BAD].copy_and_resolve_references()
     bad.train.learning_rate = bad.train.weight_decay = 1e6
-    results = train_group(group(folder, changed), should_stop=stop_after(21))
+    results = Workbench().train(group(folder, changed), should_stop=stop_after(21))
     return folder, changed, dict(zip(NAMES, results, strict=True))
 
 
@@ -218,7 +191,7 @@ def test_lanes_at_unequal_steps_end_as_if_they_had_not_stopped(population, stopp
     )
     assert (ahead["status"], ahead["steps"]) == ("stopped", 30)
     lines: list[str] = []
-    results = train_group(group(folder, configs, lines))
+    results = Workbench().train(group(folder, configs, lines))
     assert f"resuming {folder / NAMES[0]} at step 21" in lines
     assert f"resuming {folder / AHEAD} at step 30" in lines
     for name, result in zip(NAMES, results, strict=True):
@@ -236,11 +209,11 @@ def test_lanes_at_unequal_steps_end_as_if_they_had_not_stopped(population, stopp
 
 def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
     trained: list[Any] = []
-    monkeypatch.setattr(group_training, "train_lanes", lambda lanes, *_: trained.extend(lanes))
+    monkeypatch.setattr(workbench, "train_lanes", lambda lanes, *_: trained.extend(lanes))
     two = {name: configs[name] for name in NAMES[:2]}
     (tmp_path / NAMES[0]).mkdir(parents=True)
     with Checkpoints(tmp_path / NAMES[0] / "checkpoints"):
-        results = train_group(group(tmp_path, two))
+        results = Workbench().train(group(tmp_path, two))
     assert "is in use by process" in str(results[0])
     (lane,) = trained
     schedule, _ = check_config(two[NAMES[1]])
@@ -272,9 +245,9 @@ def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
     }.items():
         assert group_key(make_config("linear", **{key: value})) != group_key(config), key
     other = make_config("linear", **{"train.batch_size": 9})
-    runs = [GroupRun(one, tmp_path / "run", {}, print) for one in (config, other)]
+    runs = [RunSpec(one, tmp_path / "run", {}, print) for one in (config, other)]
     with pytest.raises(ValueError, match="must not differ"):
-        train_group(runs)
+        Workbench().train(runs)
     assert not list(tmp_path.iterdir())
 
 
@@ -356,33 +329,21 @@ def test_a_dry_run_shows_the_programs(s2s, experiment_file, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def signals():
-    """The handlers of this process, which the one of a group replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals")
 def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatch):
     def fail(self: LanePrograms) -> float:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
 
     monkeypatch.setattr(LanePrograms, "compile", fail)
     runs = [
-        json.dumps(
-            [
-                "train",
-                f"--config={experiment_file}:linear",
-                f"--workdir={tmp_path}/seed_{seed}",
-                f"--config.seed={seed}",
-            ]
-        )
+        [
+            "train",
+            f"--config={experiment_file}:linear",
+            f"--workdir={tmp_path}/seed_{seed}",
+            f"--config.seed={seed}",
+        ]
         for seed in range(2)
     ]
-    assert group_process.main(runs) == EXIT_OUT_OF_MEMORY
+    assert worker.work(Workbench(), runs, lambda: False) == EXIT_OUT_OF_MEMORY
     last = (tmp_path / "seed_1.log").read_text().splitlines()[-1]
     assert last.startswith("out of memory: RESOURCE_EXHAUSTED")
     assert not (tmp_path / "seed_1" / "result.json").exists()

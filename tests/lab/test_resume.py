@@ -9,48 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.experiment import make_experiment, train_and_evaluate
-from s2s_jax.lab.loop import progress_template
-from s2s_jax.lab.run import Run
-
-CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what the clock measures."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {name: value for name, value in json.loads(line).items() if name not in CLOCK}
-        for line in lines
-    ]
-
-
-def state(folder: Path) -> tuple[int, dict[str, bytes]]:
-    """The newest checkpoint: its step, and its leaves by name."""
-    run = Run(folder)
-    parts = make_experiment(run.config(), run.vocabularies())
-    template = progress_template(parts.model, parts.objective, parts.optimizer)
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        step, progress = checkpoints.restore(template, "latest")
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(progress):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        leaves[jax.tree_util.keystr(path)] = np.asarray(leaf).tobytes()
-    return step, leaves
+from s2s_jax.lab.experiment import train_and_evaluate
+from tests.lab.run_content import records, state
 
 
 def assert_ends_as(folder: Path, finished: Path) -> None:
     step, leaves = state(folder)
     assert step == 12
     assert (step, leaves) == state(finished)
-    assert any(".opt_state" in name for name in leaves)
+    assert any("opt_state" in name for name in leaves)
     assert records(folder) == records(finished)
     here, there = (json.loads((one / "result.json").read_text()) for one in (folder, finished))
     del here["wall_seconds"], there["wall_seconds"]

@@ -14,16 +14,12 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
-from s2s_jax.lab import loop
+from s2s_jax.lab import compiled_update
 from s2s_jax.lab.compilation import CompiledInTurn
 from s2s_jax.lab.config import schedule_parameters
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment import (
-    load_run,
-    make_config_schedule,
-    make_experiment,
-    train_and_evaluate,
-)
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.experiment_parts import make_config_schedule, make_experiment
 from s2s_jax.lab.lanes import target_tokens
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.versions import versions
@@ -274,7 +270,7 @@ def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
                 self.seconds_waited += 1000.0 * (len(asked) == 2)
             return program
 
-    monkeypatch.setattr(loop, "CompiledInTurn", Slow)
+    monkeypatch.setattr(compiled_update, "CompiledInTurn", Slow)
     config = make_config(**{"data.num_buckets": 2})
     train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
     assert len(asked) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s2s_jax.lab import sweep_pool
+from s2s_jax.lab import sweep_pool, worker_process
 from s2s_jax.lab.config import apply_overrides, sweep_product, sweep_schedules
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import load_experiment
@@ -201,37 +201,71 @@ def test_a_folder_of_another_config_is_refused(experiment_file, finished, tmp_pa
         plan_sweep(str(experiment_file), [], tmp_path)
 
 
+FAKE_WORKER = """
+import json, os, sys
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+for line in sys.stdin:
+    [[script, log]] = json.loads(line)
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        exec(script, {})
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+    answers.write(f"{2 * ('sys.exit(2)' in script)}\\n")
+"""
+"""Runs scripts in the place of runs; like the real one it ends with any code but 0 and 2."""
+
+
 @pytest.fixture
-def fake_runs(monkeypatch, tmp_path):
-    """A plan of runs that are small scripts; and the names of those that were started."""
-    started = []
+def start_workers(monkeypatch):
+    """Has a sweep start a script as its processes; the fixture makes the list of those started."""
     start = subprocess.Popen
 
-    def popen(command, **options):
-        (script,) = command[3:]
-        started.append(script)
-        return start([sys.executable, "-c", script], **options)
+    def make(script):
+        started = []
 
-    monkeypatch.setattr(sweep_pool.subprocess, "Popen", popen)
-    monkeypatch.setattr(sweep_pool, "_POLL_SECONDS", 0.02)
+        def popen(command, **options):
+            assert command[1:] == ["-m", "s2s_jax.lab.worker"]
+            started.append(start([sys.executable, "-c", script], **options))
+            return started[-1]
 
-    def plan(*scripts):
+        monkeypatch.setattr(worker_process.subprocess, "Popen", popen)
+        monkeypatch.setattr(sweep_pool, "_POLL_SECONDS", 0.02)
+        return started
+
+    return make
+
+
+@pytest.fixture
+def fake_runs(start_workers, tmp_path):
+    """Makes a plan of runs that are small scripts; and the processes that were started."""
+
+    def plan(*scripts, programs=""):
+        folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(scripts))]
         return [
-            PlannedRun(f"run_{number}", tmp_path / "sweep" / f"run_{number}", (script,), status)
-            for number, (script, status) in enumerate(scripts)
+            PlannedRun(folder.name, folder, (script, f"{folder}.log"), status, program=program)
+            for folder, (script, status), program in zip(
+                folders, scripts, programs or "a" * len(scripts), strict=True
+            )
         ]
 
-    return plan, started
+    return plan, start_workers(FAKE_WORKER)
 
 
 def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
     make_plan, started = fake_runs
-    fails = "import sys; print('a word'); print('the loss is gone', file=sys.stderr); sys.exit(2)"
+    fails = (
+        "import sys; print('a word', flush=True)\n"
+        "print('the loss is gone', file=sys.stderr); sys.exit(2)"
+    )
     plan = make_plan((fails, "waiting"), ("print('fine')", "failed"), ("1 / 0", "finished"))
     lines = []
     assert run_sweep(plan, 1, display=PlainDisplay(lines.append)) == ["run_0"]
     log = tmp_path / "sweep" / "run_0.log"
-    assert started == [fails, "print('fine')"]
+    assert len(started) == 1
     assert lines == [
         "run_2: finished before",
         "run_0: started (1 of 3 done)",
@@ -242,11 +276,15 @@ def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
         f"  run_0: exit code 2: the loss is gone (all of it: {log})",
     ]
     assert log.read_text() == "a word\nthe loss is gone\n"
+    assert [one.poll() for one in started] == [0]
 
 
 def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
     make_plan, _ = fake_runs
-    ours = "import sys; print('s2s: no such data', file=sys.stderr); print('bye'); sys.exit(2)"
+    ours = (
+        "import sys; print('s2s: no such data', file=sys.stderr)\n"
+        "print('bye', flush=True); sys.exit(2)"
+    )
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     plan = make_plan((ours, "waiting"), (killed, "waiting"), ("1 / 0", "waiting"))
     (tmp_path / "sweep").mkdir()
@@ -283,7 +321,7 @@ def test_jobs_share_the_cores(fake_runs, tmp_path, monkeypatch, num_jobs, thread
     make_plan, _ = fake_runs
     monkeypatch.setattr(sweep_pool.os, "cpu_count", lambda: 5)
     monkeypatch.delenv("NPROC", raising=False)
-    script = "import os; print(os.environ.get('NPROC', 'unset'))"
+    script = "import os; print(os.environ.get('NPROC', 'unset'), flush=True)"
     run_sweep(make_plan(*[(script, "waiting")] * num_jobs), num_jobs, display=quiet())
     logs = [path.read_text().strip() for path in (tmp_path / "sweep").glob("*.log")]
     assert logs == [threads] * num_jobs
@@ -312,76 +350,100 @@ def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
         "(folder / 'ready').touch()\n"
         "time.sleep(60)"
     )
-    sleep = sweep_pool.time.sleep
+    plan = make_plan((script, "waiting"))
+    lines = []
+    display = PlainDisplay(lines.append)
 
-    def interrupt(seconds):
+    def interrupt():
         if (tmp_path / "ready").exists():
             raise KeyboardInterrupt
-        sleep(seconds)
 
-    plan = make_plan((script, "waiting"))
-    monkeypatch.setattr(sweep_pool.time, "sleep", interrupt)
-    lines = []
+    monkeypatch.setattr(display, "tick", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(plan, 1, display=PlainDisplay(lines.append))
+        run_sweep(plan, 1, display=display)
     assert (tmp_path / "saved").exists()
     assert lines[-1] == "stopping: the running processes save their checkpoints"
 
 
-def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path, monkeypatch):
-    make_plan, _ = fake_runs
-    processes = []
-    popen = sweep_pool.subprocess.Popen
-
-    def keep(*arguments, **options):
-        processes.append(popen(*arguments, **options))
-        return processes[-1]
-
-    monkeypatch.setattr(sweep_pool.subprocess, "Popen", keep)
+def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
+    make_plan, started = fake_runs
     plan = make_plan(("import time; time.sleep(60)", "waiting"), ("", "waiting"))
     other = tmp_path / "file"
     other.write_text("")
     plan[1] = PlannedRun("run_1", other / "run_1", ("",), "waiting")
     with pytest.raises(LabError, match="cannot write to"):
         run_sweep(plan, 2, display=quiet())
-    assert [one.poll() for one in processes] == [-signal.SIGTERM]
+    assert [one.poll() for one in started] == [-signal.SIGTERM]
+
+
+def test_a_process_goes_on_with_the_next_run_but_not_after_what_broke_it(fake_runs, tmp_path):
+    make_plan, started = fake_runs
+    told = "import os; print(os.getpid(), flush=True)"
+    plan = make_plan(
+        (told, "waiting"), (f"{told}; 1 / 0", "waiting"), (told, "waiting"), (told, "waiting")
+    )
+    assert run_sweep(plan, 1, display=quiet()) == ["run_1"]
+    said = [(tmp_path / "sweep" / f"run_{number}.log").read_text() for number in range(4)]
+    processes = [int(text.splitlines()[0]) for text in said]
+    assert len(started) == 2
+    assert processes == [started[0].pid] * 2 + [started[1].pid] * 2
+    assert [one.poll() for one in started] == [1, 0]
+
+
+def test_a_process_prefers_runs_of_the_program_that_it_has(fake_runs, tmp_path):
+    make_plan, _ = fake_runs
+    order = tmp_path / "order"
+    scripts = [
+        (f"print({number}, file=open({str(order)!r}, 'a'))", "waiting") for number in range(5)
+    ]
+    assert run_sweep(make_plan(*scripts, programs="abbaa"), 1, display=quiet()) == []
+    assert order.read_text().split() == ["0", "3", "4", "1", "2"]
+
+
+def test_a_process_that_dies_while_it_waits_is_replaced(fake_runs, tmp_path):
+    make_plan, started = fake_runs
+    # It ends behind its answer, as if the system had killed it.
+    dies = "import os, threading; threading.Timer(0.2, os._exit, [9]).start()"
+    waits = "import time; time.sleep(1)"
+    plan = make_plan((dies, "waiting"), (waits, "waiting"), ("", "waiting"))
+    plan[2] = PlannedRun("run_2", plan[2].workdir, (waits, plan[2].arguments[1]), "waiting")
+    assert run_sweep(plan, 1, display=quiet()) == ["run_1"]
+    assert len(started) == 2
 
 
 GROUP = """
 import json, pathlib, sys, time
-runs = [json.loads(one)[0] for one in sys.argv[1:]]
-most = int(runs[0].split()[0])
-if len(runs) > most:
-    sys.exit(71)  # out of memory
-for number, one in enumerate(runs):
-    folder = pathlib.Path(one.split()[1])
-    folder.mkdir()
-    status = one.split()[2]
-    error = {"error": "the loss is gone"} if status == "failed" else {}
-    if error:
-        folder.with_name(folder.name + ".log").write_text("s2s: the loss is gone\\n")
-    (folder / "result.json").write_text(json.dumps({"status": status} | error))
-    if number == 0:  # the sweep looks at those that have ended while the others train
-        time.sleep(0.5)
-sys.exit(int(any("failed" in one for one in runs)))
+for line in sys.stdin:
+    runs = [one[0] for one in json.loads(line)]
+    most = int(runs[0].split()[0])
+    if len(runs) > most:
+        sys.exit(71)  # out of memory
+    for number, one in enumerate(runs):
+        folder = pathlib.Path(one.split()[1])
+        folder.mkdir()
+        status = one.split()[2]
+        error = {"error": "the loss is gone"} if status == "failed" else {}
+        if error:
+            folder.with_name(folder.name + ".log").write_text("s2s: the loss is gone\\n")
+        (folder / "result.json").write_text(json.dumps({"status": status} | error))
+        if number == 0:  # the sweep looks at those that have ended while the others train
+            time.sleep(0.5)
+    print(2 * any("failed" in one for one in runs), flush=True)
 """
 
 
 @pytest.fixture
-def fake_groups(monkeypatch, tmp_path):
-    """A plan of runs for a process that only writes results; and the sizes of those started."""
-    started = []
-    start = subprocess.Popen
+def fake_groups(start_workers, monkeypatch, tmp_path):
+    """Makes a plan for a process that only writes results; and the sizes of what it was sent."""
+    sizes = []
+    send = worker_process.WorkerProcess.send
 
-    def popen(command, **options):
-        module, *runs = command[2:]
-        assert module == ("s2s_jax.lab.group_process" if len(runs) > 1 else "s2s_jax.lab.cli")
-        started.append(len(runs))
-        runs = runs if len(runs) > 1 else [json.dumps(runs)]
-        return start([sys.executable, "-c", GROUP, *runs], **options)
+    def watched(self, job):
+        sizes.append(len(job))
+        send(self, job)
 
-    monkeypatch.setattr(sweep_pool.subprocess, "Popen", popen)
-    monkeypatch.setattr(sweep_pool, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(worker_process.WorkerProcess, "send", watched)
+    start_workers(GROUP)
 
     def plan(most, *statuses):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(statuses))]
@@ -390,15 +452,15 @@ def fake_groups(monkeypatch, tmp_path):
             for number, (folder, status) in enumerate(zip(folders, statuses, strict=True))
         ]
 
-    return plan, started
+    return plan, sizes
 
 
 def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
-    make_plan, started = fake_groups
+    make_plan, sizes = fake_groups
     plan = make_plan(9, "failed", "finished", "finished")
     lines = []
     failed = run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan])
-    assert (failed, started) == (["run_0"], [3])
+    assert (failed, sizes) == (["run_0"], [3])
     assert lines[:4] == [
         "run_0: started (0 of 3 done)",
         "run_1: started (0 of 3 done)",
@@ -409,11 +471,11 @@ def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
 
 
 def test_a_group_that_lacks_memory_goes_on_in_halves(fake_groups):
-    make_plan, started = fake_groups
+    make_plan, sizes = fake_groups
     plan = make_plan(1, *["finished"] * 3)
     lines = []
     assert run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan]) == []
-    assert started == [3, 2, 1, 1, 1]
+    assert sizes == [3, 2, 1, 1, 1]
     assert [line for line in lines if "memory" in line] == [
         "out of memory with 3 lanes; going on with 2 lanes at a time",
         "out of memory with 2 lanes; going on with one run after another",

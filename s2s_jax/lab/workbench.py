@@ -1,0 +1,266 @@
+"""What trains runs, alone or side by side, and keeps what the next ones can use."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from s2s_jax.data.batching import TrainingBatches
+from s2s_jax.data.task import Vocabularies
+from s2s_jax.lab.compiled_update import CompiledUpdate, batch_template
+from s2s_jax.lab.config import Config, Overrides
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.evaluator import Evaluator
+from s2s_jax.lab.experiment_parts import (
+    Experiment,
+    check_config,
+    make_divergence,
+    make_evaluator,
+    make_experiment,
+    training_batches,
+)
+from s2s_jax.lab.group_key import group_key
+from s2s_jax.lab.lane_programs import LanePrograms
+from s2s_jax.lab.lanes import Lane, NonFiniteLossError, schedule_values, train_lanes
+from s2s_jax.lab.optimizers import make_optimizer, scalars_of
+from s2s_jax.lab.run import Run
+from s2s_jax.lab.run_session import RunSession
+from s2s_jax.lab.solo_program import SoloProgram
+
+Result = dict[str, Any] | LabError
+"""A run's `result.json`, or why it failed."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run to train, or to go on with.
+
+    Attributes:
+      config: the run's.
+      workdir: its folder.
+      overrides: what of the config came from the command line, for the record.
+      report: takes a line of its progress.
+    """
+
+    config: Config
+    workdir: Path
+    overrides: Overrides
+    report: Callable[[str], None]
+
+
+class Workbench:
+    """Trains runs; data, evaluation and compiled programs stay for the next ones of a `group_key`.
+
+    Example:
+      from experiments import addition
+      runs = [
+          RunSpec(addition.get_config(name), Path("runs") / name / "seed_0", {}, print)
+          for name in ("teacher_forcing", "linear")
+      ]
+      bench = Workbench()
+      results = bench.train(runs)                       # as lanes of one program
+      results = [bench.train([one])[0] for one in runs]  # or one after the other, compiled once
+    """
+
+    def __init__(self):
+        self._shared: _Shared | None = None
+
+    def train(
+        self, runs: Sequence[RunSpec], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> list[Result]:
+        """Trains runs, or goes on with them; several are lanes of one program.
+
+        Each leaves what it leaves where it trains alone, and one that fails does not stop the
+        others. A run that was stopped goes on from its checkpoint; a finished one is left alone.
+
+        Args:
+          runs: of one `group_key`.
+          should_stop: asked after each step; True saves a checkpoint of each run and ends the call.
+
+        Returns:
+          Each run's `result.json`, or why it failed.
+
+        Raises:
+          LabError, DataError: bad input, before anything is written.
+          ValueError: the runs are of several groups.
+        """
+        if len({group_key(one.config) for one in runs}) > 1:
+            raise ValueError("the runs of a group must not differ in what a program is made for")
+        results: list[Result | None] = []
+        for one in runs:
+            folder = Run(one.workdir)
+            folder.check(one.config)
+            check_config(one.config)
+            result = folder.result()
+            finished = result is not None and result["status"] == "finished"
+            results.append(result if finished else None)
+            if finished:
+                one.report(f"{one.workdir} is finished already; nothing to do")
+        waiting = [number for number, result in enumerate(results) if result is None]
+        if waiting:
+            left = [runs[number] for number in waiting]
+            trained = _Group(left, self._shared_by(left)).train(should_stop)
+            for number, result in zip(waiting, trained, strict=True):
+                results[number] = result
+        return [one for one in results if one is not None]
+
+    def _shared_by(self, runs: Sequence[RunSpec]) -> "_Shared":
+        """What is there already where it fits, else made anew."""
+        saved = (Run(one.workdir).vocabularies() for one in runs)
+        vocabularies = next((one for one in saved if one is not None), None)
+        if self._shared is None or not self._shared.fits(runs[0].config, vocabularies):
+            self._shared = None  # its memory is free before the next takes more
+            self._shared = _Shared.make(runs[0].config, vocabularies)
+        return self._shared
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What runs of one `group_key` have in common.
+
+    Attributes:
+      key: theirs.
+      experiment: of one of them; its task, model and objective are everybody's.
+      update: what trains each of them that trains alone.
+      evaluator: everybody's, but for what theory says of a schedule.
+      batches: by seed.
+    """
+
+    key: str
+    experiment: Experiment
+    update: CompiledUpdate
+    evaluator: Evaluator
+    batches: dict[int, TrainingBatches] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, config: Config, vocabularies: Vocabularies | None) -> "_Shared":
+        """Loads the data, and makes the rest."""
+        parts = make_experiment(config, vocabularies)
+        batches = training_batches(config, parts.task)
+        update = CompiledUpdate(
+            parts.model,
+            parts.objective,
+            partial(make_optimizer, config.train),
+            batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+        )
+        evaluator = make_evaluator(config, parts.model, parts.task)
+        return cls(group_key(config), parts, update, evaluator, {config.seed: batches})
+
+    def fits(self, config: Config, vocabularies: Vocabularies | None) -> bool:
+        """Whether a run can use it; None where the run has no vocabularies yet."""
+        known = self.experiment.task.vocabularies
+        return self.key == group_key(config) and vocabularies in (None, known)
+
+    def batches_of(self, config: Config) -> TrainingBatches:
+        """Those of a run's seed."""
+        if config.seed not in self.batches:
+            self.batches[config.seed] = training_batches(config, self.experiment.task)
+        return self.batches[config.seed]
+
+    def evaluator_of(self, config: Config) -> Evaluator:
+        """The evaluator, with what theory says of this run's schedule."""
+        if not self.evaluator.knows_the_truth:
+            return self.evaluator
+        divergence = make_divergence(config, self.experiment.model, self.experiment.task)
+        return self.evaluator.with_divergence(divergence)
+
+
+class _Group:
+    """Runs that are not finished, and train now."""
+
+    def __init__(self, runs: Sequence[RunSpec], shared: _Shared):
+        self._runs, self._shared = runs, shared
+        self._results: list[Result] = [LabError("it was not trained") for _ in runs]
+
+    def train(self, should_stop: Callable[[], bool]) -> list[Result]:
+        """Trains them."""
+        with contextlib.ExitStack() as stack:
+            opened: list[tuple[int, RunSession]] = []
+            for number, one in enumerate(self._runs):
+                try:
+                    opened.append((number, stack.enter_context(self._open(one))))
+                except LabError as error:  # another process trains there, say
+                    self._results[number] = error
+            if opened:
+                self._train(opened, should_stop)
+        return self._results
+
+    def _open(self, one: RunSpec) -> RunSession:
+        folder, task = Run(one.workdir), self._shared.experiment.task
+        if folder.vocabularies() not in (None, task.vocabularies):
+            raise LabError(
+                f"the vocabularies in {folder.folder} are not those of the runs beside it;"
+                " train the run alone, with s2s train"
+            )
+        template = self._shared.update.template
+        return RunSession(folder, one.config, one.overrides, task, template, one.report)
+
+    def _train(
+        self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]
+    ) -> None:
+        update = self._shared.update
+        configs = [self._runs[number].config for number, _ in opened]
+        evaluators = [self._shared.evaluator_of(config) for config in configs]
+        scalars = [scalars_of(config.train) for config in configs]
+        lanes, starts = [], []
+        for (number, session), evaluator in zip(opened, evaluators, strict=True):
+            lanes.append(self._lane(self._runs[number], session, evaluator))
+            key = jax.random.key(self._runs[number].config.seed)
+            starts.append(session.start or update.start(key))
+            session.start = None  # it is on the device by now
+        if len(lanes) == 1:
+            [start], [own], [lane] = starts, scalars, lanes
+            programs = SoloProgram(update, start, own, lane.batches, self._report)
+        else:
+            programs = LanePrograms(
+                self._shared.experiment.objective,
+                partial(make_optimizer, configs[0].train),
+                update.template,
+                starts,
+                scalars,
+                lanes,
+                self._report,
+            )
+        starts.clear()
+
+        def ended(place: int) -> None:
+            (number, session), lane = opened[place], lanes[place]
+            self._results[number] = _conclude(session, lane, evaluators[place])
+
+        train_lanes(lanes, programs, should_stop, ended)
+
+    def _lane(self, one: RunSpec, session: RunSession, evaluator: Evaluator) -> Lane:
+        schedule, _ = check_config(one.config)
+        return Lane(
+            self._shared.batches_of(one.config),
+            schedule_values(schedule, one.config.train.num_steps),
+            evaluator,
+            session.tracker,
+            session.checkpoints,
+            first_step=session.first_step,
+            log_every=one.config.train.log_every,
+            evaluate_every=one.config.eval.every,
+            report=one.report,
+            seconds_before=session.seconds_before,
+        )
+
+    def _report(self, line: str) -> None:
+        for one in self._runs:
+            one.report(line)
+
+
+def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:
+    """Ends a run, and closes what is open."""
+    try:
+        with session:
+            if lane.error is not None:
+                if isinstance(lane.error, NonFiniteLossError):
+                    session.fail(lane.error)
+                raise lane.error
+            return session.conclude(lane.step, evaluator)
+    except LabError as error:
+        return error

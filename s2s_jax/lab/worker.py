@@ -1,0 +1,156 @@
+"""A process of a sweep: trains what it is sent, one job after another.
+
+python -m s2s_jax.lab.worker
+
+A job is a line of standard input: a JSON list of runs, each the list of arguments of its
+`s2s train`; several runs are lanes of one program. What the process says of a run goes to the run's
+own log, beside its folder; how the run ended is in its `result.json`. A job is answered on standard
+output by the exit code that `s2s train` would have, and data and compiled programs stay for the
+next one. After what nobody foresaw the process ends instead, with that code.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.processes import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_STOPPED,
+    prepare_jax,
+    stop_on_signals,
+    tolerate_garbage,
+)
+from s2s_jax.lab.programs import command_line
+from s2s_jax.lab.sweep import log_file
+
+if TYPE_CHECKING:
+    from s2s_jax.lab.workbench import Result, Workbench
+
+Runs = Sequence[Sequence[str]]
+"""A job: what `s2s` would be called with to train each run alone."""
+
+
+def main() -> int:
+    """Works until there is no job left, or one does not go well.
+
+    Returns:
+      The exit code: 0, or that of the last job; see `work`.
+    """
+    tolerate_garbage()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    stopped = stop_on_signals()
+    prepare_jax()
+    from s2s_jax.lab.workbench import Workbench
+
+    bench = Workbench()
+    for line in sys.stdin:
+        job = json.loads(line)
+        _print_to(log_file(_folder_of(job[0])))
+        code = work(bench, job, stopped.is_set)
+        if code not in (0, EXIT_BAD_INPUT):
+            return code
+        try:
+            print(code, file=answers)
+        except BrokenPipeError:  # the sweep was killed
+            break
+    return 0
+
+
+def work(bench: "Workbench", job: Runs, should_stop: Callable[[], bool]) -> int:
+    """Does one job.
+
+    Args:
+      bench: has what earlier jobs have left.
+      job: the runs.
+      should_stop: asked after each step.
+
+    Returns:
+      The exit code: 0 where all runs have finished, 2 for bad input or a run that failed, 71 where
+      the memory of the device does not suffice for so many lanes, 75 where a signal stopped them,
+      1 for any other exception.
+    """
+    logs = [log_file(_folder_of(run)).open("a", buffering=1, encoding="utf-8") for run in job]
+    try:
+        return _train(bench, job, logs, should_stop)
+    except Exception as error:
+        if is_for_the_user(error):
+            code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
+        elif is_out_of_memory(error):
+            code, text = EXIT_OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}\n"
+        else:
+            code, text = EXIT_FAILED, traceback.format_exc()
+        for log in logs:
+            log.write(text)
+        return code
+    finally:
+        for log in logs:
+            log.close()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a program asked for more than its device has."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _train(
+    bench: "Workbench", job: Runs, logs: Sequence[TextIO], should_stop: Callable[[], bool]
+) -> int:
+    from s2s_jax.lab.config import parse_config
+    from s2s_jax.lab.workbench import RunSpec
+
+    # As `s2s train` reads them, so that a run's result.json says of itself what it would alone.
+    parsed = [parse_config([one for one in run if one.startswith("--config")]) for run in job]
+
+    def report_to(log: TextIO) -> Callable[[str], None]:
+        return lambda line: print(line, file=log)
+
+    results = bench.train(
+        [
+            RunSpec(config, _folder_of(run), overrides, report_to(log))
+            for (config, overrides, _), run, log in zip(parsed, job, logs, strict=True)
+        ],
+        should_stop=should_stop,
+    )
+    codes = [
+        _last_words(result, _folder_of(run), log)
+        for result, run, log in zip(results, job, logs, strict=True)
+    ]
+    return max(codes)
+
+
+def _last_words(result: "Result", folder: Path, log: TextIO) -> int:
+    """Says what `s2s train` says at its end; returns its exit code."""
+    if isinstance(result, LabError):
+        print(f"s2s: {result}", file=log)
+        return EXIT_BAD_INPUT
+    if result["status"] == "stopped":
+        steps = result["steps"]
+        print(f"stopped at step {steps}; the same command goes on from there", file=log)
+        return EXIT_STOPPED
+    print(f"look at the run with: {command_line('tensorboard', '--logdir', folder)}", file=log)
+    return 0
+
+
+def _folder_of(run: Iterable[str]) -> Path:
+    return next(Path(one[10:]) for one in run if one.startswith("--workdir="))
+
+
+def _print_to(path: Path) -> None:
+    """Sends what others print, XLA's warnings say, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What a run has left in its folder, without what the clock decides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.compiled_update import progress_template
+from s2s_jax.lab.experiment_parts import make_experiment
+from s2s_jax.lab.named_arrays import flatten
+from s2s_jax.lab.run import Run
+
+CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in CLOCK}
+        for line in lines
+    ]
+
+
+def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The newest checkpoint: its step, and its leaves by name."""
+    run = Run(folder)
+    parts = make_experiment(run.config(), run.vocabularies())
+    template = progress_template(parts.model, parts.objective, parts.optimizer)
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        step, progress = checkpoints.restore(template, "latest")
+    return step, flatten(progress)
+
+
+def state(folder: Path) -> tuple[int, dict[str, bytes]]:
+    """The same to the last bit."""
+    step, leaves = newest(folder)
+    return step, {name: leaf.tobytes() for name, leaf in leaves.items()}

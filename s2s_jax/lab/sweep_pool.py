@@ -111,7 +111,7 @@ class _Pool:
         self.num_workers, self._display = num_workers, display
         self.jobs: dict[WorkerProcess, _Job] = {}
         self._idle: dict[WorkerProcess, str] = {}
-        """Processes that wait, and the program that each has compiled last."""
+        """Those that have just done a job, and the program that each has compiled last."""
         self._leaving: list[WorkerProcess] = []
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
@@ -150,7 +150,6 @@ class _Pool:
             job = self.jobs.pop(worker, None)
             if ended:
                 worker.close()
-                self._idle.pop(worker, None)
             elif job:
                 self._idle[worker] = job.states[0].run.program
             if job and _lacked_memory(job, code):

@@ -400,7 +400,7 @@ def test_a_process_prefers_runs_of_the_program_that_it_has(fake_runs, tmp_path):
     assert order.read_text().split() == ["0", "3", "4", "1", "2"]
 
 
-def test_a_process_that_dies_while_it_waits_is_replaced(fake_runs, tmp_path):
+def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
     make_plan, started = fake_runs
     # It ends behind its answer, as if the system had killed it.
     dies = "import os, threading; threading.Timer(0.2, os._exit, [9]).start()"

@@ -151,8 +151,12 @@ def test_a_worker_answers_each_job_and_goes_on(worker, tmp_path):
 BREAKS = """
 import sys
 from s2s_jax.lab import worker
-train = worker._train
+train, prepare_jax = worker._train, worker.prepare_jax
 jobs = []
+
+def prepare():
+    print("noise", flush=True)
+    prepare_jax()
 
 def break_at_the_second(bench, job, *rest):
     jobs.append(job)
@@ -161,7 +165,7 @@ def break_at_the_second(bench, job, *rest):
         raise ZeroDivisionError("a bug")
     return train(bench, job, *rest)
 
-worker._train = break_at_the_second
+worker._train, worker.prepare_jax = break_at_the_second, prepare
 sys.exit(worker.main())
 """
 
@@ -169,7 +173,7 @@ sys.exit(worker.main())
 def test_what_nobody_foresaw_ends_a_worker(worker):
     schedule = "--config.schedule.name=linear"
     code, answers, logs, err = worker((schedule,), (schedule,), (schedule,), script=BREAKS)
-    assert (code, answers, err) == (1, ["0"], "")
+    assert (code, answers, err) == (1, ["0"], "noise\n")
     assert logs[1].startswith("on the way\nTraceback")
     assert logs[1].endswith("ZeroDivisionError: a bug\n")
     assert logs[2] == ""

@@ -142,7 +142,7 @@ def to_markdown(sweep: Sweep) -> str:
     config = sweep.config
     model, train, evaluation = config["model"], config["train"], config["eval"]
     first = describe(next(iter(find_scorer(evaluation["scores"])(["a"], [("a",)])))).label
-    some = f" on the first {evaluation['max_examples']:,} pairs" * bool(evaluation["max_examples"])
+    some = f" on {evaluation['max_examples']:,} pairs" * bool(evaluation["max_examples"])
     lines = [
         f"{len(sweep.runs.by_schedule)} schedules, {sweep.seeds_text} each,"
         f" {_number(train['num_steps'])} updates of {_number(train['batch_size'])} pairs."

@@ -49,9 +49,17 @@ class Sequences:
         """[n] int64, EOS counted."""
         return np.diff(self.offsets)
 
-    def first(self, count: int) -> "Sequences":
-        """The first sequences."""
-        return Sequences(self.ids, self.offsets[: count + 1])
+    def take(self, indices: np.ndarray) -> "Sequences":
+        """Some sequences, in the order given.
+
+        Example:
+          >>> Sequences.of([[7, 8], [], [9]]).take(np.array([2, 0])).ids.tolist()
+          [9, 2, 7, 8, 2]
+        """
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        moved = np.repeat(self.offsets[indices] - offsets[:-1], lengths)
+        return Sequences(self.ids[moved + np.arange(offsets[-1])], offsets)
 
     def padded(self, indices: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
         """Some sequences padded to one length; index -1 gives a row that is all padding.
@@ -90,9 +98,9 @@ class TokenPairs:
     def __len__(self) -> int:
         return len(self.source)
 
-    def first(self, count: int) -> "TokenPairs":
-        """The first pairs."""
-        return TokenPairs(self.source.first(count), self.target.first(count))
+    def take(self, indices: np.ndarray) -> "TokenPairs":
+        """Some pairs, in the order given."""
+        return TokenPairs(self.source.take(indices), self.target.take(indices))
 
     def batch(self, indices: np.ndarray, bucket: tuple[int, int]) -> Batch:
         """The pairs of some indices in one shape; -1 makes a row that only fills the batch up.

@@ -95,13 +95,19 @@ class Task:
         return TrainingBatches(tokens, shapes, batch_size, seed)
 
     def evaluation(self, split: str, batch_size: int, max_examples: int = 0) -> "EvaluationData":
-        """A split for evaluation, whole or its first examples."""
+        """A split for evaluation: whole, or so many examples at equal distances.
+
+        A split may be sorted: its first examples are not like the rest.
+        """
         tokens = self.tokens(split)
         count = min(max_examples or len(tokens), len(tokens))
-        source, target = tokens.source.lengths[:count], tokens.target.lengths[:count]
+        indices = np.arange(count) * len(tokens) // count
+        some = tokens.take(indices)
         batch_size = min(batch_size, count)
-        shapes = choose_buckets(source, target, _NUM_EVALUATION_SHAPES, batch_size)
-        return EvaluationData(tokens.first(count), shapes, batch_size, split, self.splits)
+        shapes = choose_buckets(
+            some.source.lengths, some.target.lengths, _NUM_EVALUATION_SHAPES, batch_size
+        )
+        return EvaluationData(some, indices, shapes, batch_size, split, self.splits)
 
     def max_decode_length(self, split: str) -> int:
         """Most tokens of a hypothesis: half as many again as the longest target known, and EOS.
@@ -119,13 +125,15 @@ class EvaluationData:
 
     Attributes:
       tokens: the examples.
+      indices: their places in the split.
       shapes: of the batches.
       batch_size: rows of every batch.
       split: its name.
-      splits: the text of all splits, by name.
+      splits: the text of all splits, by name, which is read when it is asked for.
     """
 
     tokens: TokenPairs
+    indices: np.ndarray
     shapes: list[tuple[int, int]]
     batch_size: int
     split: str
@@ -135,14 +143,16 @@ class EvaluationData:
         return evaluation_batches(self.tokens, self.shapes, self.batch_size)
 
     @property
-    def references(self) -> list[tuple[str, ...]]:
-        """Every accepted target of each example."""
-        return self.pairs.references[: len(self.tokens)]
+    def sources(self) -> list[str]:
+        """The source of each example."""
+        sources = self.splits[self.split].sources
+        return [sources[index] for index in self.indices]
 
     @property
-    def pairs(self) -> Pairs:
-        """The split's text."""
-        return self.splits[self.split]
+    def references(self) -> list[tuple[str, ...]]:
+        """Every accepted target of each example."""
+        references = self.splits[self.split].references
+        return [references[index] for index in self.indices]
 
 
 def load_task(

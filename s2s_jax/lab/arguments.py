@@ -92,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         " truth (of tasks whose distribution is known); default all",
     )
     exposure.add_argument(
-        "--max-examples", type=int, default=0, help="only the split's first ones; 0 for all"
+        "--max-examples", type=int, default=0, help="so many, spread over the split; 0 for all"
     )
     exposure.add_argument(
         "--min-count", type=int, default=30, help="sequences that a bin needs (default 30)"

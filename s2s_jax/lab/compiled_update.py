@@ -11,7 +11,7 @@ import optax
 
 from s2s_jax.batch import Batch
 from s2s_jax.lab.compilation import CompiledInTurn, lowered_in_turn
-from s2s_jax.lab.lanes import Progress
+from s2s_jax.lab.lane import Progress
 from s2s_jax.lab.optimizers import Scalars
 from s2s_jax.metrics import MetricSums, merge
 from s2s_jax.models.interface import Seq2SeqModel

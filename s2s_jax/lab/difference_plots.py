@@ -204,7 +204,7 @@ def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], st
         return None
     ((split, checkpoint, max_examples),) = settings
     what = f"Of the {split} split" + ("" if checkpoint == "best" else f", {checkpoint} checkpoint")
-    what += f", first {max_examples:,} sequences" if max_examples else ""
+    what += f", {max_examples:,} sequences" if max_examples else ""
     return found, f"{what}; positions of {min(min_counts)} targets or more"
 
 

@@ -79,7 +79,7 @@ class Evaluator:
         prefix = "eval" if split == "dev" else split
         metrics, texts = self._evaluate(params, split, prefix, data)
         if predictions is not None:
-            rows = zip(data.pairs.sources, data.references, texts, strict=True)
+            rows = zip(data.sources, data.references, texts, strict=True)
             lines = (
                 json.dumps(
                     {"source": source, "references": list(references), "hypothesis": text},
@@ -113,7 +113,7 @@ class Evaluator:
 
     def show(self, params: Params, tracker: Tracker, step: int) -> None:
         """Logs decoded examples of the dev split as text, and where the first one attended."""
-        tokens, pairs = self._dev.tokens, self._dev.pairs
+        tokens = self._dev.tokens
         count = min(self._num_shown, len(tokens))
         if not count:
             return
@@ -128,8 +128,8 @@ class Evaluator:
         decoded, weights = jax.device_get(self._decode(params, batch, length))
         vocabularies = self._task.vocabularies
         texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
-        sources = [pairs.sources[index] for index in chosen]
-        references = [pairs.references[index] for index in chosen]
+        sources = [self._dev.sources[index] for index in chosen]
+        references = [self._dev.references[index] for index in chosen]
         tracker.text(step, "eval/examples", examples_table(sources, references, texts))
         if weights is not None:
             num_source = int(batch.source_mask[0].sum())

@@ -29,12 +29,11 @@ from s2s_jax.lab.exposure_runs import EXPOSURE_FILE, RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.run_labels import config_labels, schedule_order
 from s2s_jax.lab.sweep_runs import (
-    config_labels,
     finished_result,
     left_out_lines,
     run_folders,
-    schedule_order,
 )
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.lab.versions import versions
@@ -199,7 +198,7 @@ def _measure_truth(
     """The measures against a chain: over all its sequences, or one drawn for each source."""
     if not knows_symbols(run.vocabularies, truth):
         raise LabError("the target vocabulary lacks a symbol, so the truth cannot be held against")
-    told = told_symbols(np.asarray(data.pairs.sources[: len(data.tokens)]), truth.length)
+    told = told_symbols(np.asarray(data.sources), truth.length)
     num_sources = 1 if (told == told[0]).all() else len(told)
     sources = data.tokens.source
     ids, mask = sources.padded(np.arange(num_sources), int(sources.lengths.max()))

@@ -19,7 +19,7 @@ from s2s_jax.lab.compiled_update import (
     scalars_template,
     shape_of,
 )
-from s2s_jax.lab.lanes import Lane, Progress, Reading, StepInput
+from s2s_jax.lab.lane import Lane, Progress, Reading, StepInput
 from s2s_jax.lab.optimizers import Scalars
 from s2s_jax.metrics import MetricSums
 from s2s_jax.objectives import Objective

@@ -10,7 +10,7 @@ from s2s_jax.data.task import Task
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.config import Config, Overrides, flat_keys
 from s2s_jax.lab.evaluator import Evaluator
-from s2s_jax.lab.lanes import NonFiniteLossError, Progress
+from s2s_jax.lab.lane import NonFiniteLossError, Progress
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.scores import signature

@@ -8,7 +8,7 @@ import numpy as np
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.lab.compilation import CompiledInTurn
 from s2s_jax.lab.compiled_update import CompiledUpdate, are_finite, shape_of, zero_sums
-from s2s_jax.lab.lanes import Progress, Reading, StepInput
+from s2s_jax.lab.lane import Progress, Reading, StepInput
 from s2s_jax.lab.optimizers import Scalars
 
 

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl
-from s2s_jax.lab.run_names import short_key
-
-SCHEDULE_ORDER = (
-    "teacher_forcing",
-    "constant",
-    "linear",
-    "exponential",
-    "inverse_sigmoid",
-    "free_running",
-)
-"""The order of a table's rows; other names follow in the alphabet's."""
-
-_BESIDE_THE_MODEL = ("eval.", "train.log_every", "data.data_dir")
-"""Keys, or how they begin, of what is no part of the experiment: what is looked at, and where."""
+from s2s_jax.lab.run_labels import json_leaves, row_labels, schedule_order
 
 
 @dataclass(frozen=True)
@@ -203,15 +189,6 @@ def _read_run(folder: Path) -> tuple[Run, int]:
     return run, num_bad
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of a nested config as (dotted key, JSON)."""
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)
-
-
 def _varied_keys(runs: Sequence[Run]) -> list[str]:
     """What the sweep varies besides schedule and seed: the overrides that its folders name.
 
@@ -237,7 +214,7 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
     if not runs:
         return [], []
     varied = _varied_keys(runs)
-    flat = [dict(_flat(run.config)) for run in runs]
+    flat = [dict(json_leaves(run.config)) for run in runs]
     settings = [
         {
             key: value
@@ -275,83 +252,8 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
     ], others
 
 
-def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to call schedules side by side: their name, with what tells those of one name apart.
-
-    Args:
-      schedules: the "schedule" section of each config.
-
-    Example:
-      >>> schedule_labels([{"name": "linear", "k": 0.9}, {"name": "linear", "k": 0.8}])
-      ['linear (k=0.9)', 'linear (k=0.8)']
-    """
-    variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for schedule in schedules:
-        for key, value in _flat(schedule):
-            variants[schedule["name"]][key].add(value)
-
-    def label(schedule: Mapping[str, Any]) -> str:
-        name, values = schedule["name"], dict(_flat(schedule))
-        keys = [key for key, found in variants[name].items() if len(found) > 1]
-        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
-        return f"{name} ({told})" if told else name
-
-    return [label(schedule) for schedule in schedules]
-
-
-def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to call runs side by side: by their schedule and every key in which they differ.
-
-    The seed is no such key, nor is what does not make the model another one: evaluations, the log,
-    where data are kept. So the runs of one label are one experiment, and can be averaged.
-
-    Args:
-      configs: nested.
-
-    Example:
-      >>> linear, own = {"name": "linear"}, {"name": "free_running"}
-      >>> config_labels(
-      ...     [
-      ...         {"seed": 0, "schedule": linear, "rollout": {"coin": "token"}},
-      ...         {"seed": 1, "schedule": linear, "rollout": {"coin": "token"}},
-      ...         {"seed": 0, "schedule": own, "rollout": {"coin": "sequence"}},
-      ...     ]
-      ... )
-      ['linear, coin=token', 'linear, coin=token', 'free_running, coin=sequence']
-    """
-    flat = [
-        {
-            key: value
-            for key, value in _flat(config)
-            if key != "seed" and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
-        }
-        for config in configs
-    ]
-    keys = sorted({key for one in flat for key in one})
-    varied = [key for key in keys if len({one.get(key) for one in flat}) > 1]
-    own = [[(key, one[key]) for key in varied if key in one] for one in flat]
-    return _row_labels([config["schedule"] for config in configs], own)
-
-
-def _row_labels(
-    schedules: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
-) -> list[str]:
-    """Each schedule's label, followed by its (key, value as JSON) of what else is varied."""
-    return [
-        ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
-        for label, own in zip(schedule_labels(schedules), varied, strict=True)
-    ]
-
-
-def schedule_order(label: str) -> tuple[int, str]:
-    """The sorting key of a table's rows by their label."""
-    name = re.split(r" \(|, ", label)[0]
-    known = name in SCHEDULE_ORDER
-    return SCHEDULE_ORDER.index(name) if known else len(SCHEDULE_ORDER), label
-
-
 def _named(runs: list[Run]) -> list[Run]:
     """The runs in the order of the rows, called by their schedule and what tells it from others."""
-    labels = _row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
+    labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
     named = [replace(run, schedule=label) for run, label in zip(runs, labels, strict=True)]
     return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

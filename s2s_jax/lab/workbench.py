@@ -1,6 +1,7 @@
 """What trains runs, alone or side by side, and keeps what the next ones can use."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,12 +25,13 @@ from s2s_jax.lab.experiment_parts import (
     training_batches,
 )
 from s2s_jax.lab.group_key import group_key
+from s2s_jax.lab.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.lane_programs import LanePrograms
-from s2s_jax.lab.lanes import Lane, NonFiniteLossError, schedule_values, train_lanes
 from s2s_jax.lab.optimizers import make_optimizer, scalars_of
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_session import RunSession
 from s2s_jax.lab.solo_program import SoloProgram
+from s2s_jax.lab.training_loop import train_lanes
 
 Result = dict[str, Any] | LabError
 """A run's `result.json`, or why it failed."""
@@ -48,8 +50,8 @@ class RunSpec:
 
     config: Config
     workdir: Path
-    overrides: Overrides
-    report: Callable[[str], None]
+    overrides: Overrides = field(default_factory=dict)
+    report: Callable[[str], None] = print
 
 
 class Workbench:
@@ -58,12 +60,12 @@ class Workbench:
     Example:
       from experiments import addition
       runs = [
-          RunSpec(addition.get_config(name), Path("runs") / name / "seed_0", {}, print)
+          RunSpec(addition.get_config(name), Path("runs") / name / "seed_0")
           for name in ("teacher_forcing", "linear")
       ]
       bench = Workbench()
-      results = bench.train(runs)                       # as lanes of one program
-      results = [bench.train([one])[0] for one in runs]  # or one after the other, compiled once
+      results = [bench.train([one])[0] for one in runs]  # one after the other, compiled once
+      results = bench.train(runs)                        # or as lanes of one program
     """
 
     def __init__(self):
@@ -112,8 +114,10 @@ class Workbench:
         """What is there already where it fits, else made anew."""
         saved = (Run(one.workdir).vocabularies() for one in runs)
         vocabularies = next((one for one in saved if one is not None), None)
-        if self._shared is None or not self._shared.fits(runs[0].config, vocabularies):
-            self._shared = None  # its memory is free before the next takes more
+        if self._shared is not None and not self._shared.fits(runs[0].config, vocabularies):
+            self._shared = None
+            gc.collect()  # its memory is free before the next takes more
+        if self._shared is None:
             self._shared = _Shared.make(runs[0].config, vocabularies)
         return self._shared
 

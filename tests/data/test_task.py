@@ -105,6 +105,18 @@ def test_evaluation_has_every_pair_once_with_its_references(task):
         task.evaluation("tset", 4)
 
 
+def test_a_part_of_a_split_is_spread_over_it(task):
+    whole, some = task.evaluation("train", 4), task.evaluation("train", 4, max_examples=2)
+    assert whole.indices.tolist() == [0, 1, 2, 3]
+    assert some.indices.tolist() == [0, 2]
+    assert some.references == whole.references[::2]
+    assert some.sources == whole.sources[::2]
+    for name in ("source", "target"):
+        every = getattr(whole.tokens, name)
+        parts = [every.ids[every.offsets[n] : every.offsets[n + 1]] for n in (0, 2)]
+        np.testing.assert_array_equal(getattr(some.tokens, name).ids, np.concatenate(parts))
+
+
 def test_targets_end_in_eos_and_decoding_may_be_half_as_long_again(task):
     _, batch = next(iter(task.evaluation("dev", 512)))
     lengths = batch.target_mask.sum(-1)

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.experiment_parts import make_experiment
-from s2s_jax.lab.lanes import NonFiniteLossError
+from s2s_jax.lab.lane import NonFiniteLossError
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.solo_program import SoloProgram
 

@@ -16,8 +16,8 @@ from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
+from s2s_jax.lab.lane import NonFiniteLossError, schedule_values
 from s2s_jax.lab.lane_programs import LanePrograms
-from s2s_jax.lab.lanes import NonFiniteLossError, schedule_values
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_groups import groups_table, make_groups

@@ -20,7 +20,7 @@ from s2s_jax.lab.config import schedule_parameters
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.experiment_parts import make_config_schedule, make_experiment
-from s2s_jax.lab.lanes import target_tokens
+from s2s_jax.lab.lane import target_tokens
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.versions import versions
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from s2s_jax.batch import Batch
-from s2s_jax.lab.lanes import Lane, Reading, StepInput, train_lanes
+from s2s_jax.lab.lane import Lane, Reading, StepInput
+from s2s_jax.lab.training_loop import train_lanes
 from s2s_jax.metrics import Mean
 
 STEP_SECONDS, EVALUATION_SECONDS, TOKENS = 0.25, 100.0, 12

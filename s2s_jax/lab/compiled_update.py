@@ -75,6 +75,7 @@ class CompiledUpdate:
             model, optimizer, partial(update, scalars=scalars_template()), batch
         )
         self._programs: dict[Shape, Any] = {}
+        self._compile = lowered_in_turn(self._lower)
 
     def start(self, key: jax.Array) -> Progress:
         """What a run begins with."""
@@ -86,20 +87,17 @@ class CompiledUpdate:
 
     def compile(self, shapes: Sequence[Shape]) -> CompiledInTurn:
         """Begins with the programs for batches of these shapes, the first needed first."""
+        return CompiledInTurn(self._program, shapes)
+
+    def _program(self, shape: Shape) -> Any:
+        if shape not in self._programs:
+            self._programs[shape] = self._compile(shape)
+        return self._programs[shape]
+
+    def _lower(self, shape: Shape) -> jax.stages.Lowered:
         bad_step, scalar = jax.ShapeDtypeStruct((), jnp.int32), _scalar_template()
-
-        def lower(shape: Shape) -> jax.stages.Lowered:
-            batch = batch_template(self._num_rows, shape)
-            return self._step.lower(*self.template, bad_step, batch, scalar, scalars_template())
-
-        lower_and_compile = lowered_in_turn(lower)
-
-        def compile_one(shape: Shape) -> Any:
-            if shape not in self._programs:
-                self._programs[shape] = lower_and_compile(shape)
-            return self._programs[shape]
-
-        return CompiledInTurn(compile_one, shapes)
+        batch = batch_template(self._num_rows, shape)
+        return self._step.lower(*self.template, bad_step, batch, scalar, scalars_template())
 
 
 def accumulate(

@@ -312,6 +312,4 @@ def test_what_accuracy_by_position_is_of_is_said(predicted):
     for run in predicted.compared:
         add_exposure(run, 0.8, 0.7, split="test", checkpoint="latest", max_examples=1500)
     _, remark = drawn_positions(predicted)
-    assert remark.startswith(
-        "Of the test split, latest checkpoint, 1,500 sequences; positions"
-    )
+    assert remark.startswith("Of the test split, latest checkpoint, 1,500 sequences; positions")

@@ -232,12 +232,12 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if tests run in the background
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from there
-from s2s_jax.lab import cli, sweep, sweep_pool
+from s2s_jax.lab import cli, sweep, worker_process
 
 folder, script = Path(sys.argv[1]), sys.argv[2]
-popen = sweep_pool.subprocess.Popen
-sweep_pool.subprocess.Popen = lambda command, **options: popen(
-    [sys.executable, "-c", script, *command[3:]], **options)
+popen = worker_process.subprocess.Popen
+worker_process.subprocess.Popen = lambda command, **options: popen(
+    [sys.executable, "-c", script], **options)
 sweep.plan_sweep = lambda *_: [
     sweep.PlannedRun("a", folder / "a", (str(folder / "a"),), "finished", num_steps=4),
     sweep.PlannedRun("b", folder / "b", (str(folder / "b"),), "waiting", num_steps=4),
@@ -246,7 +246,7 @@ cli.main(["sweep", "--config=x", "--workdir=x"])
 """
 RUN = """
 import json, pathlib, signal, sys, time
-folder = pathlib.Path(sys.argv[1])
+folder = pathlib.Path(json.loads(sys.stdin.readline())[0][0])
 folder.mkdir(exist_ok=True)
 stopped = folder / "stopped"
 def stop(*_):
@@ -257,6 +257,7 @@ if not stopped.exists():
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 3, "train/seconds": 1.0}) + "\\n")
     time.sleep(100)
 (folder / "done").touch()
+print(0)
 """
 
 

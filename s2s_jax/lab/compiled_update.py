@@ -25,9 +25,9 @@ Shape = tuple[int, int]
 class CompiledUpdate:
     """One update of one run, a program for each batch shape.
 
-        (state, sums, bad_step, batch, scalars, teacher_prob) -> (state, sums, bad_step)
+        (state, sums, bad_step, batch, teacher_prob, scalars) -> (state, sums, bad_step)
 
-    The optimiser's scalars and teacher_prob are arguments, so that one program serves every
+    teacher_prob and the optimiser's scalars are arguments, so that one program serves every
     schedule and every learning rate. What was compiled for a run is there for the next.
 
     Args:

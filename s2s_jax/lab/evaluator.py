@@ -128,8 +128,9 @@ class Evaluator:
         decoded, weights = jax.device_get(self._decode(params, batch, length))
         vocabularies = self._task.vocabularies
         texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
-        sources = [self._dev.sources[index] for index in chosen]
-        references = [self._dev.references[index] for index in chosen]
+        every_source, every_reference = self._dev.sources, self._dev.references
+        sources = [every_source[index] for index in chosen]
+        references = [every_reference[index] for index in chosen]
         tracker.text(step, "eval/examples", examples_table(sources, references, texts))
         if weights is not None:
             num_source = int(batch.source_mask[0].sum())

@@ -1,4 +1,4 @@
-"""What runs must have in common to train as lanes of one program."""
+"""What runs must have in common to share data and compiled programs, or to be one program."""
 
 import json
 
@@ -9,7 +9,7 @@ _MAY_DIFFER = ("seed", "train.learning_rate", "train.weight_decay")
 
 
 def group_key(config: Config) -> str:
-    """What must be equal in runs that train as one program: all that shapes it, or its data.
+    """What must be equal in runs that share a program: all that shapes it, or its data.
 
     Everything but schedule, seed, learning rate, weight decay and, as long as it is not 0, the norm
     that gradients are clipped to.

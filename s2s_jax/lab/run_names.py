@@ -99,3 +99,13 @@ def trial_of(
     return folder.parent.name, {
         key: value for key, value in others.items() if short_key(key) in named
     }
+
+
+def log_file(workdir: Path) -> Path:
+    """Where what a run of a sweep prints goes.
+
+    Example:
+      >>> print(log_file(Path("sums/linear/seed_0")))
+      sums/linear/seed_0.log
+    """
+    return workdir.with_name(f"{workdir.name}.log")

@@ -12,7 +12,7 @@ from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import Run
-from s2s_jax.lab.run_names import run_name, short_key, varied_beside_schedule
+from s2s_jax.lab.run_names import log_file, run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.scores import find_scorer
 from s2s_jax.lab.text_tables import align
 
@@ -32,7 +32,7 @@ class PlannedRun:
       num_steps: updates that it makes in all.
       steps_made: updates that it had made when it was planned.
       score: the metric that tells how it fares while it trains, such as "eval/own/wer".
-      program: what must be equal in runs that train as one program; see `group_key`.
+      program: equal in runs that can share what is compiled, or be one program; see `group_key`.
     """
 
     name: str
@@ -56,16 +56,6 @@ class PlannedRun:
     def log_file(self) -> Path:
         """Where what it prints goes."""
         return log_file(self.workdir)
-
-
-def log_file(workdir: Path) -> Path:
-    """Where what a run of a sweep prints goes.
-
-    Example:
-      >>> print(log_file(Path("sums/linear/seed_0")))
-      sums/linear/seed_0.log
-    """
-    return workdir.with_name(f"{workdir.name}.log")
 
 
 def plan_sweep(

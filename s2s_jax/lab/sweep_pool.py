@@ -1,5 +1,6 @@
 """The processes of a sweep: so many at a time, until all runs have ended."""
 
+import contextlib
 import os
 import queue
 import signal
@@ -82,7 +83,8 @@ def run_sweep(
             pool.hand_out(waiting)
             display.tick()
             waiting[:0] = pool.look(_POLL_SECONDS)
-        pool.close()
+        with contextlib.suppress(KeyboardInterrupt):  # all is done; they are asked to hurry below
+            pool.close()
     except KeyboardInterrupt:
         display.stopping()
         pool.stop()
@@ -124,13 +126,14 @@ class _Pool:
             states = next(of_program, waiting[0])
             job = _Job(states, [_log_size(one.run) for one in states])
             worker = worker or self._start(states[0].run.log_file)
-            waiting.remove(states)
-            self._idle.pop(worker, None)
             self.jobs[worker] = job
+            self._idle.pop(worker, None)
+            waiting.remove(states)
             for state in states:
-                state.status, state.reason, state.started_at = "running", "", time.time()
+                state.started_at = time.time()
             worker.send([one.run.arguments for one in states])
             for state in states:
+                state.status, state.reason = "running", ""
                 self._display.changed(state)
         if not waiting:
             self._dismiss()  # they end while the others work
@@ -152,10 +155,11 @@ class _Pool:
                 worker.close()
             elif job:
                 self._idle[worker] = job.states[0].run.program
-            if job and _lacked_memory(job, code):
-                again = _halves(job, self._display)
-            elif job:
-                self._note_end(job, code)
+            if job:
+                again = self._again(worker, job, code)
+            if job and not again:
+                for state in _end(job, code):
+                    self._display.changed(state)
         for job in self.jobs.values():
             for state in _ended_lanes(job):
                 self._display.changed(state)
@@ -169,26 +173,31 @@ class _Pool:
 
     def stop(self) -> None:
         """Asks the processes to save and end, and waits; an interrupt meanwhile asks harder."""
-        # `s2s train` ends at once at the second SIGTERM.
+        # A process ends at once at the second SIGTERM.
         asked = iter((signal.SIGTERM, signal.SIGTERM))
         workers = [*self.jobs, *self._idle, *self._leaving]
         while any(not worker.ended for worker in workers):
             try:
                 number = next(asked, signal.SIGKILL)
                 for worker in workers:
-                    worker.close()
                     worker.signal(number)
+                    worker.close()
                 for worker in workers:
                     worker.wait()
             except KeyboardInterrupt:
                 continue
-        while self.jobs:
-            worker, code, _ = self._answers.get()
-            if job := self.jobs.pop(worker, None):
-                _end(job, code)
-                for state in job.states:
-                    if state.status == "failed" and _was_stopped(job, state):
-                        state.status, state.reason = "stopped", ""
+        codes = {worker: worker.wait() for worker in self.jobs}
+        with contextlib.suppress(queue.Empty):
+            while True:  # of a job that was done, and of its process after that, the first counts
+                worker, code, ended = self._answers.get(timeout=0 if not self.jobs else 0.1)
+                if not ended and worker in codes:
+                    codes[worker] = code
+        for worker, job in self.jobs.items():
+            _end(job, codes[worker])
+            for state in job.states:
+                if state.status == "failed" and _was_stopped(job, state):
+                    state.status, state.reason = "stopped", ""
+        self.jobs.clear()
 
     def _dismiss(self) -> None:
         """There is nothing more to do for the processes that wait."""
@@ -202,9 +211,21 @@ class _Pool:
         share = max(1, (os.cpu_count() or 1) // self.num_workers)
         return WorkerProcess(log, share if self.num_workers > 1 else None, self._answers)
 
-    def _note_end(self, job: _Job, code: int) -> None:
-        for state in _end(job, code):
+    def _again(self, worker: WorkerProcess, job: _Job, code: int) -> list[list[RunState]]:
+        """What of a job is to be tried once more, since there was too little memory for it."""
+        if code not in (EXIT_OUT_OF_MEMORY, -signal.SIGKILL):
+            return []
+        for state in _ended_lanes(job):
             self._display.changed(state)
+        if len(job.states) > 1:
+            return _halves(job, self._display)
+        if worker.num_jobs == 1:
+            return []
+        # What earlier runs have left may be what was too much.
+        [state] = job.states
+        state.status = "waiting"
+        self._display.note(f"{state.run.name}: out of memory; once more in a process of its own")
+        return [job.states]
 
 
 def _log_size(run: PlannedRun) -> int:
@@ -218,7 +239,13 @@ def _log_size(run: PlannedRun) -> int:
 def _end(job: _Job, code: int) -> list[RunState]:
     """Notes how the runs of a job have ended that were still running; and returns them."""
     alone = len(job.states) == 1
-    how = f"exit code {code}" if code > 0 else f"killed by {_signal_name(-code)}"
+    how = (
+        "it ended early"
+        if not code
+        else f"exit code {code}"
+        if code > 0
+        else f"killed by {_signal_name(-code)}"
+    )
     ended = job.running
     for state in ended:
         if code == 0 if alone else _result(state).get("status") == "finished":
@@ -256,11 +283,6 @@ def _result(state: RunState) -> dict[str, Any]:
 def _was_stopped(job: _Job, state: RunState) -> bool:
     """Whether a run ended because it was asked to; one of a group may have failed before."""
     return len(job.states) == 1 or _result(state).get("status") != "failed"
-
-
-def _lacked_memory(job: _Job, code: int) -> bool:
-    """Whether a group ended since it was too large: by its own word, or by the system's."""
-    return len(job.states) > 1 and code in (EXIT_OUT_OF_MEMORY, -signal.SIGKILL)
 
 
 def _halves(job: _Job, display: Display) -> list[list[RunState]]:

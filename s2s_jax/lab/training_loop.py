@@ -89,7 +89,7 @@ def _attempt(lane: Lane, act: Callable[..., None], *arguments: Any) -> None:
         try:
             act(lane, *arguments)
         except LabError as error:
-            lane.error = error
+            lane.error = error.with_traceback(None)  # whose frames hold the state of every lane
 
 
 def _inputs(lanes: Sequence[Lane], going: Sequence[int]) -> dict[int, StepInput]:

@@ -55,7 +55,9 @@ class RunSpec:
 
 
 class Workbench:
-    """Trains runs; data, evaluation and compiled programs stay for the next ones of a `group_key`.
+    """Trains runs; what was made for one stays for the next ones of its `group_key`.
+
+    That is the data, the evaluation and, of runs that train alone, the compiled programs.
 
     Example:
       from experiments import addition
@@ -132,13 +134,16 @@ class _Shared:
       update: what trains each of them that trains alone.
       evaluator: everybody's, but for what theory says of a schedule.
       batches: by seed.
+      from_a_run: whether the vocabularies are those of a run that was there before, which may
+        differ from what the data gives now.
     """
 
     key: str
     experiment: Experiment
     update: CompiledUpdate
     evaluator: Evaluator
-    batches: dict[int, TrainingBatches] = field(default_factory=dict)
+    batches: dict[int, TrainingBatches]
+    from_a_run: bool
 
     @classmethod
     def make(cls, config: Config, vocabularies: Vocabularies | None) -> "_Shared":
@@ -152,12 +157,22 @@ class _Shared:
             batch_template(batches.batch_size, batches.shapes_from(0)[0]),
         )
         evaluator = make_evaluator(config, parts.model, parts.task)
-        return cls(group_key(config), parts, update, evaluator, {config.seed: batches})
+        return cls(
+            group_key(config),
+            parts,
+            update,
+            evaluator,
+            {config.seed: batches},
+            from_a_run=vocabularies is not None,
+        )
 
     def fits(self, config: Config, vocabularies: Vocabularies | None) -> bool:
         """Whether a run can use it; None where the run has no vocabularies yet."""
-        known = self.experiment.task.vocabularies
-        return self.key == group_key(config) and vocabularies in (None, known)
+        if vocabularies is None:
+            fits = not self.from_a_run
+        else:
+            fits = vocabularies == self.experiment.task.vocabularies
+        return fits and self.key == group_key(config)
 
     def batches_of(self, config: Config) -> TrainingBatches:
         """Those of a run's seed."""
@@ -188,7 +203,7 @@ class _Group:
                 try:
                     opened.append((number, stack.enter_context(self._open(one))))
                 except LabError as error:  # another process trains there, say
-                    self._results[number] = error
+                    self._results[number] = error.with_traceback(None)
             if opened:
                 self._train(opened, should_stop)
         return self._results
@@ -212,13 +227,13 @@ class _Group:
         scalars = [scalars_of(config.train) for config in configs]
         lanes, starts = [], []
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
-            lanes.append(self._lane(self._runs[number], session, evaluator))
             key = jax.random.key(self._runs[number].config.seed)
             starts.append(session.start or update.start(key))
-            session.start = None  # it is on the device by now
+            # Behind what compiles: its clock runs from here on.
+            lanes.append(self._lane(self._runs[number], session, evaluator))
+            session.start = None  # the programs below take it
         if len(lanes) == 1:
-            [start], [own], [lane] = starts, scalars, lanes
-            programs = SoloProgram(update, start, own, lane.batches, self._report)
+            programs = SoloProgram(update, starts[0], scalars[0], lanes[0].batches, self._report)
         else:
             programs = LanePrograms(
                 self._shared.experiment.objective,
@@ -267,4 +282,4 @@ def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:
                 raise lane.error
             return session.conclude(lane.step, evaluator)
     except LabError as error:
-        return error
+        return error.with_traceback(None)  # whose frames hold the run's state

@@ -4,11 +4,13 @@ python -m s2s_jax.lab.worker
 
 A job is a line of standard input: a JSON list of runs, each the list of arguments of its
 `s2s train`; several runs are lanes of one program. What the process says of a run goes to the run's
-own log, beside its folder; how the run ended is in its `result.json`. A job is answered on standard
-output by the exit code that `s2s train` would have, and data and compiled programs stay for the
-next one. After what nobody foresaw the process ends instead, with that code.
+own log, beside its folder; how the run ended is in its `result.json`. A job that has finished, or
+whose input or loss was bad, is answered on standard output by the exit code that `s2s train` would
+have, and what was loaded and compiled stays for the next one. After anything else, a signal, a lack
+of memory or what nobody foresaw, the process ends with the code of that instead.
 """
 
+import gc
 import json
 import os
 import sys
@@ -28,7 +30,7 @@ from s2s_jax.lab.processes import (
     tolerate_garbage,
 )
 from s2s_jax.lab.programs import command_line
-from s2s_jax.lab.sweep import log_file
+from s2s_jax.lab.run_names import log_file
 
 if TYPE_CHECKING:
     from s2s_jax.lab.workbench import Result, Workbench
@@ -43,20 +45,23 @@ def main() -> int:
     Returns:
       The exit code: 0, or that of the last job; see `work`.
     """
-    tolerate_garbage()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    tolerate_garbage()
     stopped = stop_on_signals()
     prepare_jax()
     from s2s_jax.lab.workbench import Workbench
 
+    gc.freeze()  # what was imported stays
     bench = Workbench()
     for line in sys.stdin:
         job = json.loads(line)
         _print_to(log_file(_folder_of(job[0])))
         code = work(bench, job, stopped.is_set)
-        if code not in (0, EXIT_BAD_INPUT):
+        # A signal that a run no longer heard, at its end, is not for the next one.
+        if stopped.is_set() or code not in (0, EXIT_BAD_INPUT):
             return code
+        gc.collect()  # a run that failed can hold its state in a cycle
         try:
             print(code, file=answers)
         except BrokenPipeError:  # the sweep was killed

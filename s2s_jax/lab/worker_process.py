@@ -37,6 +37,9 @@ class WorkerProcess:
       num_threads: of XLA; None for as many as there are cores.
       answers: takes its answers, from a thread.
 
+    Attributes:
+      num_jobs: what it was sent.
+
     Raises:
       LabError: the log cannot be written.
     """
@@ -55,14 +58,17 @@ class WorkerProcess:
                 stderr=errors,
                 env=environment,
                 text=True,
+                errors="replace",
                 # Ctrl-C in a terminal is for the sweep alone, which passes it on once.
                 start_new_session=True,
             )
         self._answers = answers
+        self.num_jobs = 0
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, job: Sequence[Sequence[str]]) -> None:
         """Sends a job, the arguments of each of its runs; an answer follows."""
+        self.num_jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, which is the answer
@@ -76,9 +82,9 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
 
-    def wait(self) -> None:
-        """Waits until the process has ended."""
-        self._process.wait()
+    def wait(self) -> int:
+        """Waits until the process has ended; its exit code, below 0 the signal that killed it."""
+        return self._process.wait()
 
     @property
     def ended(self) -> bool:
@@ -91,7 +97,10 @@ class WorkerProcess:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                self._answers.put(Answer(self, int(line), ended=False))
-        self._answers.put(Answer(self, self._process.wait(), ended=True))
+        try:
+            with self._process.stdout as lines:
+                for line in lines:
+                    if line.strip().isdecimal():  # else somebody else has printed it
+                        self._answers.put(Answer(self, int(line), ended=False))
+        finally:  # the sweep waits for this one
+            self._answers.put(Answer(self, self._process.wait(), ended=True))

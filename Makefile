@@ -1,5 +1,6 @@
 # make demo    train four schedules on CMUdict and compare them (at most 10 minutes on 2 cores)
-# make test    run every test
+# make test    run the tests, all but the slow ones (at most 10 minutes on 2 cores)
+# make test-slow   run the slow ones
 # make check   lint and types
 # make bench   what is timed, as a table and in runs/bench/results.json
 # make bench-peers   installs what it is held against (3 GB); bench skips what is not there
@@ -9,7 +10,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 SHELL := /bin/bash
 
-.PHONY: install demo test check format bench bench-peers constraints clean
+.PHONY: install demo test test-slow check format bench bench-peers constraints clean
 
 install: .venv/installed
 
@@ -24,7 +25,10 @@ demo: install
 	$(BIN)/s2s compare $(DEMO)
 
 test: install
-	$(BIN)/python -m pytest -q -n auto --dist loadgroup
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow
 
 check: install
 	$(BIN)/ruff check .

@@ -1,33 +1,41 @@
 """Training states on disk: the newest and the best of a run, each whole or not there."""
 
-# orbax's own policies do not meet the types that its Checkpointer asks for.
-# pyright: reportArgumentType=false
-
 import contextlib
 import json
-import logging
 import math
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.array_files import (
+    Shapes,
+    read_arrays,
+    read_metadata,
+    read_shapes,
+    reason_of,
+    write_arrays,
+)
+from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.locks import FileLock
 from s2s_jax.lab.named_arrays import State, checksum, flatten, unflatten
 
 _SCORE = "score"
 _CHECKSUM = "crc32"
+_UNNAMED = ".new"  # of a checkpoint that is not yet known to be whole
 
 
 class Checkpoints:
-    """The checkpoints of one run, over orbax's `training.Checkpointer`.
+    """The checkpoints of one run, each a folder of arrays that orbax writes.
 
     The newest is kept, to resume from, and the one of the lowest score, to report; of equal scores
-    the latest. Saving goes on in the background; a checkpoint gets its name when it is whole, so
-    that a killed save leaves none that could be taken for one.
+    the latest. Saving goes on in the background; a checkpoint gets its name when it has been read
+    back from the disk, and only then are others deleted: a save that is killed or fails leaves none
+    that could be taken for one, and takes none away.
 
     One process at a time writes: a file beside the folder, `<folder>.lock`, is locked until
     `close`.
@@ -43,7 +51,7 @@ class Checkpoints:
 
     Raises:
       LabError: the folder cannot be made or another process writes there, or it is missing where it
-        is only read.
+        is only read; or a checkpoint in it is damaged.
 
     Example:
       with Checkpoints("runs/x/checkpoints") as checkpoints:
@@ -53,44 +61,44 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, read_only: bool = False):
-        from orbax.checkpoint import v1 as ocp  # here, since it costs half a second
-
         self._folder = Path(folder).absolute()
         if read_only and not self._folder.is_dir():
             raise self._none()
-        policies = ocp.training.preservation_policies
-        newest = policies.LatestN(1)
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[_SCORE],
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        self._whole: dict[int, float | None] = {}
+        # Step -> score, of those in the folder, and of those that this object has written or read.
+        self._scores: dict[int, float | None] = {}
+        self._known: dict[int, float | None] = {}
+        self._saver = ThreadPoolExecutor(1, "save checkpoint")
+        self._saving: Future[None] | None = None
         with contextlib.ExitStack() as stack:
             if not read_only:  # first, since clearing away would spoil what another saves there
                 lock = FileLock(self._folder.with_name(f"{self._folder.name}.lock"))
                 stack.callback(lock.release)
-            with self._writing(), _quiet():
-                self._checkpointer = ocp.training.Checkpointer(
-                    self._folder,
-                    preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-                    save_decision_policy=always,
-                    cleanup_tmp_directories=not read_only,
-                )
+                with writing(self._folder):
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    _clear(self._folder)
+            self._scores = dict.fromkeys(_steps(self._folder))
+            self._scores = {step: self._stored_score(step) for step in self._scores}
             self._held = stack.pop_all()
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint; None where there is none."""
-        return max(self._scores(), default=None)
+        """The step of the newest checkpoint, once what is being saved is whole; None for none.
+
+        Raises:
+          LabError: what is being saved cannot be written.
+        """
+        self.wait()
+        return max(self._scores, default=None)
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint of the lowest score; None where none has a score."""
-        scores = {step: score for step, score in self._scores().items() if score is not None}
-        return min(scores, key=lambda step: (scores[step], -step), default=None)
+        """The step of the checkpoint of the lowest score; None where none has a score.
+
+        Raises:
+          LabError: what is being saved cannot be written.
+        """
+        self.wait()
+        return _best(self._scores)
 
     def save(self, step: int, state: Any, score: float | None = None) -> None:
         """Starts to save a state, and drops what is neither the newest nor the best then.
@@ -109,22 +117,21 @@ class Checkpoints:
           LabError: this save, or the one before it, cannot be written.
         """
         score = None if score is None or math.isnan(score) else float(score)
-        if step in self._whole and (score is None or self._whole[step] is not None):
+        self.wait()
+        if step in self._known and (score is None or self._known[step] is not None):
             return
-        overwrite = step in self._whole or step in self._scores()
-        if overwrite:
-            self.wait()
-        arrays = flatten(state)
+        arrays = {name: np.array(array) for name, array in flatten(state).items()}
         with self._writing():
-            self._checkpointer.save_async(
-                step,
-                {name: array for name, array in arrays.items() if array.size},
-                overwrite=overwrite,
-                force=True,
-                metrics=None if score is None else {_SCORE: score},
-                custom_metadata={_CHECKSUM: checksum(arrays)},
-            )
-        self._whole[step] = score
+            self._saving = self._saver.submit(self._write, step, arrays, score)
+
+    def check(self) -> None:
+        """Returns at once, whether a save is under way or not.
+
+        Raises:
+          LabError: a save has failed since it was last asked.
+        """
+        if self._saving is not None and self._saving.done():
+            self.wait()
 
     def restore(
         self, template: State, step: int | Literal["latest", "best"] | None = None
@@ -145,45 +152,45 @@ class Checkpoints:
         """
         self.wait()
         chosen = self._resolve(step)
+        folder = self._folder / str(chosen)
         wanted = flatten(template)
         try:
-            with _quiet():
-                _read_through(self._folder / str(chosen) / "state")
-                metadata = self._checkpointer.metadata(chosen)
-                shapes = {
-                    name: (leaf.shape, leaf.dtype) for name, leaf in metadata.metadata.items()
-                }
+            shapes, metadata = read_shapes(folder), read_metadata(folder)
         except Exception as error:
             raise self._broken(chosen) from error
         self._check_architecture(chosen, shapes, wanted)
         try:
-            with _quiet():
-                stored = self._checkpointer.load(chosen, {name: wanted[name] for name in shapes})
+            stored = read_arrays(folder, {name: wanted[name] for name in shapes})
         except Exception as error:
             raise self._broken(chosen) from error
         arrays = {name: stored.get(name, array) for name, array in wanted.items()}
-        if _entry(metadata.custom_metadata, _CHECKSUM) != checksum(arrays):
+        if metadata.get(_CHECKSUM) != checksum(arrays):
             raise self._broken(chosen)
-        self._whole[chosen] = self._scores()[chosen]
+        self._known[chosen] = self._scores[chosen]
         return chosen, unflatten(template, arrays)
 
     def wait(self) -> None:
         """Returns when what was saved is on the disk.
 
         Raises:
-          LabError: it cannot be written.
+          LabError: it cannot be written; said once.
         """
-        with self._writing():
-            self._checkpointer.wait()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with self._writing():
+                saving.result()
 
     def close(self) -> None:
-        """Waits for what was saved, ends the background threads and lets the next process in.
+        """Waits for what was saved, ends the background thread and lets the next process in.
 
         Raises:
           LabError: it cannot be written.
         """
-        with self._held, self._writing():
-            self._checkpointer.close()
+        with self._held:
+            try:
+                self.wait()
+            finally:
+                self._saver.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -196,15 +203,37 @@ class Checkpoints:
     ) -> None:
         self.close()
 
-    def _scores(self) -> dict[int, float | None]:
-        """Step -> score, None where it has none, of every whole checkpoint."""
-        return {
-            checkpoint.step: _entry(checkpoint.metrics, _SCORE)
-            for checkpoint in self._checkpointer.checkpoints
-        }
+    def _write(self, step: int, arrays: dict[str, np.ndarray], score: float | None) -> None:
+        """Writes a checkpoint, gives it its name, and deletes those that are kept no longer."""
+        metadata = {_CHECKSUM: checksum(arrays), _SCORE: score}
+        unnamed, named = (self._folder / f"{step}{suffix}" for suffix in (_UNNAMED, ""))
+        write_arrays(unnamed, {name: one for name, one in arrays.items() if one.size}, metadata)
+        if named.exists():
+            shutil.rmtree(named)
+        unnamed.rename(named)
+        self._known[step] = score
+        scores = self._scores | {step: score}
+        kept = {max(scores), _best(scores)}
+        for other in scores.keys() - kept:
+            shutil.rmtree(self._folder / str(other), ignore_errors=True)
+        self._scores = {other: score for other, score in scores.items() if other in kept}
+
+    def _stored_score(self, step: int) -> float | None:
+        try:
+            found = read_metadata(self._folder / str(step))
+            if _SCORE not in found:  # as the runs of earlier versions have it
+                found = json.loads((self._folder / str(step) / "metrics" / "metrics").read_bytes())
+            score = found[_SCORE]
+        except OSError:  # no score, or a writer is just deleting it
+            return None
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._broken(step) from error
+        if score is not None and not isinstance(score, int | float):
+            raise self._broken(step)
+        return score
 
     def _resolve(self, step: int | str | None) -> int:
-        steps = sorted(self._scores())
+        steps = sorted(self._scores)
         if not steps:
             raise self._none()
         if step is None or step == "latest":
@@ -218,9 +247,7 @@ class Checkpoints:
             )
         return int(step)
 
-    def _check_architecture(
-        self, step: int, shapes: dict[str, tuple[Any, Any]], wanted: dict[str, np.ndarray]
-    ) -> None:
+    def _check_architecture(self, step: int, shapes: Shapes, wanted: dict[str, np.ndarray]) -> None:
         """Compares names, shapes and dtypes; the first that differs is the message."""
         expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
         for name in sorted(expected | shapes, key=_params_first):
@@ -236,7 +263,7 @@ class Checkpoints:
         return LabError(f"there is no checkpoint in {self._folder}; train first")
 
     def _broken(self, step: int) -> LabError:
-        others = [other for other in sorted(self._scores()) if other != step]
+        others = [other for other in sorted(self._scores) if other != step]
         if others:
             remedy = f"delete that folder to go on from the checkpoint of step {_listed(others)}"
         else:
@@ -247,35 +274,27 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except json.JSONDecodeError as error:
-            raise LabError(
-                f"a checkpoint in {self._folder} is damaged: the score of one of them is no JSON "
-                f"({error}); delete the folder of the step whose metrics/metrics is cut short"
-            ) from error
-        except (OSError, ValueError) as error:  # ValueError: what tensorstore makes of a full disk
-            raise LabError(f"cannot write a checkpoint in {self._folder}: {error}") from error
+        except Exception as error:  # tensorstore, orbax and the system have many for a full disk
+            reason = reason_of(error)
+            raise LabError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
 
 
-def _read_through(folder: Path) -> None:
-    """Raises ValueError where a data file is cut short or gone.
-
-    One key after the other: where orbax, which reads all at once, meets a broken one, the others
-    end in tracebacks on stderr.
-    """
-    import tensorstore
-
-    base = {"driver": "file", "path": f"{folder}/"}
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    names = store.list().result()
-    if not names:
-        raise ValueError(f"{folder} holds no data")
-    for name in names:
-        store.read(name).result()
+def _steps(folder: Path) -> list[int]:
+    """The checkpoints in a folder, which are called by their steps."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _entry(record: Any, name: str) -> Any:
-    """An entry of what orbax keeps beside a checkpoint, None where there is none."""
-    return record.get(name) if isinstance(record, dict) else None
+def _clear(folder: Path) -> None:
+    """Removes what killed saves have left."""
+    for path in folder.iterdir():
+        if path.name.endswith(_UNNAMED) or ".orbax-checkpoint-tmp" in path.name:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _best(scores: dict[int, float | None]) -> int | None:
+    """The step of the lowest score, of equal ones the latest."""
+    known = {step: score for step, score in scores.items() if score is not None}
+    return min(known, key=lambda step: (known[step], -step), default=None)
 
 
 def _params_first(name: str) -> tuple[bool, str]:
@@ -292,20 +311,3 @@ def _described(leaf: tuple[Any, Any] | None) -> str:
 
 def _listed(steps: list[int]) -> str:
     return " and ".join(map(str, steps))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what orbax logs of a damaged checkpoint: the exception says it in one line."""
-
-    def foreign(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    loggers = [logging.getLogger(), logging.getLogger("absl")]
-    for logger in loggers:
-        logger.addFilter(foreign)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(foreign)

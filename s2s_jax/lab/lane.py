@@ -174,7 +174,9 @@ class Lane:
 
         Raises:
           NonFiniteLossError: a step's loss or gradient was not finite.
+          LabError: a checkpoint that was being saved cannot be written.
         """
+        self._checkpoints.check()
         if self._waiting is None:
             return
         logged, trained_on, reading = self._waiting

@@ -1,7 +1,8 @@
 import json
 import os
+import resource
 import shutil
-import time
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,10 +193,11 @@ def test_a_flipped_value_is_noticed(tmp_path):
     state = {"w": jnp.ones(3)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
-    path = tmp_path / "1" / "_CHECKPOINT_METADATA"
-    metadata = json.loads(path.read_text())
-    metadata["custom_metadata"]["crc32"] ^= 1  # as if the stored data had another sum
-    path.write_text(json.dumps(metadata))
+
+    def flip(metadata):  # as if the stored data had another sum
+        metadata["custom_metadata"]["crc32"] ^= 1
+
+    change_metadata(tmp_path / "1", flip)
     with (
         Checkpoints(tmp_path) as checkpoints,
         pytest.raises(LabError, match="1 is damaged; there is no other"),
@@ -203,27 +205,153 @@ def test_a_flipped_value_is_noticed(tmp_path):
         checkpoints.restore(state)
 
 
-def test_a_broken_score_is_one_line(copied):
-    cut(copied / "40" / "metrics" / "metrics")
-    with pytest.raises(LabError, match="the score of one of them is no JSON"):
+def change_metadata(folder, change):
+    path = folder / "_CHECKPOINT_METADATA"
+    metadata = json.loads(path.read_text())
+    change(metadata)
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: cut(folder / "_CHECKPOINT_METADATA"),
+        lambda folder: (folder / "_CHECKPOINT_METADATA").write_text("[]"),
+        lambda folder: change_metadata(folder, lambda every: every.update(custom_metadata=None)),
+        lambda folder: change_metadata(
+            folder, lambda every: every["custom_metadata"].update(score=[])
+        ),
+    ],
+)
+def test_a_broken_score_is_one_line_and_leaves_the_folder_to_the_next(copied, change):
+    path = copied / "40" / "_CHECKPOINT_METADATA"
+    whole = path.read_bytes()
+    change(copied / "40")
+    with pytest.raises(LabError, match=r"40 is damaged; delete .* the checkpoint of step 20"):
         Checkpoints(copied)
+    path.write_bytes(whole)
+    with Checkpoints(copied) as checkpoints:
+        assert (checkpoints.latest_step, checkpoints.best_step) == (40, 20)
 
 
-def test_a_killed_save_is_never_taken_for_a_checkpoint(copied):
-    left = copied / "50.orbax-checkpoint-tmp"
-    (copied / "40").rename(left)
-    for mark in left.rglob("commit_success.txt"):
-        mark.unlink()
+def test_a_score_is_found_where_earlier_versions_have_put_it(copied):
+    def forget(metadata):
+        del metadata["custom_metadata"]["score"]
+
+    for step, score in (("20", 2.5), ("40", 1.5)):
+        change_metadata(copied / step, forget)
+        (copied / step / "metrics").mkdir()
+        (copied / step / "metrics" / "metrics").write_text(f'{{"score": {score}}}')
+    with Checkpoints(copied, read_only=True) as checkpoints:
+        assert checkpoints.best_step == 40
+    (copied / "40" / "metrics" / "metrics").write_text("{}")
+    with pytest.raises(LabError, match="40 is damaged"):
+        Checkpoints(copied, read_only=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["50.new", "50.new.orbax-checkpoint-tmp", "5.orbax-checkpoint-tmp"]
+)
+def test_a_killed_save_is_never_taken_for_a_checkpoint(copied, name):
+    left = (copied / "40").rename(copied / name)
     with Checkpoints(copied, read_only=True) as checkpoints:
         assert checkpoints.latest_step == 20
-        time.sleep(0.2)  # orbax clears in the background
     assert left.exists()
     with Checkpoints(copied) as checkpoints:
         assert checkpoints.latest_step == 20
-    end = time.monotonic() + 10
-    while left.exists() and time.monotonic() < end:
-        time.sleep(0.02)
     assert [path.name for path in copied.iterdir()] == ["20"]
+
+
+@pytest.mark.parametrize("name", ["exp [v2]", "a*b?", "[!x]{1}", "ä \N{SNOWMAN}"])
+def test_a_folder_is_no_pattern(tmp_path, name):
+    state = make_state(7)
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        checkpoints.save(6, make_state(6))
+        checkpoints.save(7, state)
+    with Checkpoints(tmp_path / name / "checkpoints", read_only=True) as checkpoints:
+        step, restored = checkpoints.restore(make_state())
+    assert step == 7
+    assert_same(restored, state)
+
+
+def test_what_is_not_whole_is_no_checkpoint_and_takes_none_away(tmp_path, monkeypatch, capfd):
+    from orbax.checkpoint import v1 as ocp
+
+    save = ocp.save
+
+    def lose(path, arrays, **options):  # as orbax did where it found nothing to put together
+        save(path, arrays, **options)
+        (Path(path) / "state" / "manifest.ocdbt").unlink()
+
+    def forget(path, arrays, **options):
+        save(path, dict(list(arrays.items())[1:]), **options)
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, make_state(1))
+    checkpoints.wait()
+    for broken in (lose, forget):
+        monkeypatch.setattr(ocp, "save", broken)
+        checkpoints.save(2, make_state(2))
+        with pytest.raises(LabError, match="cannot write a checkpoint in"):
+            checkpoints.wait()
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert checkpoints.latest_step == 1
+    assert_same(checkpoints.restore(make_state())[1], make_state(1))
+    checkpoints.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_save_that_fails_is_said_once_and_at_once(tmp_path, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    def refuse(path, arrays, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp, "save", refuse)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"w": jnp.ones(3)})
+    saving = checkpoints._saving
+    assert saving is not None
+    saving.exception()  # it has failed now
+    with pytest.raises(LabError, match=r"cannot write a checkpoint in .*: No space left on device"):
+        checkpoints.check()
+    checkpoints.check()
+    assert checkpoints.latest_step is None
+    checkpoints.close()
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, capfd):
+    noise = np.random.default_rng(0)
+    states = [{f"w{i}": noise.random(size) for i in range(20)} for size in (10, 20_000)]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, states[0])
+    checkpoints.wait()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        checkpoints.save(2, states[1])
+        with pytest.raises(LabError, match=f"cannot write a checkpoint in {tmp_path}: File too"):
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    with Checkpoints(tmp_path) as following:  # the lock is free
+        assert following.latest_step == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_save_leaves_no_descriptor_and_no_thread(tmp_path):
+    def count():
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    counts = []
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in range(9):
+            checkpoints.save(step, {"w": jnp.ones(3)})
+            checkpoints.wait()
+            counts.append(count())
+    assert max(counts[4:]) <= max(counts[:4])
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -246,14 +374,3 @@ def test_one_writer_at_a_time_and_any_reader(copied):
     with Checkpoints(copied) as following:
         assert following.latest_step == 40
     assert sorted(path.name for path in copied.iterdir()) == kept
-
-
-def test_a_writer_that_fails_to_open_lets_the_next_one_in(copied):
-    metrics = copied / "40" / "metrics" / "metrics"
-    whole = metrics.read_bytes()
-    cut(metrics)
-    with pytest.raises(LabError, match="is damaged"):
-        Checkpoints(copied)
-    metrics.write_bytes(whole)
-    with Checkpoints(copied) as checkpoints:
-        assert checkpoints.latest_step == 40

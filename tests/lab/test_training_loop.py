@@ -91,6 +91,8 @@ class FakeTracker:
 class FakeCheckpoints:
     latest_step = None
 
+    def check(self) -> None: ...
+
     def save(self, *arguments: Any) -> None: ...
 
 

@@ -1,16 +1,22 @@
 """Names that a user writes: what to say about one that does not exist."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _NUM_LISTED = 20
+_LIKENESS = 0.6
+_OTHER_SECTION = 0.8
+_SEPARATOR = re.compile(r"[./](?=[^\W\d])")  # of sections: not the point of a number
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
     """Ends an error message about an unknown name: the option most like it, and what there is.
 
     Args:
-      word: what the user wrote; case does not matter.
+      word: what the user wrote; case does not matter. Of names with sections, such as
+        "train.num_steps" or "test/own/wer", the last parts are compared, and an option of another
+        section must be more alike.
       options: what there is, in the order in which it is listed.
 
     Returns:
@@ -22,12 +28,29 @@ def nearest(word: str, options: Iterable[str]) -> str:
       "did you mean 'lstm'? (one of lstm, gru)"
       >>> nearest("transformer", ["lstm", "gru"])
       'it must be one of lstm, gru'
+      >>> nearest("train.num_step", ["train.num_steps", "train.batch_size"])
+      "did you mean 'train.num_steps'? (one of train.num_steps, train.batch_size)"
+      >>> nearest("train.optimizer", ["train.num_steps", "train.batch_size"])
+      'it must be one of train.num_steps, train.batch_size'
     """
     options = list(options)
     listed = ", ".join(options[:_NUM_LISTED]) + (", ..." if len(options) > _NUM_LISTED else "")
-    folded = {option.casefold(): option for option in reversed(options)}
-    matches = difflib.get_close_matches(str(word).casefold(), folded, n=1)
-    if not matches:
+    likeness = {option: _likeness(str(word), option) for option in options}
+    best = max(options, key=lambda option: likeness[option], default="")
+    if not options or likeness[best][0] < _LIKENESS:
         return f"it must be one of {listed}" if options else "there is none"
-    hint = f"did you mean {folded[matches[0]]!r}?"
+    hint = f"did you mean {best!r}?"
     return hint if len(options) > _NUM_LISTED else f"{hint} (one of {listed})"
+
+
+def _likeness(word: str, option: str) -> tuple[float, float]:
+    """How alike the last parts are, from 0 to 1; and, for equals in that, the whole names."""
+    word, option = word.casefold(), option.casefold()
+    *section, last = _SEPARATOR.split(word)
+    *its_section, its_last = _SEPARATOR.split(option)
+    weight = _OTHER_SECTION if section and section != its_section else 1.0
+    return weight * _ratio(last, its_last), _ratio(word, option)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

@@ -31,3 +31,35 @@ def test_a_long_list_is_cut_and_left_out_where_an_option_is_near():
 
 def test_no_options_are_none():
     assert nearest("k", []) == "there is none"
+
+
+KEYS = ["train.batch_size", "train.num_steps", "eval.batch_size", "data.num_digits", "train.seed"]
+
+
+@pytest.mark.parametrize(
+    ("word", "option"),
+    [
+        ("train.num_step", "train.num_steps"),
+        ("num_steps", "train.num_steps"),
+        ("eval.batchsize", "eval.batch_size"),
+        ("eval.num_steps", "train.num_steps"),
+        ("tran.seed", "train.seed"),
+        ("train.optimizer", None),
+        ("train.momentum", None),
+        ("model.num_units", None),
+        ("train", None),
+    ],
+)
+def test_the_last_parts_of_names_with_sections_are_compared(word, option):
+    end = nearest(word, KEYS)
+    assert end.startswith("it must be one of" if option is None else f"did you mean {option!r}?")
+
+
+def test_a_number_has_no_sections():
+    assert nearest("k=0.6", ["k=0.5", "c=0.6"]).startswith("did you mean 'k=0.5'?")
+
+
+def test_metrics_are_compared_by_their_last_part():
+    options = ["test/own/wer", "test/own/exact_match", "dev/own/wer"]
+    assert nearest("test/own/were", options).startswith("did you mean 'test/own/wer'?")
+    assert nearest("test/own/bleu", options).startswith("it must be one of")

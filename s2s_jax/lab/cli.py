@@ -2,10 +2,9 @@
 
 import argparse
 import io
-import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s2s_jax.lab.arguments import make_parser
@@ -20,33 +19,50 @@ from s2s_jax.lab.processes import (
     tolerate_garbage,
 )
 from s2s_jax.lab.programs import command_line
+from s2s_jax.lab.streams import (
+    check_stdout,
+    printing_is_decoration,
+    take_streams,
+    tell,
+    warn,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
     tolerate_garbage()
+    take_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser()
-    overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
-    rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
-    options = parser.parse_args(rest)
-    if overrides and not hasattr(options, "config"):
-        parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
     try:
-        _COMMANDS[options.command](options, overrides)
+        code = _run(arguments)
+        if not check_stdout():
+            code = EXIT_FAILED
     except KeyboardInterrupt:  # where nobody waits for the end of a step
-        print("s2s: interrupted", file=sys.stderr)
-        sys.exit(EXIT_STOPPED if options.command in ("train", "sweep") else EXIT_INTERRUPTED)
+        warn("interrupted")
+        code = EXIT_STOPPED if arguments[:1] in (["train"], ["sweep"]) else EXIT_INTERRUPTED
     except (LabError, ValueError) as error:
         if not is_for_the_user(error):
             raise
-        sys.exit(_fail(str(error)))
-    except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILED)
+        warn(str(error))
+        code = EXIT_BAD_INPUT
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code."""
+    parser = make_parser()
+    overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
+    rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
+    try:
+        options = parser.parse_args(rest)
+        if overrides and not hasattr(options, "config"):
+            parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
+    except SystemExit as ended:  # a word of help, or of what is wrong
+        return int(ended.code or 0)
+    return _COMMANDS[options.command](options, overrides)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -61,13 +77,10 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _fail(message: str) -> int:
-    print(f"s2s: {message}", file=sys.stderr)
-    return EXIT_BAD_INPUT
-
-
-def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.config import parse_config
+
+    printing_is_decoration()
 
     config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
     prepare_jax()
@@ -79,11 +92,12 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     )
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
-        sys.exit(EXIT_STOPPED)
+        return EXIT_STOPPED
     _report(f"look at the run with: {command_line('tensorboard', '--logdir', options.workdir)}")
+    return 0
 
 
-def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_population(options)
     from s2s_jax.lab.sweep import plan_sweep, plan_table
     from s2s_jax.lab.sweep_groups import MAX_LANES, groups_table, make_groups
@@ -94,12 +108,13 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
     if options.launcher == "print":
         for one in plan:
             print(one.command_line)
-        return
+        return 0
     if options.dry_run:
         print(plan_table(plan))
         if options.population:
             print(f"\n{groups_table(groups)}")
-        return
+        return 0
+    printing_is_decoration()
     from s2s_jax.lab.sweep_display import make_display
     from s2s_jax.lab.sweep_pool import run_sweep
 
@@ -112,10 +127,11 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
         failed = run_sweep(plan, options.jobs, display=display, groups=groups)
     except KeyboardInterrupt:
         _report("stopped; the same command goes on from the checkpoints")
-        sys.exit(EXIT_STOPPED)
+        return EXIT_STOPPED
     if failed:
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     _report(f"compare them with: {command_line('s2s', 'compare', options.workdir)}")
+    return 0
 
 
 def _check_population(options: argparse.Namespace) -> None:
@@ -135,7 +151,7 @@ def _check_population(options: argparse.Namespace) -> None:
         )
 
 
-def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
     from s2s_jax.lab.experiment import evaluate_run, load_run
     from s2s_jax.lab.files import write_json
@@ -147,9 +163,10 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         print(f"{name:{width}}  {value:.6g}")
     path = Path(options.workdir) / f"evaluation_{options.split}.json"
     write_json(path, {"step": run.step, "checkpoint": options.checkpoint, "metrics": metrics})
+    return 0
 
 
-def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
+def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
     from s2s_jax.lab.translate import translate_file
 
@@ -166,13 +183,11 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
         batch_size=options.batch_size,
     )
     if unknown:
-        print(
-            f"s2s: {unknown} unknown symbols in {lines} lines were read as <unk>",
-            file=sys.stderr,
-        )
+        warn(f"{unknown} unknown symbols in {lines} lines were read as <unk>")
+    return 0
 
 
-def _exposure(options: argparse.Namespace, overrides: list[str]) -> None:
+def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
     from s2s_jax.lab.exposure import measure_runs
     from s2s_jax.lab.exposure_runs import Settings
@@ -190,9 +205,10 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> None:
     output = options.output or (options.workdirs[0] if len(options.workdirs) == 1 else None)
     runs = measure_runs(options.workdirs, settings, output=output, report=_report)
     print(to_text(runs, settings))
+    return 0
 
 
-def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.comparison import report
     from s2s_jax.lab.tensorboard_layouts import address
 
@@ -200,9 +216,10 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
     print(report(options.sweep_dir, metrics, options.baseline))
     print(f"Look at it in a browser, at {address()}, with:")
     print(command_line("tensorboard", "--logdir", options.sweep_dir))
+    return 0
 
 
-def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
+def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.verification_report import run_verification
 
     prepare_jax()
@@ -215,18 +232,17 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
         output=options.output,
         dependence=options.dependence,
         picture=options.picture,
-        report=lambda line: print(line, file=sys.stderr, flush=True),
+        report=tell,
     )
     print(table)
-    if not lands:
-        sys.exit(EXIT_FAILED)
+    return 0 if lands else EXIT_FAILED
 
 
 def _report(line: str) -> None:
     print(line, flush=True)
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
     "evaluate": _evaluate,

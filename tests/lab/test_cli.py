@@ -416,12 +416,11 @@ def test_a_process_of_its_own_refuses_a_checkpoint_that_is_cut_short(copied):
     assert "is damaged" in err
 
 
-def test_a_reader_that_goes_away_is_no_error_of_ours(finished):
-    script = f"{sys.executable} -m s2s_jax.lab.cli decode {finished} | true"
-    done = subprocess.run(
-        ["bash", "-c", script], input=b"abc\n" * 5, capture_output=True, timeout=300
-    )
-    assert done.stderr == b""
+def test_decode_without_streams_is_one_line(finished):
+    script = f"{sys.executable} -m s2s_jax.lab.cli decode {finished} <&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr == "s2s: cannot read standard input: Bad file descriptor\n"
 
 
 def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.decoding import Decoded, greedy
 from s2s_jax.exposure.positions import error_course
 from s2s_jax.losses import cross_entropy
-from s2s_jax.metrics import MetricSums, compute, masked_mean, merge
+from s2s_jax.metrics import MetricSums, compute, masked_mean, merge, right_tokens
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
 EvaluateStep = Callable[[Params, Batch], tuple[MetricSums, Decoded]]
@@ -39,9 +39,9 @@ def make_evaluate_step(model: Seq2SeqModel, max_length: int) -> EvaluateStep:
         own/hazard          = first errors / positions that no error precedes
         own/post_error_rate = errors after the first / positions after the first error
 
-    All up to and including EOS. Where there is no error the last is NaN; above the hazard, errors
-    breed errors. The likelihood of the gold token given the model's own prefix is not here on
-    purpose: it rewards a model for ignoring its prefix.
+    All up to and including EOS; where y_t is the unknown token, none is right. Where there is no
+    error the last is NaN; above the hazard, errors breed errors. The likelihood of the gold token
+    given the model's own prefix is not here on purpose: it rewards a model for ignoring its prefix.
 
     Args:
       model: the functions of `Seq2SeqModel`.
@@ -58,12 +58,12 @@ def make_evaluate_step(model: Seq2SeqModel, max_length: int) -> EvaluateStep:
         own = greedy(model, params, memory, max_length)
         time = target.shape[1]
         own_tokens = jnp.pad(own.tokens, ((0, 0), (0, max(0, time - max_length))))[:, :time]
-        own_right = own_tokens == target
+        own_right = right_tokens(own_tokens, target)
         right = own_right | ~mask
         course = error_course(own_right, mask)
         sums = {
             "gold/nll": cross_entropy(logits, target, mask),
-            "gold/token_accuracy": masked_mean(logits.argmax(-1) == target, mask),
+            "gold/token_accuracy": masked_mean(right_tokens(logits.argmax(-1), target), mask),
             "own/token_accuracy": masked_mean(own_right, mask),
             "own/exact_match": masked_mean(right.all(1) & (own.lengths == mask.sum(1)), mask[:, 0]),
             "own/hazard": masked_mean(course.fails, course.at_risk),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.metrics import Mean, masked_mean
+from s2s_jax.metrics import Mean, masked_mean, right_tokens
 
 
 def cross_entropy(
@@ -54,7 +54,7 @@ class TokenLosses(NamedTuple):
     Attributes:
       loss: with label smoothing; the one that has a gradient.
       nll: without.
-      accuracy: of the likeliest token, the lowest id among equals.
+      accuracy: of the likeliest token, the lowest id among equals; see `right_tokens`.
     """
 
     loss: Mean
@@ -68,4 +68,4 @@ def token_losses(
     """The losses of logits [batch, time, vocab_size]; for the rest see `cross_entropy`."""
     loss = cross_entropy(logits, target, mask, label_smoothing)
     nll = cross_entropy(logits, target, mask) if label_smoothing else loss
-    return TokenLosses(loss, nll, masked_mean(logits.argmax(-1) == target, mask))
+    return TokenLosses(loss, nll, masked_mean(right_tokens(logits.argmax(-1), target), mask))

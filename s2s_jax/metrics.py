@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from functools import reduce
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import UNK
+
+Ids = TypeVar("Ids", jax.Array, np.ndarray)
 
 
 class Mean(NamedTuple):
@@ -45,6 +50,24 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
     """
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)
     return Mean(values.sum(), mask.sum(dtype=jnp.float32))
+
+
+def right_tokens(said: Ids, gold: Ids) -> Ids:
+    """Which ids are the gold ones; where the gold token is unknown none is right.
+
+    Args:
+      said: [...] int32 ids.
+      gold: [...] int32 ids, of the same shape.
+
+    Returns:
+      [...] bool.
+
+    Example:
+      >>> right_tokens(jnp.array([7, 8, UNK]), jnp.array([7, 9, UNK])).tolist()
+      [True, False, False]
+    """
+    # Either library's operators give its own kind of array.
+    return (said == gold) & (gold != UNK)  # pyright: ignore[reportReturnType]
 
 
 def merge(*sums: MetricSums) -> MetricSums:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.batch import EOS, Batch, gold_inputs
+from s2s_jax.batch import EOS, UNK, Batch, gold_inputs
 from s2s_jax.decoding import greedy
 from s2s_jax.evaluation import evaluate, make_evaluate_step
 from s2s_jax.metrics import compute
@@ -42,7 +42,7 @@ def test_exact_match_of_teacher_forced_argmax_is_that_of_greedy_free_running(mak
     num_right, num_all = 0, 0
     for seed in range(12):
         params = make_rnn(seed, 1.5, attention="general", cell="gru", bidirectional=False)[1]
-        params["output_bias"] = params["output_bias"].at[EOS].add(2.0)
+        params["output_bias"] = params["output_bias"].at[EOS].add(2.0).at[UNK].set(-100)
         said = jax.device_get(own_output(params))
         target, mask = said.tokens.copy(), np.array(said.mask)
         target[0, 0] = (target[0, 0] + 1) % 10  # wrong at the start
@@ -171,3 +171,15 @@ def test_masks_of_0_and_1_do_as_well(evaluate_step, make_batch):
     found, expected = (compute(evaluate_step(TABLE, one)[0]) for one in (ints, batch))
     assert found == expected
     assert found["own/exact_match"] == 0.5
+
+
+def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
+    table = 20 * np.eye(10, dtype=np.float32)[np.where(SUCCESSOR == 6, UNK, SUCCESSOR)]
+    table[UNK] = table[6]  # it says 5 UNK 7 8 9
+    step = make_evaluate_step(make_table_model(10), max_length=8)
+    sums, own = step(jnp.asarray(table), make_batch([[4]], [[5, UNK, 7, 8, 9, EOS]]))
+    means = compute(sums)
+    assert own.tokens[0, :6].tolist() == [5, UNK, 7, 8, 9, EOS]
+    assert means["own/token_accuracy"] == means["gold/token_accuracy"] == pytest.approx(5 / 6)
+    assert means["own/exact_match"] == 0
+    assert means["own/hazard"] == pytest.approx(1 / 2)

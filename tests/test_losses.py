@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.losses import cross_entropy
+from s2s_jax.batch import UNK
+from s2s_jax.losses import cross_entropy, token_losses
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32) * 2
 TARGET = jnp.asarray(np.random.default_rng(1).integers(7, size=(3, 4)), jnp.int32)
@@ -58,3 +59,10 @@ def test_half_precision_logits_are_normalised_in_float32():
 def test_label_smoothing_out_of_range_is_refused(label_smoothing):
     with pytest.raises(ValueError, match=rf"label_smoothing is {label_smoothing}; it must be in"):
         cross_entropy(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)
+
+
+def test_an_unknown_token_is_trained_on_but_never_right():
+    logits = 9 * jnp.eye(7)[None, jnp.array([4, UNK])]
+    found = token_losses(logits, jnp.array([[4, UNK]]), jnp.ones((1, 2), bool))
+    assert (float(found.accuracy.total), float(found.accuracy.weight)) == (1.0, 2.0)
+    assert float(found.loss.weight) == 2.0

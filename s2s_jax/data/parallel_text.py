@@ -9,17 +9,16 @@ Each file is UTF-8, one sentence or pair a line, and may be gzipped (train.en.gz
 are needed; without test files the splits have no "test".
 """
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, merge_references, one_reference
 from s2s_jax.data.splits import PreparedSplits, load_or_prepare
+from s2s_jax.data.text_lines import read_lines
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 _STEMS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test", "test_*")}
 _NEEDED = ("train", "dev")
 
@@ -51,7 +50,7 @@ def load_parallel_text(
 
     def read(split: str) -> Pairs:
         paths = files[split]
-        sources, targets = (read_lines(path) for path in paths)
+        sources, targets = (_read(path) for path in paths)
         if len(sources) != len(targets):
             raise DataError(
                 f"{paths[0]} has {len(sources)} lines and {paths[1]} {len(targets)}: "
@@ -77,7 +76,7 @@ def load_tsv(data_dir: str = "", *, folder: str = "") -> PreparedSplits:
 
     def read(split: str) -> Pairs:
         (path,) = files[split]
-        rows = [line.split("\t") for line in read_lines(path)]
+        rows = [line.split("\t") for line in _read(path, strip=False)]
         for number, row in enumerate(rows, 1):
             if len(row) != 2:
                 raise DataError(
@@ -126,29 +125,9 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
     return found
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a file, gzipped or not, without the white space around them.
-
-    Raises:
-      DataError: unreadable, a broken gzip file, not UTF-8 (says the line), or empty.
-    """
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # Its object lacks the byte order mark that content may have, which would shift the place.
-        number = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {number}: not UTF-8; convert it with iconv") from error
-    # Not splitlines(): it also splits at characters that occur within sentences, such as U+2028.
-    lines = [line.strip(" \r") for line in text.removesuffix("\n").split("\n")]
-    if lines == [""]:
+def _read(path: Path, *, strip: bool = True) -> list[str]:
+    lines = read_lines(path, strip=strip)
+    if lines in ([], [""]):
         raise DataError(f"{path} is empty: every split needs at least one line")
     return lines
 

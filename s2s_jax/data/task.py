@@ -59,6 +59,8 @@ class Task:
       splits: text pairs by split name; "train" and "dev" are always there. What is in the cache
         needs no text, and a split that is read when it is asked for is then not read at all.
       vocabularies: trained on the training split alone, or those of the run.
+      max_tokens: pairs with more tokens on either side, EOS counted, are left out of training, and
+        of training alone; 0 leaves none out.
     """
 
     def __init__(
@@ -66,15 +68,26 @@ class Task:
         splits: Mapping[str, Pairs],
         vocabularies: Vocabularies,
         cache: TokenCache = NO_CACHE,
+        *,
+        max_tokens: int = 0,
     ):
         self.splits = splits
         self.vocabularies = vocabularies
+        self.max_tokens = max_tokens
         self._cache = cache
         self._tokens: dict[tuple[str, int | None], TokenPairs] = {}
         _check_splits(splits)
 
-    def tokens(self, split: str, max_tokens: int | None = None) -> TokenPairs:
-        """A split as token ids, encoded at the first call and kept."""
+    def tokens(self, split: str) -> TokenPairs:
+        """A whole split as token ids, encoded at the first call and kept."""
+        return self._encoded(split, None)
+
+    @property
+    def training_tokens(self) -> TokenPairs:
+        """The pairs that are trained on; its `num_dropped` counts those that were too long."""
+        return self._encoded("train", self.max_tokens or None)
+
+    def _encoded(self, split: str, max_tokens: int | None) -> TokenPairs:
         if split not in self.splits:
             raise DataError(f"the data has no split {split!r}; it has {', '.join(self.splits)}")
         if (split, max_tokens) not in self._tokens:
@@ -84,11 +97,9 @@ class Task:
             )
         return self._tokens[split, max_tokens]
 
-    def training_batches(
-        self, num_buckets: int, batch_size: int, seed: int, max_tokens: int = 0
-    ) -> TrainingBatches:
-        """The training split as an endless sequence of batches; see `TrainingBatches`."""
-        tokens = self.tokens("train", max_tokens or None)
+    def training_batches(self, num_buckets: int, batch_size: int, seed: int) -> TrainingBatches:
+        """What is trained on as an endless sequence of batches; see `TrainingBatches`."""
+        tokens = self.training_tokens
         shapes = choose_buckets(
             tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
         )
@@ -112,10 +123,13 @@ class Task:
     def max_decode_length(self, split: str) -> int:
         """Most tokens of a hypothesis: half as many again as the longest target known, and EOS.
 
-        A cap that no sensible hypothesis meets; it depends on the lengths of the split's targets
-        and on nothing else of them.
+        A cap that no sensible hypothesis meets. It depends on the lengths of the targets that are
+        trained on and of the split's, and on nothing else of them: a pair that max_tokens leaves
+        out of training has no part in it.
         """
-        longest = max(int(self.tokens(one).target.lengths.max()) for one in ("train", split))
+        longest = max(
+            int(one.target.lengths.max()) for one in (self.training_tokens, self.tokens(split))
+        )
         return longest + longest // 2 + 1
 
 
@@ -163,6 +177,7 @@ def load_task(
     source_vocabulary: str = "characters",
     target_vocabulary: str = "characters",
     vocabulary_size: int = 0,
+    max_tokens: int = 0,
     vocabularies: Vocabularies | None = None,
 ) -> Task:
     """Loads a dataset and its vocabularies.
@@ -173,7 +188,8 @@ def load_task(
       data_dir: where datasets are prepared.
       source_vocabulary: "characters", "whitespace" or "sentencepiece".
       target_vocabulary: likewise.
-      vocabulary_size: of sentencepiece.
+      vocabulary_size: the most ids of each; sentencepiece needs one.
+      max_tokens: see `Task`.
       vocabularies: those of a run that is already there; None trains them.
 
     Raises:
@@ -191,7 +207,7 @@ def load_task(
                 "target", target_vocabulary, vocabulary_size, lambda: splits["train"].targets
             ),
         )
-    return Task(splits, vocabularies, cache)
+    return Task(splits, vocabularies, cache, max_tokens=max_tokens)
 
 
 def _check_splits(splits: Mapping[str, Pairs]) -> None:

@@ -51,9 +51,11 @@ def load_tfds_translation(
                 f"{builder.data_path} is not in the array_record format: run '{command}' where "
                 "TensorFlow is installed, into another folder"
             ) from error
-        return one_reference([row[0] for row in rows], [row[1] for row in rows])
+        # As `s2s decode` reads its lines.
+        return one_reference([row[0].strip() for row in rows], [row[1].strip() for row in rows])
 
-    derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}"
+    # The number changes with how texts are read; what was derived of others is not taken then.
+    derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}-2"
     return PreparedSplits(derived, theirs, read)
 
 

@@ -13,6 +13,7 @@ from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.decoding import greedy, sample
 from s2s_jax.exposure.edit_oracle import oracle_cost
 from s2s_jax.exposure.recovery import KINDS, choose_position, corrupt
+from s2s_jax.metrics import right_tokens
 from s2s_jax.models.interface import Carry, Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
 
@@ -52,7 +53,7 @@ class Observations:
       target: [n, time] int32 ids.
       mask: [n, time] bool, gold tokens, up to and including EOS.
       gold_nll: [n, time] float32 nats, -log p(y_t | y_<t).
-      gold_right: [n, time] bool, argmax p(. | y_<t) = y_t.
+      gold_right: [n, time] bool, argmax p(. | y_<t) = y_t; never where y_t is unknown.
       own_tokens: [n, max_length] int32 ids of the greedy hypothesis, PAD after EOS.
       own_lengths: [n] its tokens, EOS counted.
       own_finished: [n] bool, whether it has an EOS.
@@ -87,8 +88,8 @@ class Observations:
 
     @property
     def own_right(self) -> np.ndarray:
-        """[n, time] bool, whether the greedy token is the gold one; False past its end."""
-        return fit(self.own_tokens, self.target.shape[1]) == self.target
+        """[n, time] bool, whether the greedy token is the gold one; see `right_tokens`."""
+        return right_tokens(fit(self.own_tokens, self.target.shape[1]), self.target)
 
     @property
     def own_exact(self) -> np.ndarray:
@@ -163,7 +164,7 @@ def make_observe_step(
             }
         return ObservedBatch(
             gold_nll=nll(logits),
-            gold_right=logits.argmax(-1) == target,
+            gold_right=right_tokens(logits.argmax(-1), target),
             own_tokens=own.tokens,
             own_lengths=own.lengths,
             own_finished=own.finished,

@@ -130,15 +130,14 @@ def load_config_task(config: Config, vocabularies: Vocabularies | None) -> Task:
         source_vocabulary=data.source_vocabulary,
         target_vocabulary=data.target_vocabulary,
         vocabulary_size=data.vocabulary_size,
+        max_tokens=data.max_tokens,
         vocabularies=vocabularies,
     )
 
 
 def training_batches(config: Config, task: Task) -> TrainingBatches:
     """The batches that a config trains on."""
-    return task.training_batches(
-        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
-    )
+    return task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
 
 
 def make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluator:

@@ -11,6 +11,7 @@ import numpy as np
 
 from s2s_jax.batch import Batch
 from s2s_jax.data.batching import Sequences, TokenPairs, choose_buckets, evaluation_batches
+from s2s_jax.data.text_lines import on_one_line, read_lines, split_lines
 from s2s_jax.decoding import Decoded, beam_search, greedy
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run
@@ -86,11 +87,15 @@ def translate_file(
 ) -> tuple[int, int]:
     """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
 
+    Lines are read as those of training files are, see `split_lines`. Each gets one line of output:
+    a line end within a hypothesis is written as a space.
+
     Returns:
       How many source symbols were unknown, and how many lines there were.
 
     Raises:
-      LabError: a file that cannot be read or written, or bytes that are not UTF-8.
+      LabError: a file that cannot be written, or no trained run.
+      DataError: a file that cannot be read, or what `split_lines` refuses.
     """
     lines = _read_lines(source)
     run = load_run(workdir, checkpoint)
@@ -104,7 +109,7 @@ def translate_file(
         max_length=max_length,
         batch_size=batch_size,
     )
-    content = "".join(f"{text}\n" for text in texts)
+    content = "".join(f"{on_one_line(text)}\n" for text in texts)
     if output == "-":
         sys.stdout.write(content)
         sys.stdout.flush()
@@ -114,18 +119,13 @@ def translate_file(
 
 
 def _read_lines(source: str) -> list[str]:
-    name = "standard input" if source == "-" else source
+    if source != "-":
+        return read_lines(Path(source))
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        content = sys.stdin.buffer.read()
     except OSError as error:
-        raise LabError(f"cannot read {name}: {error.strerror or error}") from error
-    try:
-        text = data.decode("utf-8-sig")  # without a byte order mark
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise LabError(f"{name} is not UTF-8 at line {line}; convert it with iconv") from error
-    # Not splitlines, which breaks lines where a text has other separators, such as U+2028.
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
+        raise LabError(f"cannot read standard input: {error.strerror or error}") from error
+    return split_lines(content, "standard input")
 
 
 def _decode(

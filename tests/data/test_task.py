@@ -85,10 +85,12 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
 
 
 def test_pairs_that_are_too_long_are_left_out_of_training_alone(task):
-    batches = task.training_batches(1, 4, 0, max_tokens=3)
+    short = Task(task.splits, task.vocabularies, max_tokens=3)
+    batches = short.training_batches(1, 4, 0)
     assert int(sum(batch.target_mask.any(-1).sum() for batch in [batches[0]])) == 3
-    assert len(task.tokens("train")) == 4
-    assert len(task.evaluation("train", 4).tokens) == 4
+    assert (len(short.training_tokens), short.training_tokens.num_dropped) == (3, 1)
+    assert len(short.tokens("train")) == 4
+    assert len(short.evaluation("train", 4).tokens) == 4
 
 
 def test_evaluation_has_every_pair_once_with_its_references(task):
@@ -122,3 +124,12 @@ def test_targets_end_in_eos_and_decoding_may_be_half_as_long_again(task):
     lengths = batch.target_mask.sum(-1)
     assert (batch.target[np.arange(len(lengths)), lengths - 1] == EOS).all()
     assert task.max_decode_length("dev") == 5 + 2 + 1  # "x y x y" and EOS in training
+
+
+def test_a_pair_that_is_left_out_of_training_does_not_lengthen_decoding():
+    pairs = one_reference([*TRAIN.sources, "a"], [*TRAIN.targets, "x " * 400])
+    vocabularies = Vocabularies.train(pairs, "characters", "whitespace", 0)
+    task = Task({"train": pairs, "dev": DEV}, vocabularies, max_tokens=5)
+    assert task.max_decode_length("dev") == 5 + 2 + 1
+    # A target of the split itself has to be within reach.
+    assert task.max_decode_length("train") == 401 + 200 + 1

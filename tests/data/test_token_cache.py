@@ -36,7 +36,7 @@ def made(monkeypatch):
 def load(tmp_path, monkeypatch):
     """Loads the task as a new process would, with given splits."""
 
-    def load(splits=SPLITS, config="c", max_tokens=None, **options: Any):
+    def load(splits=SPLITS, config="c", **options: Any):
         monkeypatch.setitem(
             LOADERS,
             "mine",
@@ -44,7 +44,7 @@ def load(tmp_path, monkeypatch):
         )
         options = {"target_vocabulary": "whitespace"} | options
         task = load_task("mine", {}, str(tmp_path), **options)
-        return task, {split: task.tokens(split, max_tokens) for split in task.splits}
+        return task, {"train": task.training_tokens, "dev": task.tokens("dev")}
 
     return load
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.batch import BOS, EOS, Batch
+from s2s_jax.batch import BOS, EOS, UNK, Batch
 from s2s_jax.exposure import make_observe_step, make_read_states, observe
 from s2s_jax.exposure.edit_oracle import optimal_next
 from s2s_jax.exposure.observations import fit
@@ -21,7 +21,7 @@ SOURCES = [[4 + index, 5, EOS] for index in range(6)]
 @pytest.fixture(scope="module")
 def rnn(make_rnn) -> tuple[Any, Any, Any, Any]:
     model, params = make_rnn(attention="general", cell="gru", bidirectional=False, scale=0.9)
-    params["output_bias"] = params["output_bias"].at[EOS].add(1.0)
+    params["output_bias"] = params["output_bias"].at[EOS].add(1.0).at[UNK].set(-100)
     return (
         model,
         params,
@@ -190,6 +190,17 @@ def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, m
     assert np.array_equal(found.own_tokens, found.sampled_tokens)
     assert found.own_exact.tolist() == [False, False]
     assert found.mask.sum(1).tolist() == [5, 2]
+
+
+def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
+    # It says 4 UNK 6 EOS.
+    table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 6, UNK, 5, EOS, 4])]
+    step = jax.jit(make_observe_step(make_table_model(8), 5, draws=False, corrupts=False))
+    batches = [(np.array([0]), make_batch([[4, EOS]], [[4, UNK, 6, EOS]]))]
+    found = observe(step, table, batches, jax.random.key(0))
+    assert found.own_tokens[0, :4].tolist() == found.target[0].tolist()
+    assert found.own_right.tolist() == found.gold_right.tolist() == [[True, False, True, True]]
+    assert found.own_exact.tolist() == [False]
 
 
 def test_what_is_refused(rnn, make_batch):

@@ -312,8 +312,8 @@ def test_decode_refuses_what_it_cannot_do(refused, finished, flags, message):
 def test_decode_refuses_what_is_not_utf8(refused, finished, tmp_path):
     path = tmp_path / "in.txt"
     path.write_bytes(b"abc\nab\xff\n")
-    assert f"{path} is not UTF-8 at line 2" in refused("decode", finished, f"--input={path}")
-    assert "standard input is not UTF-8 at line 1" in refused("decode", finished, stdin=b"\xff")
+    assert f"{path}, line 2: not UTF-8" in refused("decode", finished, f"--input={path}")
+    assert "standard input, line 1: not UTF-8" in refused("decode", finished, stdin=b"\xff")
 
 
 def test_unknown_characters_are_counted(s2s, finished):

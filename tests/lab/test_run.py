@@ -121,9 +121,7 @@ def test_what_is_logged_and_when(finished):
 def test_target_tokens_are_those_of_all_batches_so_far(finished, make_config):
     config = make_config()
     task = make_experiment(config, Run(finished).vocabularies()).task
-    batches = task.training_batches(
-        config.data.num_buckets, config.train.batch_size, config.seed, config.data.max_tokens
-    )
+    batches = task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
     logged = {
         one["step"]: one["train/target_tokens"]
         for one in lines_of(finished)

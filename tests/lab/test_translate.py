@@ -1,11 +1,13 @@
 """Lines in, hypotheses out: one a line, in order."""
 
 import dataclasses
+import gzip
 
 import jax
 import numpy as np
 import pytest
 
+from s2s_jax.data.pairs import DataError
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.translate import translate, translate_file
 
@@ -72,10 +74,23 @@ def test_every_line_has_a_hypothesis(finished, tmp_path, monkeypatch, content, n
     assert text.removesuffix("\n") == content.decode().removesuffix("\n")
 
 
-def test_windows_line_ends_are_no_unknown_symbols(finished, tmp_path, monkeypatch):
-    source, target = tmp_path / "in", tmp_path / "out"
-    source.write_bytes(b"\xef\xbb\xbfab\r\nfe\r\n")
-    monkeypatch.setattr(
-        "s2s_jax.lab.translate.translate", lambda run, lines, **options: list(lines)
-    )
-    assert translate_file(finished, str(source), str(target)) == (0, 2)
+def test_lines_are_read_as_training_reads_them_and_none_is_broken(finished, tmp_path, monkeypatch):
+    said = []
+
+    def translate(run, lines, **options):
+        said.extend(lines)
+        return ["a\nb", "c\r\nd\re", ""]
+
+    monkeypatch.setattr("s2s_jax.lab.translate.translate", translate)
+    source, target = tmp_path / "in.gz", tmp_path / "out"
+    source.write_bytes(gzip.compress(b"\xef\xbb\xbfab \r\n\r\n\tfe\r\n"))
+    assert translate_file(finished, str(source), str(target)) == (0, 3)
+    assert said == ["ab", "", "fe"]
+    assert target.read_bytes() == b"a b\nc d e\n\n"
+
+
+def test_bytes_that_are_not_utf8_are_named_with_their_line(finished, tmp_path):
+    source = tmp_path / "in"
+    source.write_bytes(b"\xef\xbb\xbfab\nfe\n\xff\n")
+    with pytest.raises(DataError, match="in, line 3: not UTF-8"):
+        translate_file(finished, str(source), "-")

@@ -50,7 +50,7 @@ def sweep_of(path: str) -> list[dict[str, Any]]:
     except Exception as error:
         message = where(error, Path(path))
         raise LabError(f"sweep() of {path} cannot be used: {message}") from error
-    if not all(isinstance(one, dict) for one in runs):
+    if not all(isinstance(one, dict) and all(isinstance(key, str) for key in one) for one in runs):
         raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}")
     return runs
 

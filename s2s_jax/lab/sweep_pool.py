@@ -131,7 +131,7 @@ class _Pool:
             waiting.remove(states)
             for state in states:
                 state.started_at = time.time()
-            worker.send([one.run.arguments for one in states])
+            worker.send([one.run.assignment for one in states])
             for state in states:
                 state.status, state.reason = "running", ""
                 self._display.changed(state)

@@ -172,7 +172,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
         config = get_config(argument) if argument else get_config()
     except ValueError as error:
         raise LabError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = where(error, Path(path))
         raise LabError(f"config file {path} cannot be used: {message}") from error
     if not isinstance(config, ConfigDict):

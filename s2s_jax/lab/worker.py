@@ -83,7 +83,7 @@ def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[]
     logs = [log_file(run.workdir).open("a", buffering=1, encoding="utf-8") for run in job]
     try:
         return _train(bench, job, logs, should_stop)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # nobody but `main` ends this process
         if is_for_the_user(error):
             code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
         elif is_out_of_memory(error):

@@ -337,6 +337,8 @@ def test_a_missing_config_file_offers_its_neighbour(write, tmp_path):
         ("import s2s_jax\n\nnope\n", r"line 3: NameError: name 'nope' is not defined"),
         ("def get_config(:\n", r"line 1: invalid syntax"),
         ("import zzz_nowhere\n", r"line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit()\n", r"line 2: it calls sys\.exit\(None\)"),
+        ("def get_config(schedule=''):\n    exit('bye')\n", r"line 2: it calls sys\.exit\('bye'\)"),
         ("x = 1\n", r"has no function get_config\(\)"),
         ("get_config = 3\n", r"has no function get_config\(\)"),
         ("def get_config(schedule=''):\n    return {}['a']\n", r"line 2: KeyError: a"),

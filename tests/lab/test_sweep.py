@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ def write(tmp_path, experiment_file):
         ),
         ("", [], r"has no function sweep\(\)"),
         ("def sweep():\n    yield 1 / 0\n", [], "line 4: ZeroDivisionError"),
+        ("import sys\ndef sweep():\n    sys.exit(0)\n", [], r"line 5: it calls sys\.exit\(0\)"),
         ("def sweep():\n    yield 'seed'\n", [], "sweep"),
     ],
 )
@@ -328,6 +330,9 @@ for line in sys.stdin:
         os.dup2(file.fileno(), 2)
     try:
         exec(script, {})
+        os.makedirs(run["workdir"], exist_ok=True)
+        with open(run["workdir"] + "/result.json", "w") as file:
+            json.dump({"status": "finished", "steps": 0, "wall_seconds": 0, "metrics": {}}, file)
     except SystemExit as end:
         if end.code != 2:
             raise
@@ -413,6 +418,33 @@ def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
         "  run_0: exit code 2: no such data",
         "  run_1: killed by SIGKILL",
         "  run_2: exit code 1: ZeroDivisionError: division by zero",
+    ]
+
+
+def test_a_run_is_finished_when_its_result_says_so(fake_runs, tmp_path):
+    make_plan, _ = fake_runs
+    write = (
+        "import json, os, pathlib\n"
+        "folder = pathlib.Path({folder!r}); folder.mkdir(exist_ok=True)\n"
+        "(folder / 'result.json').write_text(json.dumps({result!r}))\n"
+        "print('half of it', flush=True)\n"
+    )
+    ends = "import os; os._exit(0)"
+    results = [{"status": status, "steps": 3} for status in ("finished", "stopped", "finished")]
+    scripts = ["print('begun', flush=True)\n" + ends]
+    for number, result in enumerate(results, 1):
+        scripts.append(write.format(folder=str(tmp_path / f"sweep/run_{number}"), result=result))
+        scripts[-1] += ends
+    plan = make_plan(*[(script, "waiting") for script in scripts])
+    plan = [replace(one, num_steps=steps) for one, steps in zip(plan, (3, 3, 3, 4), strict=True)]
+    lines = []
+    failed = run_sweep(plan, 1, display=PlainDisplay(lines.append))
+    assert failed == ["run_0", "run_2", "run_3"]
+    reasons = [line.partition(" (all")[0] for line in lines[-3:]]
+    assert reasons == [
+        "  run_0: it ended early: begun",
+        "  run_2: it ended early: half of it",
+        "  run_3: it ended early: half of it",
     ]
 
 
@@ -542,7 +574,8 @@ for line in sys.stdin:
         error = {"error": "the loss is gone"} if status == "failed" else {}
         if error:
             folder.with_name(folder.name + ".log").write_text("s2s: the loss is gone\\n")
-        (folder / "result.json").write_text(json.dumps({"status": status} | error))
+        result = {"status": status, "steps": 0, "wall_seconds": 0, "metrics": {}} | error
+        (folder / "result.json").write_text(json.dumps(result))
         if number == 0:  # the sweep looks at those that have ended while the others train
             time.sleep(0.5)
     print(2 * any("failed" in one for one in runs), flush=True)

@@ -259,6 +259,8 @@ if not stopped.exists():
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 3, "train/seconds": 1.0}) + "\\n")
     time.sleep(100)
 (folder / "done").touch()
+result = {"status": "finished", "steps": 4, "wall_seconds": 0, "metrics": {}}
+(folder / "result.json").write_text(json.dumps(result))
 print(0)
 """
 

@@ -106,8 +106,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     max_lanes = MAX_LANES if options.max_lanes is None else options.max_lanes
     groups = make_groups(plan, max_lanes if options.population else 1)
     if options.launcher == "print":
-        for one in plan:
-            print(one.command_line)
+        print("\n".join([one.assignment.command_line() for one in plan]))
         return 0
     if options.dry_run:
         print(plan_table(plan))

@@ -1,5 +1,6 @@
 """Configs: every key with its default, the command line's overrides, and what is refused."""
 
+import copy
 import inspect
 import itertools
 import math
@@ -9,7 +10,7 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.lab.errors import LabError
@@ -171,23 +172,32 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
         config = get_config(argument) if argument else get_config()
     except ValueError as error:
         raise LabError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = where(error, Path(path))
         raise LabError(f"config file {path} cannot be used: {message}") from error
     if not isinstance(config, ConfigDict):
         raise LabError(f"get_config of {path} must return a ConfigDict; make it with base_config")
     config.lock()
 
+    given: list[tuple[str, str]] = []
     overrides: Overrides = {}
     for one in arguments:
         if one.startswith("--config="):
             continue
-        key, equals, _ = one.removeprefix("--config.").partition("=")
+        key, equals, text = one.removeprefix("--config.").partition("=")
         if not equals:
             raise LabError(f"{one} has no value; write --config.{key}=VALUE")
         check_key(config, key)
+        if text == "None" and _may_be_none(config, key):  # which absl's flags have no word for
+            given = [(other, value) for other, value in given if other != key]
+            overrides[key] = None
+        else:
+            given.append((key, one))
+            overrides.pop(key, None)
+    for key in overrides:
+        _set(config, key, None)
     values = flags.FlagValues()
-    argv = ["s2s", *(one for one in arguments if not one.startswith("--config="))]
+    argv = ["s2s", *(one for _, one in given)]
     holder = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         values(argv)
@@ -198,19 +208,79 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
 
 
 def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """A copy of the config with some keys set.
+    """A copy of the config with some keys set, as the command line would set them.
+
+    Args:
+      config: stays as it is.
+      overrides: values that `plain_value` takes, by dotted key.
 
     Raises:
       LabError: a key does not exist, or a value is of another type.
     """
-    config = config.copy_and_resolve_references().lock()
+    config = copy.deepcopy(config).lock()  # whose references know of a type where None stands
     for key, value in overrides.items():
         check_key(config, key)
-        try:
-            config.update_from_flattened_dict({key: value})
-        except (TypeError, ValueError) as error:
-            raise LabError(f"{key}={value!r}: {one_line(error)}") from error
-    return config
+        _set(config, key, plain_value(key, value))
+    return config.copy_and_resolve_references().lock()
+
+
+def plain_value(key: str, value: Any) -> Any:
+    """A value that a sweep sets, of Python's own types: what JSON gives back as it was.
+
+    Args:
+      key: what it is for, to be named where it cannot be used.
+      value: None, a bool, a number, a string or a scalar of numpy or JAX; or a tuple or list of
+        those, which becomes a tuple.
+
+    Raises:
+      LabError: it is something else.
+
+    Example:
+      >>> import numpy as np
+      >>> plain_value("train.learning_rate", np.float64(0.5))
+      0.5
+    """
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if value is None:
+        return None
+    if isinstance(value, tuple | list):
+        return tuple(plain_value(key, one) for one in value)
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # of an enum the value, not the name
+    raise LabError(
+        f"{key} is set to {value!r} of type {type(value).__name__}; it must be None, a bool,"
+        " a number, a string or a tuple of those"
+    )
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    """Sets a key that exists; refuses a value of another type than the key's."""
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    kind = config.get_type(name)
+    if value is None and not _may_be_none(config, name):
+        raise LabError(f"{key} cannot be None; it is {config[name]!r} unless it is set")
+    wrong = LabError(f"{key}={value!r}: it must be of type {kind.__name__}")
+    if isinstance(value, bool) and kind in (int, float):  # which Python takes for 0 and 1
+        raise wrong
+    try:
+        config[name] = value
+    except (TypeError, ValueError, OverflowError) as error:
+        raise wrong from error
+
+
+def _may_be_none(config: Config, key: str) -> bool:
+    """Whether a key that exists was made with `placeholder`, or is None."""
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    field = dict(config.items(preserve_field_references=True))[name]
+    return field is None or isinstance(field, FieldReference)
 
 
 def check_key(config: Config, key: str) -> None:

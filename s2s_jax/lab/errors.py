@@ -15,7 +15,7 @@ class LabError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
-def is_for_the_user(error: Exception) -> bool:
+def is_for_the_user(error: BaseException) -> bool:
     """Whether an error is about the input: one of ours, which are written for one line."""
     if isinstance(error, LabError):
         return True

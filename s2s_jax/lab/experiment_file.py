@@ -32,7 +32,7 @@ def load_experiment(path: str) -> ModuleType:
         sys.path.append(root)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LabError(f"config file {path} cannot be read: {where(error, file)}") from error
     return module
 
@@ -47,10 +47,10 @@ def sweep_of(path: str) -> list[dict[str, Any]]:
     sweep = function_of(load_experiment(path), "sweep", path)
     try:
         runs = list(sweep())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = where(error, Path(path))
         raise LabError(f"sweep() of {path} cannot be used: {message}") from error
-    if not all(isinstance(one, dict) for one in runs):
+    if not all(isinstance(one, dict) and all(isinstance(key, str) for key in one) for one in runs):
         raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}")
     return runs
 
@@ -79,4 +79,6 @@ def where(error: BaseException, file: Path) -> str:
             line = frame.tb_lineno
         frame = frame.tb_next
     place = f"line {line}: " if line else ""
+    if isinstance(error, SystemExit):
+        return f"{place}it calls sys.exit({error.code!r})"
     return f"{place}{type(error).__name__}: {one_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ HPARAM_NAMES = {
 
 What else a sweep varies is called there by its dotted key.
 """
+
+_LONGEST_VALUE, _LONGEST_ROW = 40, 200
+"""Characters of a value, and of a folder's name, of which systems allow 255 bytes."""
 
 
 def run_name(schedule: str, seed: int, varied: Mapping[str, Any]) -> str:
@@ -46,11 +50,34 @@ def row_name(schedule: str, varied: Mapping[str, Any]) -> str:
       >>> row_name("linear", {"seed": 1, "rollout.coin": "sequence", "schedule.k": 0.9})
       'linear,coin=sequence,k=0.9'
     """
-    parts = (
-        f",{short_key(key)}={re.sub(r'[^A-Za-z0-9.+-]+', '_', str(value))}"
-        for key, value in sorted(varied_beside_schedule(varied).items())
-    )
-    return schedule + "".join(parts)
+    others = sorted(varied_beside_schedule(varied).items())
+    row = schedule
+    for longest in (_LONGEST_VALUE, 16, 8):
+        parts = (f",{short_key(key)}={_folder_text(value, longest)}" for key, value in others)
+        row = schedule + "".join(parts)
+        if len(row) <= _LONGEST_ROW:
+            break
+    return row
+
+
+def _folder_text(value: Any, longest: int) -> str:
+    """A value as the name of a folder has it; no two values read the same.
+
+    What is safe in a name stays as it is. Where something had to be left out, a fingerprint of the
+    value follows; also where it is a string with capitals, which some file systems do not tell from
+    small letters.
+
+    Example:
+      >>> _folder_text(0.001, 40), _folder_text("/data/a b", 40), _folder_text("/data/a_b", 40)
+      ('0.001', '_data_a_b-a99e1709', '_data_a_b-1ea90d1a')
+    """
+    text = str(value)
+    safe = re.sub(r"[^A-Za-z0-9.+-]+", "_", text)
+    has_capitals = isinstance(value, str) and text != text.lower()
+    if safe == text and len(text) <= longest and not has_capitals:
+        return text
+    fingerprint = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe[:longest]}-{fingerprint}"
 
 
 def short_key(key: str) -> str:

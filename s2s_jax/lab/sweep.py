@@ -1,12 +1,12 @@
 """A sweep: the runs of an experiment, planned whole and checked before one of them starts."""
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s2s_jax.lab.config import apply_overrides, parse_config
+from s2s_jax.lab.assignment import Assignment, with_varied
+from s2s_jax.lab.config import parse_config, plain_value
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.experiment_parts import check_config
@@ -23,8 +23,7 @@ class PlannedRun:
 
     Attributes:
       name: "<schedule>/seed_<n>", and what else the sweep varies.
-      workdir: its folder.
-      arguments: those of `s2s` that train it.
+      assignment: what the process that trains it is told.
       status: "finished", "stopped", "failed" or "waiting".
       schedule: its schedule's name.
       seed: its seed.
@@ -36,8 +35,7 @@ class PlannedRun:
     """
 
     name: str
-    workdir: Path
-    arguments: tuple[str, ...]
+    assignment: Assignment
     status: str
     schedule: str = ""
     seed: int = 0
@@ -48,9 +46,9 @@ class PlannedRun:
     program: str = ""
 
     @property
-    def command_line(self) -> str:
-        """The shell command that trains it."""
-        return shlex.join(["s2s", *self.arguments])
+    def workdir(self) -> Path:
+        """Its folder."""
+        return self.assignment.workdir
 
     @property
     def log_file(self) -> Path:
@@ -83,11 +81,12 @@ def plan_sweep(
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []
     base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
-    for varied in sweep_of(config_file):
+    for values in sweep_of(config_file):
+        varied = {key: plain_value(key, value) for key, value in values.items()}
         clash = sorted(varied.keys() & fixed.keys())
         if clash:
             raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs")
-        config = apply_overrides(base, varied)
+        config, _ = with_varied(base, fixed, varied)
         if num_seeds is not None and config.seed >= num_seeds:
             continue
         check_config(config)
@@ -96,18 +95,10 @@ def plan_sweep(
         run = Run(folder)
         run.check(config)
         result = run.result()
-        flags = [f"--config.{key}={value}" for key, value in varied.items()]
         plan.append(
             PlannedRun(
                 name,
-                folder,
-                (
-                    "train",
-                    f"--config={config_file}",
-                    f"--workdir={folder}",
-                    *override_flags,
-                    *flags,
-                ),
+                Assignment(config_file, folder, tuple(override_flags), tuple(varied.items())),
                 result["status"] if result else "waiting",
                 config.schedule.name,
                 config.seed,
@@ -118,12 +109,27 @@ def plan_sweep(
                 group_key(config),
             )
         )
-    names = [one.name for one in plan]
     if not plan:
         raise LabError(f"the sweep of {config_file} has no runs")
-    if len(set(names)) < len(names):
-        raise LabError(f"two runs of the sweep of {config_file} are the same")
+    _check_folders(plan, config_file)
     return plan
+
+
+def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
+    """Refuses a plan in which two runs have one folder."""
+    folders: dict[str, PlannedRun] = {}
+    for one in plan:
+        # Some file systems do not tell "A" from "a".
+        other = folders.setdefault(one.name.casefold(), one)
+        if other is one:
+            continue
+        if dict(other.assignment.varied) == dict(one.assignment.varied):
+            raise LabError(f"two runs of the sweep of {config_file} are the same: {one.name}")
+        raise LabError(
+            f"two runs of the sweep of {config_file} would share the folder {one.name}, which is"
+            " named by the last part of each key that is varied; vary one alone of the keys that"
+            " end alike"
+        )
 
 
 def plan_table(plan: Sequence[PlannedRun]) -> str:
@@ -133,7 +139,8 @@ def plan_table(plan: Sequence[PlannedRun]) -> str:
       plan: of `plan_sweep`; at least one run.
 
     Example:
-      >>> runs = [PlannedRun("", Path(), (), "waiting", "linear", seed) for seed in range(2)]
+      >>> nothing = Assignment("", Path())
+      >>> runs = [PlannedRun("", nothing, "waiting", "linear", seed) for seed in range(2)]
       >>> print(plan_table(runs))
       schedule  seed 0   seed 1
       linear    waiting  waiting

@@ -27,8 +27,10 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
 
     Example:
       >>> from pathlib import Path
+      >>> from s2s_jax.lab.assignment import Assignment
+      >>> nothing = Assignment("", Path())
       >>> plan = [
-      ...     PlannedRun(f"{name}/seed_{seed}", Path(), (), "waiting", name, seed)
+      ...     PlannedRun(f"{name}/seed_{seed}", nothing, "waiting", name, seed)
       ...     for name in ("a", "b")
       ...     for seed in range(3)
       ... ]

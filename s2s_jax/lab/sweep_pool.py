@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.lab.errors import LabError, writing
-from s2s_jax.lab.files import read_json
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.run import Run
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import Display, PlainDisplay
 from s2s_jax.lab.sweep_groups import make_groups
@@ -29,10 +29,12 @@ class _Job:
     Attributes:
       states: the runs'.
       log_begins: bytes that each run's log had before.
+      earlier: what tells the `result.json` that each run had before from a later one.
     """
 
     states: list[RunState]
     log_begins: list[int]
+    earlier: list[tuple[int, ...]]
 
     @property
     def running(self) -> list[RunState]:
@@ -124,14 +126,15 @@ class _Pool:
             program = self._idle[worker] if worker else None
             of_program = (group for group in waiting if group[0].run.program == program)
             states = next(of_program, waiting[0])
-            job = _Job(states, [_log_size(one.run) for one in states])
+            runs = [one.run for one in states]
+            job = _Job(states, list(map(_log_size, runs)), list(map(_result_mark, runs)))
             worker = worker or self._start(states[0].run.log_file)
             self.jobs[worker] = job
             self._idle.pop(worker, None)
             waiting.remove(states)
             for state in states:
                 state.started_at = time.time()
-            worker.send([one.run.arguments for one in states])
+            worker.send([one.run.assignment for one in states])
             for state in states:
                 state.status, state.reason = "running", ""
                 self._display.changed(state)
@@ -237,7 +240,10 @@ def _log_size(run: PlannedRun) -> int:
 
 
 def _end(job: _Job, code: int) -> list[RunState]:
-    """Notes how the runs of a job have ended that were still running; and returns them."""
+    """Notes how the runs of a job have ended that were still running; and returns them.
+
+    A run has finished when its result says so, whatever the code of the process was.
+    """
     alone = len(job.states) == 1
     how = (
         "it ended early"
@@ -248,12 +254,12 @@ def _end(job: _Job, code: int) -> list[RunState]:
     )
     ended = job.running
     for state in ended:
-        if code == 0 if alone else _result(state).get("status") == "finished":
+        if _is_finished(state):
             state.status = "finished"
             continue
         state.status = "failed"
         said = last_error(state.run, job.log_begins[job.states.index(state)])
-        failed_itself = not alone and _result(state).get("status") == "failed"
+        failed_itself = not alone and _new_result(job, state).get("status") == "failed"
         state.reason = said if failed_itself else f"{how}: {said}" if said else how
     return ended
 
@@ -264,25 +270,49 @@ def _ended_lanes(job: _Job) -> list[RunState]:
         return []
     ended = []
     for state in job.running:
-        result = _result(state)
-        if result.get("status") in ("finished", "failed"):
-            state.status, state.reason = result["status"], result.get("error", "")
-            ended.append(state)
+        result = _new_result(job, state)
+        if _is_finished(state):
+            state.status = "finished"
+        elif result.get("status") == "failed":
+            state.status, state.reason = "failed", result.get("error", "")
+        else:
+            continue
+        ended.append(state)
     return ended
 
 
-def _result(state: RunState) -> dict[str, Any]:
+def _is_finished(state: RunState) -> bool:
+    """Whether a run's result says that it has made all of its updates."""
+    result = _result(state.run)
+    return result.get("status") == "finished" and result.get("steps") == state.run.num_steps
+
+
+def _new_result(job: _Job, state: RunState) -> dict[str, Any]:
     """What a run has written of its end since it was started; {} before."""
-    path = state.run.workdir / "result.json"
+    earlier = job.earlier[job.states.index(state)]
+    return _result(state.run) if _result_mark(state.run) != earlier else {}
+
+
+def _result(run: PlannedRun) -> dict[str, Any]:
+    """What a run has written of its end; {} before."""
     try:
-        return read_json(path) if path.stat().st_mtime >= state.started_at - 0.1 else {}
-    except (OSError, LabError):
+        return Run(run.workdir).result() or {}
+    except LabError:
         return {}
+
+
+def _result_mark(run: PlannedRun) -> tuple[int, ...]:
+    """Tells a `result.json` from the one that is written in its place; () where there is none."""
+    try:
+        found = (run.workdir / "result.json").stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _was_stopped(job: _Job, state: RunState) -> bool:
     """Whether a run ended because it was asked to; one of a group may have failed before."""
-    return len(job.states) == 1 or _result(state).get("status") != "failed"
+    return len(job.states) == 1 or _new_result(job, state).get("status") != "failed"
 
 
 def _halves(job: _Job, display: Display) -> list[list[RunState]]:

@@ -14,7 +14,7 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.compiled_update import CompiledUpdate, batch_template
 from s2s_jax.lab.config import Config, Overrides
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.errors import LabError, is_for_the_user
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment_parts import (
     Experiment,
@@ -89,21 +89,19 @@ class Workbench:
           Each run's `result.json`, or why it failed.
 
         Raises:
-          LabError, DataError: bad input, before anything is written.
+          LabError, DataError: the data cannot be used, before anything is written.
           ValueError: the runs are of several groups.
         """
         if len({group_key(one.config) for one in runs}) > 1:
             raise ValueError("the runs of a group must not differ in what a program is made for")
         results: list[Result | None] = []
         for one in runs:
-            folder = Run(one.workdir)
-            folder.check(one.config)
-            check_config(one.config)
-            result = folder.result()
-            finished = result is not None and result["status"] == "finished"
-            results.append(result if finished else None)
-            if finished:
-                one.report(f"{one.workdir} is finished already; nothing to do")
+            try:
+                results.append(_result_before(one))
+            except ValueError as error:
+                if not is_for_the_user(error):
+                    raise
+                results.append(LabError(str(error)))
         waiting = [number for number, result in enumerate(results) if result is None]
         if waiting:
             left = [runs[number] for number in waiting]
@@ -270,6 +268,23 @@ class _Group:
     def _report(self, line: str) -> None:
         for one in self._runs:
             one.report(line)
+
+
+def _result_before(one: RunSpec) -> dict[str, Any] | None:
+    """The result of a run that is finished already; None for one that can be trained.
+
+    Raises:
+      LabError, DataError: it can be neither.
+    """
+    folder = Run(one.workdir)
+    folder.check(one.config)
+    check_config(one.config)
+    folder.vocabularies()
+    result = folder.result()
+    if result is None or result["status"] != "finished":
+        return None
+    one.report(f"{one.workdir} is finished already; nothing to do")
+    return result
 
 
 def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:

@@ -2,8 +2,8 @@
 
 python -m s2s_jax.lab.worker
 
-A job is a line of standard input: a JSON list of runs, each the list of arguments of its
-`s2s train`; several runs are lanes of one program. What the process says of a run goes to the run's
+A job is a line of standard input: a JSON list of runs, each an `Assignment`; several runs are lanes
+of one program. What the process says of a run goes to the run's
 own log, beside its folder; how the run ended is in its `result.json`. A job that has finished, or
 whose input or loss was bad, is answered on standard output by the exit code that `s2s train` would
 have, and what was loaded and compiled stays for the next one. After anything else, a signal, a lack
@@ -15,10 +15,11 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.errors import LabError, is_for_the_user
 from s2s_jax.lab.processes import (
     EXIT_BAD_INPUT,
@@ -34,9 +35,6 @@ from s2s_jax.lab.run_names import log_file
 
 if TYPE_CHECKING:
     from s2s_jax.lab.workbench import Result, Workbench
-
-Runs = Sequence[Sequence[str]]
-"""A job: what `s2s` would be called with to train each run alone."""
 
 
 def main() -> int:
@@ -55,8 +53,8 @@ def main() -> int:
     gc.freeze()  # what was imported stays
     bench = Workbench()
     for line in sys.stdin:
-        job = json.loads(line)
-        _print_to(log_file(_folder_of(job[0])))
+        job = [Assignment.from_json(one) for one in json.loads(line)]
+        _print_to(log_file(job[0].workdir))
         code = work(bench, job, stopped.is_set)
         # A signal that a run no longer heard, at its end, is not for the next one.
         if stopped.is_set() or code not in (0, EXIT_BAD_INPUT):
@@ -69,7 +67,7 @@ def main() -> int:
     return 0
 
 
-def work(bench: "Workbench", job: Runs, should_stop: Callable[[], bool]) -> int:
+def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[], bool]) -> int:
     """Does one job.
 
     Args:
@@ -82,10 +80,10 @@ def work(bench: "Workbench", job: Runs, should_stop: Callable[[], bool]) -> int:
       the memory of the device does not suffice for so many lanes, 75 where a signal stopped them,
       1 for any other exception.
     """
-    logs = [log_file(_folder_of(run)).open("a", buffering=1, encoding="utf-8") for run in job]
+    logs = [log_file(run.workdir).open("a", buffering=1, encoding="utf-8") for run in job]
     try:
         return _train(bench, job, logs, should_stop)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # nobody but `main` ends this process
         if is_for_the_user(error):
             code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
         elif is_out_of_memory(error):
@@ -106,29 +104,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _train(
-    bench: "Workbench", job: Runs, logs: Sequence[TextIO], should_stop: Callable[[], bool]
+    bench: "Workbench",
+    job: Sequence[Assignment],
+    logs: Sequence[TextIO],
+    should_stop: Callable[[], bool],
 ) -> int:
-    from s2s_jax.lab.config import parse_config
     from s2s_jax.lab.workbench import RunSpec
-
-    # As `s2s train` reads them, so that a run's result.json says of itself what it would alone.
-    parsed = [parse_config([one for one in run if one.startswith("--config")]) for run in job]
 
     def report_to(log: TextIO) -> Callable[[str], None]:
         return lambda line: print(line, file=log)
 
-    results = bench.train(
-        [
-            RunSpec(config, _folder_of(run), overrides, report_to(log))
-            for (config, overrides, _), run, log in zip(parsed, job, logs, strict=True)
-        ],
-        should_stop=should_stop,
-    )
-    codes = [
-        _last_words(result, _folder_of(run), log)
-        for result, run, log in zip(results, job, logs, strict=True)
-    ]
-    return max(codes)
+    results: dict[int, Result] = {}
+    specs: dict[int, RunSpec] = {}
+    for number, (run, log) in enumerate(zip(job, logs, strict=True)):
+        try:
+            config, overrides = run.config()
+        except LabError as error:  # the runs beside it go on
+            results[number] = error
+        else:
+            specs[number] = RunSpec(config, run.workdir, overrides, report_to(log))
+    trained = bench.train(list(specs.values()), should_stop=should_stop)
+    results |= zip(specs, trained, strict=True)
+    return max(_last_words(results[one], job[one].workdir, logs[one]) for one in range(len(job)))
 
 
 def _last_words(result: "Result", folder: Path, log: TextIO) -> int:
@@ -142,10 +139,6 @@ def _last_words(result: "Result", folder: Path, log: TextIO) -> int:
         return EXIT_STOPPED
     print(f"look at the run with: {command_line('tensorboard', '--logdir', folder)}", file=log)
     return 0
-
-
-def _folder_of(run: Iterable[str]) -> Path:
-    return next(Path(one[10:]) for one in run if one.startswith("--workdir="))
 
 
 def _print_to(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.errors import writing
 
 
@@ -66,13 +67,13 @@ class WorkerProcess:
         self.num_jobs = 0
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def send(self, job: Sequence[Sequence[str]]) -> None:
-        """Sends a job, the arguments of each of its runs; an answer follows."""
+    def send(self, job: Sequence[Assignment]) -> None:
+        """Sends a job, its runs; an answer follows."""
         self.num_jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, which is the answer
-            stdin.write(f"{json.dumps(job)}\n")
+            stdin.write(f"{json.dumps([one.to_json() for one in job])}\n")
             stdin.flush()
 
     def close(self) -> None:

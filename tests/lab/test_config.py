@@ -275,9 +275,32 @@ def test_flags_are_read(write):
     assert config.is_locked
 
 
+def test_none_is_a_value_of_keys_that_may_be_none(write):
+    path = write(
+        GOOD.replace("return base_config(", "config = base_config(")
+        + """
+    config.schedule.k = 0.9
+    config.schedule.reach_step = 3
+    return config
+"""
+    )
+    flags = ["--config.schedule.k=None", "--config.schedule.reach_step=5", "--config.seed=1"]
+    config, overrides, _ = parse_config([f"--config={path}", *flags])
+    assert (config.schedule.k, config.schedule.reach_step) == (None, 5)
+    assert overrides == {"schedule.k": None, "schedule.reach_step": 5, "seed": 1}
+    # Of several the last one counts, and a string is a string.
+    flags = ["--config.schedule.k=None", "--config.schedule.k=2", "--config.data.data_dir=None"]
+    config, overrides, _ = parse_config([f"--config={path}", *flags, "--config.schedule.c=1"])
+    assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.c": 1.0}
+    config, overrides, _ = parse_config([f"--config={path}", flags[1], flags[0]])
+    assert (config.schedule.k, overrides) == (None, {"schedule.k": None})
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
+        ("--config.train.num_steps=None", r"train\.num_steps"),
+        ("--config.model.input_feeding=None", r"model\.input_feeding"),
         ("--config.train.num_stepss=7", "did you mean 'train.num_steps'"),
         ("--config.train=7", "config key train is a section"),
         ("--config.train.num_steps", r"has no value; write --config\.train\.num_steps=VALUE"),
@@ -314,6 +337,8 @@ def test_a_missing_config_file_offers_its_neighbour(write, tmp_path):
         ("import s2s_jax\n\nnope\n", r"line 3: NameError: name 'nope' is not defined"),
         ("def get_config(:\n", r"line 1: invalid syntax"),
         ("import zzz_nowhere\n", r"line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit()\n", r"line 2: it calls sys\.exit\(None\)"),
+        ("def get_config(schedule=''):\n    exit('bye')\n", r"line 2: it calls sys\.exit\('bye'\)"),
         ("x = 1\n", r"has no function get_config\(\)"),
         ("get_config = 3\n", r"has no function get_config\(\)"),
         ("def get_config(schedule=''):\n    return {}['a']\n", r"line 2: KeyError: a"),

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from s2s_jax.lab import workbench, worker
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
@@ -18,7 +20,7 @@ from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.lane import NonFiniteLossError, schedule_values
 from s2s_jax.lab.lane_programs import LanePrograms
-from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.processes import EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_groups import groups_table, make_groups
 from s2s_jax.lab.workbench import RunSpec, Workbench
@@ -255,8 +257,7 @@ def planned(count: int, *, num_schedules: int = 1, status: str = "waiting", prog
     return [
         PlannedRun(
             f"{schedule}/seed_{seed}",
-            Path(f"{program}{schedule}/seed_{seed}"),
-            (),
+            Assignment("", Path(f"{program}{schedule}/seed_{seed}")),
             status,
             str(schedule),
             seed,
@@ -335,18 +336,43 @@ def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatc
 
     monkeypatch.setattr(LanePrograms, "compile", fail)
     runs = [
-        [
-            "train",
-            f"--config={experiment_file}:linear",
-            f"--workdir={tmp_path}/seed_{seed}",
-            f"--config.seed={seed}",
-        ]
+        Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
         for seed in range(2)
     ]
     assert worker.work(Workbench(), runs, lambda: False) == EXIT_OUT_OF_MEMORY
     last = (tmp_path / "seed_1.log").read_text().splitlines()[-1]
     assert last.startswith("out of memory: RESOURCE_EXHAUSTED")
     assert not (tmp_path / "seed_1" / "result.json").exists()
+
+
+def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypatch):
+    """Its config, its folder or what is in it may have changed since the plan was made."""
+    good, bad_value, bad_folder, damaged = (
+        Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
+        for seed in range(4)
+    )
+    bad_value = replace(bad_value, varied=(("seed", -1),))
+    bad_folder.workdir.write_text("")
+    damaged.workdir.mkdir()
+    (damaged.workdir / "target_vocabulary.json").write_text("[")
+    trained = []
+
+    def train(self, should_stop):
+        trained.extend(one.config.seed for one in self._runs)
+        return [{"status": "finished"}]
+
+    monkeypatch.setattr(workbench._Group, "train", train)
+    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: None)
+    bad_key = replace(good, workdir=tmp_path / "seed_9", varied=(("sed", 1),))
+    job = [bad_key, bad_value, bad_folder, damaged, good]
+    assert worker.work(Workbench(), job, lambda: False) == EXIT_BAD_INPUT
+    assert trained == [0]
+    last = {path.stem: path.read_text().splitlines()[-1] for path in tmp_path.glob("*.log")}
+    assert last.pop("seed_0").startswith("look at the run with: ")
+    assert last.pop("seed_9") == "s2s: config key sed does not exist; did you mean 'seed'?"
+    assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 2**32)"
+    assert last.pop("seed_2").endswith("seed_2 is a file; name a folder")
+    assert last.pop("seed_3").startswith("s2s: cannot read vocabulary ")
 
 
 SWEEP = """

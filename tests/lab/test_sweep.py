@@ -6,12 +6,20 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from s2s_jax.lab import sweep_pool, worker_process
-from s2s_jax.lab.config import apply_overrides, sweep_product, sweep_schedules
+from s2s_jax.lab.assignment import Assignment
+from s2s_jax.lab.config import (
+    apply_overrides,
+    flat_keys,
+    parse_config,
+    sweep_product,
+    sweep_schedules,
+)
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import load_experiment
 from s2s_jax.lab.run_names import row_name, run_name, trial_of
@@ -36,7 +44,7 @@ def test_the_plan_names_folders_and_commands(experiment_file, tmp_path):
     plan = plan_sweep(str(experiment_file), flags, tmp_path / "sweep")
     assert [one.name for one in plan] == NAMES
     assert plan[1].workdir == tmp_path / "sweep" / "linear" / "seed_0"
-    assert list(plan[1].arguments) == [
+    assert plan[1].assignment.arguments == [
         "train",
         f"--config={experiment_file}",
         f"--workdir={tmp_path}/sweep/linear/seed_0",
@@ -80,6 +88,20 @@ def write(tmp_path, experiment_file):
         ("def sweep():\n    return iter(())\n", [], "has no runs"),
         ("def sweep():\n    yield {'sed': 0}\n", [], "did you mean 'seed'"),
         ("def sweep():\n    yield {'seed': 'x'}\n", [], "seed='x'"),
+        ("def sweep():\n    yield {'seed': None}\n", [], "seed cannot be None"),
+        ("def sweep():\n    yield {'seed': True}\n", [], "seed=True: it must be of type int"),
+        ("def sweep():\n    yield {'schedule.k': 'x'}\n", [], "schedule.k='x': .* type float"),
+        (
+            "def sweep():\n    yield {'schedule.k': {1: 2}}\n",
+            [],
+            r"schedule.k is set to \{1: 2\} of type dict; it must be None, a bool",
+        ),
+        (
+            "def sweep():\n    yield {'train.batch_size': 9}\n    yield {'eval.batch_size': 9}\n",
+            [],
+            "would share the folder teacher_forcing,batch_size=9/seed_0, which is named by the",
+        ),
+        ("def sweep():\n    yield {1: 2}\n", [], "must yield dicts such as"),
         ("def sweep():\n    yield {'schedule.name': 'lineer'}\n", [], "did you mean 'linear'"),
         (
             "def sweep():\n    yield {'seed': 0}\n",
@@ -88,6 +110,7 @@ def write(tmp_path, experiment_file):
         ),
         ("", [], r"has no function sweep\(\)"),
         ("def sweep():\n    yield 1 / 0\n", [], "line 4: ZeroDivisionError"),
+        ("import sys\ndef sweep():\n    sys.exit(0)\n", [], r"line 5: it calls sys\.exit\(0\)"),
         ("def sweep():\n    yield 'seed'\n", [], "sweep"),
     ],
 )
@@ -109,8 +132,24 @@ def test_a_sweep_names_no_schedule_and_has_a_job(experiment_file, tmp_path):
 
 def test_the_name_of_a_run_says_what_varies():
     assert run_name("linear", 2, {"schedule.name": "linear", "seed": 2}) == "linear/seed_2"
-    varied = {"seed": 0, "train.learning_rate": 1e-3, "model.cell": "g/r u"}
-    assert run_name("linear", 0, varied) == "linear,cell=g_r_u,learning_rate=0.001/seed_0"
+    varied = {"seed": 0, "train.learning_rate": 1e-3, "model.input_feeding": True}
+    assert run_name("linear", 0, varied) == "linear,input_feeding=True,learning_rate=0.001/seed_0"
+    varied = {"schedule.k": None, "rollout.coin": "a_b", "train.clip_norm": 1e-5}
+    assert row_name("linear", varied) == "linear,coin=a_b,k=None,clip_norm=1e-05"
+
+
+def test_no_two_values_share_a_folder():
+    values = ["/data/a b", "/data/a_b", "a__b", "a_b", "Adam", "adam", "", "_", "a,b=c", "a b=c"]
+    values += ["x" * 300, "x" * 301, ("a", "b c"), ("a b", "c"), None, "None", "é", "ü", "-"]
+    names = [row_name("linear", {"data.folder": value}) for value in values]
+    assert len({name.lower() for name in names}) == len(values)
+    # A folder's parts are read again: "," parts them, and "=" ends a key.
+    assert all(name.count(",") == name.count("=") == 1 for name in names)
+    assert max(map(len, names)) < 100
+    varied = {f"data.{letter * 9}": letter * 50 for letter in "abcdefg"}
+    name = row_name("linear", varied)
+    assert len(name) < 250
+    assert trial_of(Path(name) / "seed_0", "linear", varied) == (name, varied)
 
 
 def test_a_row_of_the_hparams_table_is_what_differs_in_the_seed_alone(tmp_path):
@@ -193,6 +232,85 @@ def test_the_grid_of_a_composed_sweep(write, tmp_path):
     ]
 
 
+VALUES = """
+import enum
+import numpy as np
+from ml_collections.config_dict import placeholder
+from s2s_jax.lab import experiment_file
+
+class Coin(str, enum.Enum):
+    TOKEN = "token"
+
+def get_config(schedule="inverse_sigmoid"):
+    config = experiment_file.load_experiment({path!r}).get_config(schedule)
+    config.schedule.k = 20.0
+    with config.unlocked():
+        config.mine = {{"sizes": (1,), "names": ("a",), "pairs": ((1, 2),), "text": "a"}}
+        config.mine.word = placeholder(str)
+        config.mine.batch_size = config.train.get_ref("batch_size")
+    return config
+
+VALUES = {{
+    "schedule.k": (None, 30, np.float32(40.5), 1e2),
+    "model.input_feeding": (True, np.bool_(False)),
+    "train.learning_rate": (1e-5, np.float64(0.1), 1, np.array(0.25)),
+    "train.batch_size": (np.int64(4), 3),
+    "rollout.coin": (Coin.TOKEN, np.str_("sequence")),
+    "mine.text": ("", "a b", "a,b", "it's \\"so\\"", "None", "-x", "a\\nb", "=", "é", "1e-5"),
+    "mine.word": (None, "x"),
+    "mine.sizes": ((), (1, 2), [3], (np.int64(4),)),
+    "mine.names": (("a b", "c,d"), ("it's",), ("",)),
+    "mine.pairs": (((3, 4), (5, 6)), [[7, 8]]),
+}}
+
+def sweep():
+    for number in range(10):
+        yield {{key: values[number % len(values)] for key, values in VALUES.items()}}
+"""
+
+
+def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_path):
+    path = tmp_path / "values.py"
+    path.write_text(VALUES.format(path=str(experiment_file)))
+    flags = ["--config.train.num_steps=3", "--config.schedule.floor=0.1"]
+    found = {}
+    for one in plan_sweep(str(path), flags, tmp_path / "sweep"):
+        # As a process of the sweep gets it, and as a cluster does.
+        sent = Assignment.from_json(json.loads(json.dumps(one.assignment.to_json())))
+        config, overrides = sent.config()
+        command = shlex.split(one.assignment.command_line())
+        read, chosen, _ = parse_config([flag for flag in command if flag.startswith("--config")])
+        assert repr(flat_keys(read)) == repr(flat_keys(config))
+        assert chosen == overrides
+        assert (config.train.num_steps, config.schedule.floor) == (3, 0.1)
+        # What the file ties to a key follows it.
+        assert config.mine.batch_size == config.train.batch_size
+        for key, value in flat_keys(config).items():
+            found.setdefault(key, []).append(value)
+    assert repr(found["schedule.k"][:4]) == "[None, 30.0, 40.5, 100.0]"
+    assert repr(found["model.input_feeding"][:2]) == "[True, False]"
+    assert repr(found["train.learning_rate"][:4]) == "[1e-05, 0.1, 1.0, 0.25]"
+    assert repr(found["train.batch_size"][:2]) == "[4, 3]"
+    assert repr(found["rollout.coin"][:2]) == "['token', 'sequence']"
+    assert repr(found["mine.word"][:2]) == "[None, 'x']"
+    assert repr(found["mine.sizes"][:4]) == "[(), (1, 2), (3,), (4,)]"
+    assert repr(found["mine.pairs"][:2]) == "[((3, 4), (5, 6)), ((7, 8),)]"
+    assert found["mine.text"][5:] == ["-x", "a\nb", "=", "é", "1e-5"]
+
+
+def test_a_value_without_a_form_on_the_command_line_is_refused_there(
+    s2s, experiment_file, tmp_path
+):
+    path = tmp_path / "values.py"
+    text = VALUES.format(path=str(experiment_file))
+    path.write_text(f"{text}\ndef sweep():\n    yield {{'mine.word': 'None'}}\n")
+    front = ["sweep", f"--config={path}", f"--workdir={tmp_path}/sweep"]
+    code, out, err = s2s(*front, "--launcher=print")
+    assert (code, out) == (2, "")
+    assert err.startswith("s2s: mine.word='None' cannot be written on a command line;")
+    assert s2s(*front, "--dry-run")[0] == 0
+
+
 def test_a_folder_of_another_config_is_refused(experiment_file, finished, tmp_path):
     import shutil
 
@@ -205,12 +323,16 @@ FAKE_WORKER = """
 import json, os, sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 for line in sys.stdin:
-    [[script, log]] = json.loads(line)
+    [run] = json.loads(line)
+    script, log = run["config_file"], run["workdir"] + ".log"
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
         exec(script, {})
+        os.makedirs(run["workdir"], exist_ok=True)
+        with open(run["workdir"] + "/result.json", "w") as file:
+            json.dump({"status": "finished", "steps": 0, "wall_seconds": 0, "metrics": {}}, file)
     except SystemExit as end:
         if end.code != 2:
             raise
@@ -246,7 +368,7 @@ def fake_runs(start_workers, tmp_path):
     def plan(*scripts, programs=""):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(scripts))]
         return [
-            PlannedRun(folder.name, folder, (script, f"{folder}.log"), status, program=program)
+            PlannedRun(folder.name, Assignment(script, folder), status, program=program)
             for folder, (script, status), program in zip(
                 folders, scripts, programs or "a" * len(scripts), strict=True
             )
@@ -296,6 +418,33 @@ def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
         "  run_0: exit code 2: no such data",
         "  run_1: killed by SIGKILL",
         "  run_2: exit code 1: ZeroDivisionError: division by zero",
+    ]
+
+
+def test_a_run_is_finished_when_its_result_says_so(fake_runs, tmp_path):
+    make_plan, _ = fake_runs
+    write = (
+        "import json, os, pathlib\n"
+        "folder = pathlib.Path({folder!r}); folder.mkdir(exist_ok=True)\n"
+        "(folder / 'result.json').write_text(json.dumps({result!r}))\n"
+        "print('half of it', flush=True)\n"
+    )
+    ends = "import os; os._exit(0)"
+    results = [{"status": status, "steps": 3} for status in ("finished", "stopped", "finished")]
+    scripts = ["print('begun', flush=True)\n" + ends]
+    for number, result in enumerate(results, 1):
+        scripts.append(write.format(folder=str(tmp_path / f"sweep/run_{number}"), result=result))
+        scripts[-1] += ends
+    plan = make_plan(*[(script, "waiting") for script in scripts])
+    plan = [replace(one, num_steps=steps) for one, steps in zip(plan, (3, 3, 3, 4), strict=True)]
+    lines = []
+    failed = run_sweep(plan, 1, display=PlainDisplay(lines.append))
+    assert failed == ["run_0", "run_2", "run_3"]
+    reasons = [line.partition(" (all")[0] for line in lines[-3:]]
+    assert reasons == [
+        "  run_0: it ended early: begun",
+        "  run_2: it ended early: half of it",
+        "  run_3: it ended early: half of it",
     ]
 
 
@@ -370,7 +519,7 @@ def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
     plan = make_plan(("import time; time.sleep(60)", "waiting"), ("", "waiting"))
     other = tmp_path / "file"
     other.write_text("")
-    plan[1] = PlannedRun("run_1", other / "run_1", ("",), "waiting")
+    plan[1] = PlannedRun("run_1", Assignment("", other / "run_1"), "waiting")
     with pytest.raises(LabError, match="cannot write to"):
         run_sweep(plan, 2, display=quiet())
     assert [one.poll() for one in started] == [-signal.SIGTERM]
@@ -406,7 +555,7 @@ def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
     dies = "import os, threading; threading.Timer(0.2, os._exit, [9]).start()"
     waits = "import time; time.sleep(1)"
     plan = make_plan((dies, "waiting"), (waits, "waiting"), ("", "waiting"))
-    plan[2] = PlannedRun("run_2", plan[2].workdir, (waits, plan[2].arguments[1]), "waiting")
+    plan[2] = PlannedRun("run_2", Assignment(waits, plan[2].workdir), "waiting")
     assert run_sweep(plan, 1, display=quiet()) == ["run_1"]
     assert len(started) == 2
 
@@ -414,7 +563,7 @@ def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
 GROUP = """
 import json, pathlib, sys, time
 for line in sys.stdin:
-    runs = [one[0] for one in json.loads(line)]
+    runs = [one["config_file"] for one in json.loads(line)]
     most = int(runs[0].split()[0])
     if len(runs) > most:
         sys.exit(71)  # out of memory
@@ -425,7 +574,8 @@ for line in sys.stdin:
         error = {"error": "the loss is gone"} if status == "failed" else {}
         if error:
             folder.with_name(folder.name + ".log").write_text("s2s: the loss is gone\\n")
-        (folder / "result.json").write_text(json.dumps({"status": status} | error))
+        result = {"status": status, "steps": 0, "wall_seconds": 0, "metrics": {}} | error
+        (folder / "result.json").write_text(json.dumps(result))
         if number == 0:  # the sweep looks at those that have ended while the others train
             time.sleep(0.5)
     print(2 * any("failed" in one for one in runs), flush=True)
@@ -448,7 +598,12 @@ def fake_groups(start_workers, monkeypatch, tmp_path):
     def plan(most, *statuses):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(statuses))]
         return [
-            PlannedRun(folder.name, folder, (f"{most} {folder} {status}",), "waiting", seed=number)
+            PlannedRun(
+                folder.name,
+                Assignment(f"{most} {folder} {status}", folder),
+                "waiting",
+                seed=number,
+            )
             for number, (folder, status) in enumerate(zip(folders, statuses, strict=True))
         ]
 

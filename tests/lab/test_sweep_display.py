@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from s2s_jax.lab import sweep_display
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.run_progress import RunProgress, read_progress
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import LiveDisplay, PlainDisplay, make_display
@@ -26,7 +27,8 @@ NOW = 1000.0
 
 
 def planned(name, folder=Path(), num_steps=2000):
-    return PlannedRun(name, folder / name, (), "waiting", num_steps=num_steps, score="eval/own/wer")
+    run = Assignment("", folder / name)
+    return PlannedRun(name, run, "waiting", num_steps=num_steps, score="eval/own/wer")
 
 
 def state(name, status, progress=None, **more):
@@ -239,14 +241,14 @@ popen = worker_process.subprocess.Popen
 worker_process.subprocess.Popen = lambda command, **options: popen(
     [sys.executable, "-c", script], **options)
 sweep.plan_sweep = lambda *_: [
-    sweep.PlannedRun("a", folder / "a", (str(folder / "a"),), "finished", num_steps=4),
-    sweep.PlannedRun("b", folder / "b", (str(folder / "b"),), "waiting", num_steps=4),
+    sweep.PlannedRun("a", sweep.Assignment("", folder / "a"), "finished", num_steps=4),
+    sweep.PlannedRun("b", sweep.Assignment("", folder / "b"), "waiting", num_steps=4),
 ]
 cli.main(["sweep", "--config=x", "--workdir=x"])
 """
 RUN = """
 import json, pathlib, signal, sys, time
-folder = pathlib.Path(json.loads(sys.stdin.readline())[0][0])
+folder = pathlib.Path(json.loads(sys.stdin.readline())[0]["workdir"])
 folder.mkdir(exist_ok=True)
 stopped = folder / "stopped"
 def stop(*_):
@@ -257,6 +259,8 @@ if not stopped.exists():
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 3, "train/seconds": 1.0}) + "\\n")
     time.sleep(100)
 (folder / "done").touch()
+result = {"status": "finished", "steps": 4, "wall_seconds": 0, "metrics": {}}
+(folder / "result.json").write_text(json.dumps(result))
 print(0)
 """
 

@@ -90,7 +90,7 @@ def base_config(dataset: str, schedule: str = "teacher_forcing") -> Config:
                 "num_steps": 1000,
                 "batch_size": 128,
                 "learning_rate": 2e-3,
-                # "cosine" to 0 or "constant", after a linear warm-up.
+                # "cosine" to 0 or "constant", after a linear warm-up of warmup_steps updates.
                 "learning_rate_schedule": "cosine",
                 "warmup_steps": 100,
                 "weight_decay": 0.0,

@@ -16,7 +16,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train, compare and inspect sequence-to-sequence experiments.",
         epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
         " row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the same"
-        " command goes on from its checkpoint), 130 another command interrupted.",
+        " command goes on from its checkpoint; a second signal does not wait for one), 130 another"
+        " command interrupted.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

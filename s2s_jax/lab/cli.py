@@ -1,24 +1,25 @@
 """The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `compare`."""
 
-import argparse
+from __future__ import annotations
+
 import io
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from s2s_jax.lab.arguments import make_parser
+# Nothing more: what is imported here comes before the signals are heard.
 from s2s_jax.lab.errors import LabError, is_for_the_user
 from s2s_jax.lab.processes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
+    StopSignals,
     prepare_jax,
     stop_on_signals,
     tolerate_garbage,
 )
-from s2s_jax.lab.programs import command_line
 from s2s_jax.lab.streams import (
     check_stdout,
     printing_is_decoration,
@@ -27,32 +28,49 @@ from s2s_jax.lab.streams import (
     warn,
 )
 
+if TYPE_CHECKING:
+    import argparse
+
+_TRAINING = ("train", "sweep")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
-    tolerate_garbage()
-    take_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
+    trains = bool(arguments) and arguments[0] in _TRAINING
+    signals = stop_on_signals() if trains else None
     try:
-        code = _run(arguments)
-        if not check_stdout():
-            code = EXIT_FAILED
-    except KeyboardInterrupt:  # where nobody waits for the end of a step
-        warn("interrupted")
-        code = EXIT_STOPPED if arguments[:1] in (["train"], ["sweep"]) else EXIT_INTERRUPTED
-    except (LabError, ValueError) as error:
-        if not is_for_the_user(error):
-            raise
-        warn(str(error))
-        code = EXIT_BAD_INPUT
+        code = _main(arguments, signals)
+    finally:
+        if signals is not None:
+            signals.close()
     if code:
         sys.exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
+    """Runs one command, and says what it cannot; returns its exit code."""
+    tolerate_garbage()
+    take_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
+    try:
+        code = _run(arguments, signals)
+        return code if check_stdout() else EXIT_FAILED
+    except KeyboardInterrupt:  # where nobody waits for the end of a step
+        warn("interrupted")
+        return EXIT_INTERRUPTED if signals is None else EXIT_STOPPED
+    except (LabError, ValueError) as error:
+        if not is_for_the_user(error):
+            raise
+        warn(str(error))
+        return EXIT_BAD_INPUT
+
+
+def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
     """Runs one command; returns its exit code."""
+    from s2s_jax.lab.arguments import make_parser
+
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
     rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
@@ -62,6 +80,7 @@ def _run(arguments: Sequence[str]) -> int:
             parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
     except SystemExit as ended:  # a word of help, or of what is wrong
         return int(ended.code or 0)
+    options.signals = signals
     return _COMMANDS[options.command](options, overrides)
 
 
@@ -85,10 +104,10 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
     prepare_jax()
     from s2s_jax.lab.experiment import train_and_evaluate
+    from s2s_jax.lab.programs import command_line
 
-    stopped = stop_on_signals()
     result = train_and_evaluate(
-        config, options.workdir, chosen, report=_report, should_stop=stopped.is_set
+        config, options.workdir, chosen, report=_report, should_stop=options.signals.is_set
     )
     if result["status"] == "stopped":
         _report(f"stopped at step {result['steps']}; the same command goes on from there")
@@ -114,14 +133,12 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
             print(f"\n{groups_table(groups)}")
         return 0
     printing_is_decoration()
+    from s2s_jax.lab.programs import command_line
     from s2s_jax.lab.sweep_display import make_display
     from s2s_jax.lab.sweep_pool import run_sweep
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # The terminal has gone; `nohup` has it ignored.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
     display = make_display(sys.stdout, _report)
+    options.signals.interrupt_from_now_on()
     try:
         failed = run_sweep(plan, options.jobs, display=display, groups=groups)
     except KeyboardInterrupt:
@@ -209,6 +226,7 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.comparison import report
+    from s2s_jax.lab.programs import command_line
     from s2s_jax.lab.tensorboard_layouts import address
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None

@@ -55,6 +55,7 @@ def main() -> int:
     for line in sys.stdin:
         job = [Assignment.from_json(one) for one in json.loads(line)]
         _print_to(log_file(job[0].workdir))
+        stopped.begin_anew()
         code = work(bench, job, stopped.is_set)
         # A signal that a run no longer heard, at its end, is not for the next one.
         if stopped.is_set() or code not in (0, EXIT_BAD_INPUT):

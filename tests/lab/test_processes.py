@@ -1,0 +1,131 @@
+"""What signals do to a process that trains, and how one is prepared."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from s2s_jax.lab.processes import EXIT_STOPPED
+
+CHILD = """
+import ctypes, sys, time
+from s2s_jax.lab import processes
+
+processes._GRACE_SECONDS = 0.2
+signals = processes.stop_on_signals()
+
+def say(text):
+    print(text, flush=True)
+
+try:
+    {body}
+except KeyboardInterrupt:
+    say("interrupted")
+finally:
+    say("cleared")
+"""
+
+WAIT = 'say("ready"); sys.stdin.read()'
+# Waits on in C, whatever arrives.
+HELD_UP = 'ctypes.CDLL(None).system(b"echo ready; exec cat >/dev/null 2>&1")'
+AT_WORK = """signals.is_set(); say("ready")
+    while not signals.is_set(): time.sleep(0.01)
+    say("checkpoint")
+    if signals.is_set(): sys.exit(75)"""
+LONG_STEP = 'signals.is_set(); say("ready"); sys.stdin.read()'
+SECOND_RUN = f"signals.is_set(); signals.begin_anew(); {WAIT}"
+SWEEP = f"signals.interrupt_from_now_on(); {WAIT}"
+
+
+def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, list[str]]:
+    """Sends signals to a process that is ready; its exit code, stdout and lines of stderr.
+
+    A signal is sent when what the one before it leads to has been said; SIGHUP may lead to nothing.
+    """
+    command = [*prefix.split(), sys.executable, "-c", CHILD.format(body=body)]
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, stderr=-1, text=True, start_new_session=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "ready\n"
+        said = []
+        for left, number in zip(range(len(numbers))[::-1], numbers, strict=True):
+            child.send_signal(number)
+            if left and number != signal.SIGHUP:
+                said.append(child.stderr.readline())
+        # Whatever waits for the end of its input goes on waiting: it is not closed yet.
+        try:
+            code = child.wait(timeout=30)
+        finally:
+            child.kill()
+        return code, child.stdout.read(), [*said, *child.stderr.read().splitlines(True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("body", [WAIT, SECOND_RUN], ids=["start", "second run"])
+def test_a_signal_ends_a_process_at_once_where_nothing_is_lost(body, number):
+    code, out, err = signalled(body, number)
+    assert (code, out) == (EXIT_STOPPED, "cleared\n")
+    name = signal.Signals(number).name
+    assert err == [
+        f"s2s: stopped by {name}; no update would be lost, and the same command goes on\n"
+    ]
+
+
+def test_a_compiler_does_not_hold_up_the_end():
+    code, out, err = signalled(HELD_UP, signal.SIGTERM)
+    assert (code, out, len(err)) == (EXIT_STOPPED, "", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_process_at_work_leaves_a_checkpoint(number):
+    code, out, err = signalled(AT_WORK, number)
+    assert (code, out) == (EXIT_STOPPED, "checkpoint\ncleared\n")
+    assert len(err) == 1
+    assert f"{signal.Signals(number).name}: stopping with a checkpoint" in err[0]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait(second):
+    code, out, err = signalled(LONG_STEP, signal.SIGTERM, second)
+    assert (code, out, len(err)) == (EXIT_STOPPED, "", 2)
+    assert "ended at once" in err[1]
+
+
+def test_a_terminal_that_goes_away_twice_is_not_in_a_hurry():
+    code, out, err = signalled(LONG_STEP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)
+    assert (code, out) == (EXIT_STOPPED, "")
+    assert len(err) == 2
+
+
+def test_nohup_is_heeded():
+    code, out, err = signalled(WAIT, signal.SIGHUP, signal.SIGTERM, prefix="nohup")
+    assert (code, out) == (EXIT_STOPPED, "cleared\n")
+    assert "SIGTERM" in err[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_sweep_is_interrupted(number):
+    assert signalled(SWEEP, number) == (0, "interrupted\ncleared\n", [])
+
+
+def test_the_signals_are_given_back():
+    script = CHILD.format(
+        body="signals.close(); import signal\n"
+        "    say([signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)"
+        " for one in processes._STOPPING]); say(signal.set_wakeup_fd(-1))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[True, True, True]\n-1\ncleared\n"
+
+
+def test_little_is_imported_before_the_signals_are_heard():
+    script = "import json, sys, s2s_jax.lab.cli; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert "s2s_jax.lab.processes" in loaded
+    assert not loaded & {"jax", "numpy", "argparse", "absl", "ml_collections"}

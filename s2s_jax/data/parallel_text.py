@@ -10,6 +10,7 @@ are needed; without test files the splits have no "test".
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from s2s_jax.data.text_lines import read_lines
 VERSION = "1.1.0"
 _STEMS = {"train": ("train",), "dev": ("dev", "val", "valid"), "test": ("test", "test_*")}
 _NEEDED = ("train", "dev")
+_HEADER = re.compile("source|src|target|tgt|trg|input|output")
 
 
 def load_parallel_text(
@@ -48,7 +50,7 @@ def load_parallel_text(
         raise DataError(f"data.source_language and data.target_language are both {source_language}")
     files = find_files(folder, (f".{source_language}", f".{target_language}"))
 
-    def read(split: str) -> Pairs:
+    def read_split(split: str) -> Pairs:
         paths = files[split]
         sources, targets = (_read(path) for path in paths)
         if len(sources) != len(targets):
@@ -57,6 +59,9 @@ def load_parallel_text(
                 "line n of one must translate line n of the other"
             )
         return one_reference(sources, targets)
+
+    def read() -> dict[str, Pairs]:
+        return {split: read_split(split) for split in files}
 
     return _load("parallel_text", f"{source_language}-{target_language}", files, read, data_dir)
 
@@ -70,20 +75,19 @@ def load_tsv(data_dir: str = "", *, folder: str = "") -> PreparedSplits:
 
     Raises:
       DataError: a folder or file that is missing or not UTF-8, a line without exactly one tab, a
-        split without lines.
+        header, a split without lines.
     """
     files = find_files(folder, (".tsv",))
 
-    def read(split: str) -> Pairs:
-        (path,) = files[split]
-        rows = [line.split("\t") for line in _read(path, strip=False)]
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2:
-                raise DataError(
-                    f"{path}, line {number}: {len(row) - 1} tabs; a line is source TAB target"
-                )
-        sources, targets = [row[0].strip() for row in rows], [row[1].strip() for row in rows]
-        return (one_reference if split == "train" else merge_references)(sources, targets)
+    def read() -> dict[str, Pairs]:
+        rows = {split: _read_rows(path) for split, (path,) in files.items()}
+        _refuse_header({str(files[split][0]): some for split, some in rows.items()})
+        return {
+            split: (one_reference if split == "train" else merge_references)(
+                [source for source, _ in some], [target for _, target in some]
+            )
+            for split, some in rows.items()
+        }
 
     return _load("tsv", "pairs", files, read, data_dir)
 
@@ -93,7 +97,7 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
 
     Raises:
       DataError: the folder is missing, training or dev files are, or it is not clear which of
-        several test_* is meant.
+        several dev sets or test_* is meant.
     """
     if not folder:
         raise DataError("data.folder is not set: the folder that holds the text files")
@@ -102,6 +106,11 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
         raise DataError(f"data.folder {folder} is not a folder")
     found: dict[str, tuple[Path, ...]] = {}
     for split, stems in _STEMS.items():
+        there = [one for one in stems if any(_one_form(root, one, suffix) for suffix in suffixes)]
+        if split == "dev" and len(there) > 1:
+            raise DataError(
+                f"{folder} has several dev sets ({', '.join(there)}): leave the one to use there"
+            )
         for stem in stems:
             groups = [_one_form(root, stem, suffix) for suffix in suffixes]
             if not any(groups):
@@ -132,6 +141,37 @@ def _read(path: Path, *, strip: bool = True) -> list[str]:
     return lines
 
 
+def _read_rows(path: Path) -> list[tuple[str, str]]:
+    """The (source, target) of each line of a tab-separated file."""
+    rows = [line.split("\t") for line in _read(path, strip=False)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise DataError(
+                f"{path}, line {number}: {len(row) - 1} tabs; a line is source TAB target"
+            )
+    return [(row[0].strip(), row[1].strip()) for row in rows]
+
+
+def _refuse_header(files: dict[str, list[tuple[str, str]]]) -> None:
+    """Refuses files that begin with the names of their columns.
+
+    Such a first line is two words that say so; or it is the same in each file and occurs nowhere
+    else, while the second lines differ, as they would not if one file were a part of another.
+    """
+    first = {rows[0] for rows in files.values()}
+    second = {tuple(rows[1:2]) for rows in files.values()}
+    alone = all(rows.count(rows[0]) == 1 for rows in files.values())
+    same = len(first) == 1 and len(second) > 1 and alone
+    for path, rows in files.items():
+        source, target = rows[0]
+        named = source != target and all(_HEADER.fullmatch(one.lower()) for one in rows[0])
+        if named or same:
+            raise DataError(
+                f"{path}, line 1: {source} TAB {target} looks like a header; delete it from each"
+                " file, or put it elsewhere if it is an example"
+            )
+
+
 def _one_form(root: Path, stem: str, suffix: str) -> dict[str, Path]:
     """The files that a stem, perhaps with a *, and a suffix may mean, by their names' stem."""
     files: dict[str, Path] = {}
@@ -145,7 +185,7 @@ def _load(
     name: str,
     label: str,
     files: dict[str, tuple[Path, ...]],
-    read: Callable[[str], Pairs],
+    read: Callable[[], dict[str, Pairs]],
     data_dir: str,
 ) -> PreparedSplits:
     # The contents are in the name of the preparation, so that changed files are prepared anew.
@@ -159,6 +199,4 @@ def _load(
                 raise DataError(f"cannot read {path}: {error.strerror or error}") from error
             contents.append((split, path.name, digest))
     config = f"{label}-{fingerprint(*contents)}"
-    return load_or_prepare(
-        name, config, VERSION, lambda: {split: read(split) for split in files}, data_dir
-    )
+    return load_or_prepare(name, config, VERSION, read, data_dir)

@@ -17,7 +17,7 @@ from s2s_jax.data.batching import (
 from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.splits import PreparedSplits
-from s2s_jax.data.token_cache import NO_CACHE, TokenCache
+from s2s_jax.data.token_cache import NO_CACHE, NotGivenBack, TokenCache
 from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
 _NUM_EVALUATION_SHAPES = 2  # each is a compilation, and evaluation is short
@@ -61,6 +61,7 @@ class Task:
       vocabularies: trained on the training split alone, or those of the run.
       max_tokens: pairs with more tokens on either side, EOS counted, are left out of training, and
         of training alone; 0 leaves none out.
+      vocabulary_size: the most ids that a vocabulary was to have; 0 for no limit.
     """
 
     def __init__(
@@ -70,10 +71,12 @@ class Task:
         cache: TokenCache = NO_CACHE,
         *,
         max_tokens: int = 0,
+        vocabulary_size: int = 0,
     ):
         self.splits = splits
         self.vocabularies = vocabularies
         self.max_tokens = max_tokens
+        self.vocabulary_size = vocabulary_size
         self._cache = cache
         self._tokens: dict[tuple[str, int | None], TokenPairs] = {}
         _check_splits(splits)
@@ -96,6 +99,15 @@ class Task:
                 split, source, target, max_tokens, lambda: self.splits[split]
             )
         return self._tokens[split, max_tokens]
+
+    def not_given_back(self, split: str) -> NotGivenBack:
+        """The targets of a split whose ids decode to another text: no model can say them."""
+        return self._cache.not_given_back(
+            split,
+            self.vocabularies.target,
+            lambda: self.tokens(split).target,
+            lambda: self.splits[split].targets,
+        )
 
     def training_batches(self, num_buckets: int, batch_size: int, seed: int) -> TrainingBatches:
         """What is trained on as an endless sequence of batches; see `TrainingBatches`."""
@@ -207,7 +219,7 @@ def load_task(
                 "target", target_vocabulary, vocabulary_size, lambda: splits["train"].targets
             ),
         )
-    return Task(splits, vocabularies, cache, max_tokens=max_tokens)
+    return Task(splits, vocabularies, cache, max_tokens=max_tokens, vocabulary_size=vocabulary_size)
 
 
 def _check_splits(splits: Mapping[str, Pairs]) -> None:

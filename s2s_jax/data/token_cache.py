@@ -1,8 +1,10 @@
 """What was made of a dataset's text and need not be made again: vocabularies and token ids."""
 
 import io
+import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +17,25 @@ from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_dropped")
+
+
+@dataclass(frozen=True)
+class NotGivenBack:
+    """The targets of a split whose token ids decode to another text.
+
+    Attributes:
+      count: how many there are.
+      total: how many targets there are.
+      number: the first of them, counted from 1; 0 for none.
+      text: its text.
+      decoded: what its ids decode to.
+    """
+
+    count: int
+    total: int
+    number: int
+    text: str
+    decoded: str
 
 
 class TokenCache:
@@ -41,7 +62,11 @@ class TokenCache:
                 return load_vocabulary(path)
             except DataError:
                 pass
-        vocabulary = train_vocabulary(kind, texts(), size)
+        lines = texts()
+        try:
+            vocabulary = train_vocabulary(kind, lines, size)
+        except DataError as error:
+            raise DataError(f"data.{side}_vocabulary: {error}") from error
         self._write(path, vocabulary.to_bytes)
         return vocabulary
 
@@ -63,6 +88,24 @@ class TokenCache:
         tokens = tokenize(pairs(), source, target, max_tokens)
         self._write(path, lambda: _to_bytes(tokens))
         return tokens
+
+    def not_given_back(
+        self,
+        split: str,
+        vocabulary: Vocabulary,
+        tokens: Callable[[], Sequences],
+        texts: Callable[[], Sequence[str]],
+    ) -> NotGivenBack:
+        """Which targets of a split do not come back; looked for if that is not there."""
+        path = self._path(f"{split}_not_given_back", "json", vocabulary.to_bytes())
+        if path is not None and path.is_file():
+            try:
+                return NotGivenBack(**json.loads(path.read_bytes()))
+            except (OSError, ValueError, TypeError):
+                pass
+        found = _not_given_back(vocabulary, tokens(), texts())
+        self._write(path, lambda: json.dumps(asdict(found)).encode())
+        return found
 
     def _path(self, name: str, suffix: str, *parts: object) -> Path | None:
         if self._folder is None:
@@ -101,3 +144,16 @@ def _from_bytes(content: bytes) -> TokenPairs:
     with np.load(io.BytesIO(content)) as arrays:
         values = [arrays[name] for name in _ARRAYS]
     return TokenPairs(Sequences(*values[:2]), Sequences(*values[2:4]), int(values[4]))
+
+
+def _not_given_back(
+    vocabulary: Vocabulary, tokens: Sequences, texts: Sequence[str]
+) -> NotGivenBack:
+    ids, ends = tokens.ids.tolist(), tokens.offsets.tolist()
+    count, first = 0, (0, "", "")
+    for number, text in enumerate(texts, 1):
+        decoded = vocabulary.decode(ids[ends[number - 1] : ends[number]])
+        if decoded != text:
+            count += 1
+            first = first if first[0] else (number, text, decoded)
+    return NotGivenBack(count, len(texts), *first)

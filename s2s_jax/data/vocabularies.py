@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,16 @@ from s2s_jax.names import nearest
 
 KINDS = ("characters", "whitespace", "sentencepiece")
 UNKNOWN_TEXT = "<unk>"
+
+# What SentencePiece does not give back: its signs for a space and for what it has no sign of, NUL,
+# and the names of its control symbols. Each has a stand-in of a plane that no text uses; a stand-in
+# that a text does hold is written behind the first of them.
+_ESCAPE, *_STAND_INS = "\U0010ff00\U0010ff01\U0010ff02\U0010ff03\U0010ff04"
+_ESCAPED = dict(zip("\u2581\u2585\0<", _STAND_INS, strict=True))
+_ESCAPED |= {sign: _ESCAPE + sign for sign in (_ESCAPE, *_STAND_INS)}
+_GIVEN_BACK = {code: sign for sign, code in _ESCAPED.items()}
+_SPECIAL = re.compile("[\u2581\u2585\0\U0010ff00-\U0010ff04]|<(?=pad>|/?s>|unk>)")
+_CODE = re.compile("\U0010ff00[\U0010ff00-\U0010ff04]|[\U0010ff01-\U0010ff04]")
 
 
 class Vocabulary(ABC):
@@ -119,6 +130,9 @@ class TokenVocabulary(Vocabulary):
 class SentencePieceVocabulary(Vocabulary):
     """Subwords: a SentencePiece model whose reserved ids are ours.
 
+    Text of known characters comes back as it was, but for spaces: those at its ends go, and several
+    in a row become one.
+
     Args:
       model: the bytes of a serialised model.
     """
@@ -141,25 +155,25 @@ class SentencePieceVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         """See `Vocabulary.encode`."""
-        return self._processor.encode(text)
+        return self._processor.encode(_escape(text))
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """See `Vocabulary.encode_batch`."""
-        return self._processor.encode(list(texts), num_threads=1)
+        return self._processor.encode(list(map(_escape, texts)), num_threads=1)
 
     def count_unknown(self, text: str) -> int:
         """How many characters of a text are not in the vocabulary."""
         # Unknown characters in a row make one UNK, whose piece is their text.
-        pieces = self._processor.encode(text, out_type=str)
+        pieces = self._processor.encode(_escape(text), out_type=str)
         return sum(
-            len(piece)
+            len(_unescape(piece))
             for piece, number in zip(pieces, self.encode(text), strict=True)
             if number == UNK
         )
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Vocabulary.decode`."""
-        return self._processor.decode(_content(ids))
+        return _unescape(self._processor.decode(_content(ids)))
 
     def _to_json(self) -> dict[str, Any]:
         return {"model": base64.b64encode(self._model).decode("ascii")}
@@ -172,17 +186,18 @@ def train_vocabulary(kind: str, texts: Iterable[str], size: int = 0) -> Vocabula
       kind: "characters", "whitespace" or "sentencepiece" (byte-pair encoding).
       texts: what to learn from.
       size: the most ids, the four reserved included. 0 means no limit; SentencePiece needs one.
-        Of more characters or words the most frequent are kept.
+        Of more characters or words the most frequent are kept. Texts that give fewer make a smaller
+        vocabulary.
 
     Raises:
-      DataError: an unknown kind, no text, or a size that is too small or too large.
+      DataError: an unknown kind, no text, or a size that is too small.
 
     Example:
       >>> train_vocabulary("characters", ["abca"]).decode([4, 5])
       'ab'
     """
     if kind not in KINDS:
-        raise DataError(f"vocabulary kind is {kind!r}; {nearest(kind, KINDS)}")
+        raise DataError(f"there is no vocabulary of {kind!r}; {nearest(kind, KINDS)}")
     if size != 0 and size <= NUM_RESERVED:
         raise DataError(f"vocabulary size {size} leaves no id beside the {NUM_RESERVED} reserved")
     if kind == "sentencepiece":
@@ -228,35 +243,61 @@ def _content(ids: Sequence[int]) -> list[int]:
     return content
 
 
+def _escape(text: str) -> str:
+    """A text that SentencePiece gives back; an ordinary one is itself."""
+    return _SPECIAL.sub(lambda found: _ESCAPED[found[0]], text)
+
+
+def _unescape(text: str) -> str:
+    """What was escaped."""
+    return _CODE.sub(lambda found: _GIVEN_BACK[found[0]], text)
+
+
 def _train_sentencepiece(texts: Iterable[str], size: int) -> SentencePieceVocabulary:
+    if size == 0:
+        raise DataError("sentencepiece needs a size: set data.vocabulary_size, such as 8000")
+    escaped = list(map(_escape, texts))
+    try:
+        model = _sentencepiece_model(escaped, size)
+    except (RuntimeError, ValueError) as error:  # the latter of a number that is no int32
+        if "too high" not in str(error):
+            raise _why_not(error, size) from error
+        # It is a second training, of a small text: a model with the limit is that of every size.
+        model = _sentencepiece_model(escaped, size, hard_vocab_limit=False)
+    return SentencePieceVocabulary(model)
+
+
+def _why_not(error: Exception, size: int) -> DataError:
+    """SentencePiece's reason, in our words where it speaks of its own options."""
+    reason = str(error).rpartition("]")[2].strip() or "no text to train on"
+    needed = re.search(rf"required_chars.*?{size} vs (\d+)", str(error), re.DOTALL)
+    if needed is not None:
+        reason = f"the characters of the text need at least {needed[1]}"
+    return DataError(f"cannot train sentencepiece with data.vocabulary_size={size}: {reason}")
+
+
+def _sentencepiece_model(texts: list[str], size: int, **options: Any) -> bytes:
     import sentencepiece
 
-    if size == 0:
-        raise DataError(
-            "a sentencepiece vocabulary needs a size: set data.vocabulary_size, such as 8000"
-        )
     model = io.BytesIO()
     trainer: Any = sentencepiece.SentencePieceTrainer
-    try:
-        trainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=size,
-            pad_id=PAD,
-            bos_id=BOS,
-            eos_id=EOS,
-            unk_id=UNK,
-            unk_surface=UNKNOWN_TEXT,
-            # Decoded text is scored against the raw references: nothing is rewritten but runs of
-            # spaces, which become one.
-            normalization_rule_name="identity",
-            character_coverage=1.0,
-            max_sentence_length=1 << 20,  # longer lines would be left out without a word
-            num_threads=1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = str(error).rpartition("]")[2].strip() or "no text to train on"
-        raise DataError(f"cannot train a sentencepiece vocabulary of {size}: {reason}") from error
-    return SentencePieceVocabulary(model.getvalue())
+    trainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        pad_id=PAD,
+        bos_id=BOS,
+        eos_id=EOS,
+        unk_id=UNK,
+        unk_surface=UNKNOWN_TEXT,
+        # Decoded text is scored against the raw references: nothing is rewritten but runs of
+        # spaces, which become one.
+        normalization_rule_name="identity",
+        character_coverage=1.0,
+        max_sentence_length=1 << 20,  # longer lines would be left out without a word
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
+    return model.getvalue()

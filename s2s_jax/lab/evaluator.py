@@ -151,6 +151,9 @@ class Evaluator:
         metrics, hypotheses = evaluate(self._steps[length], params, data)
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
         scores = self._score(texts, data.references)
+        # Of the text, as every other score: the ids of a target need not give its text back.
+        exact = [text == accepted[0] for text, accepted in zip(texts, data.references, strict=True)]
+        metrics["own/exact_match"] = float(np.mean(exact))
         metrics |= {f"own/{name}": value for name, value in scores.items()}
         metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
         return metrics | (self.divergence(params) if split == "dev" else {}), texts

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ class RunSession:
       task: the run's.
       template: of `progress_template`.
       report: takes a line of progress.
+      data: what `result.json` keeps of the data.
 
     Attributes:
       tracker: logs, from the newest checkpoint on.
@@ -46,9 +47,11 @@ class RunSession:
         task: Task,
         template: Progress,
         report: Callable[[str], None],
+        data: Mapping[str, Any],
     ):
         self._run, self._config, self._overrides = run, config, overrides
         self._task, self._template, self._report = task, template, report
+        self._data = dict(data)
         run.make_folder()
         with contextlib.ExitStack() as stack:
             # Before the config is written, for their lock: of two processes one alone writes its.
@@ -116,7 +119,12 @@ class RunSession:
     def _write(self, status: str, **more: Any) -> dict[str, Any]:
         seconds = time.perf_counter() - self._clock
         return self._run.write_result(
-            status, self._config, self._overrides, wall_seconds=seconds, **more
+            status,
+            self._config,
+            self._overrides,
+            wall_seconds=seconds,
+            data=self._data,
+            **more,
         )
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.compiled_update import CompiledUpdate, batch_template
 from s2s_jax.lab.config import Config, Overrides
+from s2s_jax.lab.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
 from s2s_jax.lab.errors import LabError, is_for_the_user
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment_parts import (
@@ -105,7 +106,10 @@ class Workbench:
         waiting = [number for number, result in enumerate(results) if result is None]
         if waiting:
             left = [runs[number] for number in waiting]
-            trained = _Group(left, self._shared_by(left)).train(should_stop)
+            shared = self._shared_by(left)
+            for one in left:
+                check_vocabulary_size(shared.experiment.task, one.overrides)
+            trained = _Group(left, shared).train(should_stop)
             for number, result in zip(waiting, trained, strict=True):
                 results[number] = result
         return [one for one in results if one is not None]
@@ -132,6 +136,7 @@ class _Shared:
       update: what trains each of them that trains alone.
       evaluator: everybody's, but for what theory says of a schedule.
       batches: by seed.
+      remarks: on the data.
       from_a_run: whether the vocabularies are those of a run that was there before, which may
         differ from what the data gives now.
     """
@@ -141,6 +146,7 @@ class _Shared:
     update: CompiledUpdate
     evaluator: Evaluator
     batches: dict[int, TrainingBatches]
+    remarks: DataRemarks
     from_a_run: bool
 
     @classmethod
@@ -161,6 +167,7 @@ class _Shared:
             update,
             evaluator,
             {config.seed: batches},
+            data_remarks(parts.task, config.eval.scores),
             from_a_run=vocabularies is not None,
         )
 
@@ -203,6 +210,8 @@ class _Group:
                 except LabError as error:  # another process trains there, say
                     self._results[number] = error.with_traceback(None)
             if opened:
+                for line in self._shared.remarks.lines:
+                    self._runs[opened[0][0]].report(line)  # once for all lanes
                 self._train(opened, should_stop)
         return self._results
 
@@ -214,7 +223,8 @@ class _Group:
                 " train the run alone, with s2s train"
             )
         template = self._shared.update.template
-        return RunSession(folder, one.config, one.overrides, task, template, one.report)
+        counts = self._shared.remarks.counts
+        return RunSession(folder, one.config, one.overrides, task, template, one.report, counts)
 
     def _train(
         self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]

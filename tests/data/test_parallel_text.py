@@ -106,6 +106,10 @@ def test_changed_files_are_prepared_anew(tmp_path):
         ({"train.en": None}, ["has no train.en"]),
         ({"train.en": None, "train.de": None}, ["has no train.en", ".gz"]),
         ({"dev.en": None, "dev.de": None}, ["has no dev.en or val.en or valid.en"]),
+        ({"val.en": "x", "val.de": "y"}, ["has several dev sets (dev, val): leave the one"]),
+        ({"valid.de": "y"}, ["has several dev sets (dev, valid)"]),
+        ({"test.en": "a\nb\ufeffc\n"}, ["test.en, line 2: a byte order mark"]),
+        ({"train.en": "a\nb\n".encode("utf-16-le")}, ["train.en is UTF-16"]),
         ({"dev.de": None}, ["has no dev.de"]),
         ({"train.de": "ein Hund\n"}, ["train.en has 2 lines", "train.de 1"]),
         ({"dev.en": "", "dev.de": ""}, ["dev.en is empty"]),
@@ -161,9 +165,28 @@ def test_tab_separated_pairs_merge_references_where_they_are_scored(tmp_path):
         ({"dev.tsv": "lead\tL\tX\n"}, r"dev\.tsv, line 1: 2 tabs"),
         ({"train.tsv": ""}, r"train\.tsv is empty"),
         ({"train.tsv": b"\xff\t1\n"}, r"train\.tsv, line 1: not UTF-8"),
+        ({"val.tsv": "lead\tL\n"}, r"several dev sets \(dev, val\)"),
+        ({"dev.tsv": "Source\ttarget\nlead\tL\n"}, r"dev\.tsv, line 1: Source TAB target looks"),
+        (
+            {name: f"word\tsounds\n{text}" for name, text in TSV.items()},
+            r"train\.tsv, line 1: word TAB sounds looks like a header",
+        ),
     ],
 )
 def test_bad_tab_separated_pairs(tmp_path, files, word):
     with pytest.raises(DataError, match=word):
         load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV | files))
     assert not (tmp_path / "tfds").exists()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dev.tsv": TSV["train.tsv"]},  # one is the other, to try something out
+        {"dev.tsv": "cat\tK AE T\nlead\tL\ncat\tK AE T\n"},  # the first is there once more
+        {"train.tsv": "target\ttarget\n"},
+    ],
+)
+def test_what_is_no_header_is_an_example(tmp_path, files):
+    splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV | files))
+    assert all(pairs.sources[0] in ("cat", "lead", "target") for pairs in splits.values())

@@ -149,3 +149,15 @@ def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: SPLITS)
     load_task("mine", {}).tokens("train")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_come_back_is_looked_for_once(load, made):
+    splits = SPLITS | {"dev": merge_references(["ab", "c"], ["x y", "y  x"])}
+    task, _ = load(splits)
+    found = task.not_given_back("dev")
+    assert (found.count, found.total, found.number) == (1, 2, 2)
+    assert (found.text, found.decoded) == ("y  x", "y x")
+    made.clear()
+    again, _ = load(splits)
+    assert again.not_given_back("dev") == found
+    assert made == []

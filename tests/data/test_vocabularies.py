@@ -78,6 +78,49 @@ def test_subwords_give_back_text_of_known_characters(vocabularies, text):
     assert vocabulary.decode(vocabulary.encode(text)) == " ".join(text.split())
 
 
+# Each of these SentencePiece takes for something of its own.
+SPECIAL = ("<unk>", "</s>", "<s>", "<pad>", "\u2581", "\u2585", "\0", "\U0010ff00", "\U0010ff03")
+
+
+@pytest.fixture(scope="module")
+def special() -> Vocabulary:
+    """Trained on each special text by itself and among words, enough for pieces of its own."""
+    texts = [text for sign in SPECIAL for text in (sign, f"the red{sign} of", f"cat {sign} mat")]
+    return train_vocabulary("sentencepiece", [*texts, "< s> unk>"] * 3, 70)
+
+
+@settings(max_examples=100, deadline=None)
+@given(parts=st.lists(st.sampled_from([*SPECIAL, " the", "red", "<", "s>", "unk>"]), max_size=9))
+def test_subwords_give_back_what_sentencepiece_takes_for_its_own(special, parts):
+    text = "".join(parts).strip(" ")
+    ids = special.encode(text)
+    assert special.decode(ids) == text
+    assert UNK not in ids
+    assert special.count_unknown(text) == 0
+
+
+def test_an_unknown_special_character_is_one_unknown_symbol(vocabularies):
+    vocabulary = vocabularies["sentencepiece"]
+    assert vocabulary.count_unknown("cat \u2581\U0010ff02 mat") == 2
+    assert vocabulary.decode(vocabulary.encode("cat\u2585 mat")) == "cat<unk> mat"
+
+
+def test_subwords_of_ordinary_text_are_those_of_plain_sentencepiece(vocabularies):
+    # As they were before anything was escaped.
+    assert vocabularies["sentencepiece"].encode_batch(TEXTS[:4]) == [
+        [9, 16, 4, 8, 19, 13, 9, 17, 4],
+        [15, 19, 11, 30, 8],
+        [19, 34, 12, 36, 27, 18, 10, 14],
+        [19, 39, 23, 19, 38, 19, 35],
+    ]
+
+
+def test_a_text_too_small_for_the_size_gives_what_it_can(vocabularies):
+    vocabulary = train_vocabulary("sentencepiece", TEXTS, 9000)
+    assert 40 < len(vocabulary) < 9000
+    assert vocabulary.decode(vocabulary.encode(TEXTS[0])) == TEXTS[0]
+
+
 def test_the_most_frequent_tokens_are_kept_whatever_the_order():
     texts = ["b b a", "c a b", "d"]
     vocabulary = train_vocabulary("whitespace", texts, NUM_RESERVED + 2)
@@ -140,8 +183,11 @@ def test_a_model_with_other_reserved_ids_is_refused(tmp_path):
         (("characters", []), "no text to train a characters vocabulary on"),
         (("characters", TEXTS, 4), "size 4 leaves no id"),
         (("sentencepiece", TEXTS), "needs a size"),
-        (("sentencepiece", TEXTS, 9), "of 9: Vocabulary size is smaller than required_chars"),
-        (("sentencepiece", TEXTS, 9000), "set it to a value <="),
+        (("sentencepiece", TEXTS, 9), "data.vocabulary_size=9: the characters of the text need at"),
+        (
+            ("sentencepiece", TEXTS, 10**12),
+            "cannot train sentencepiece with data.vocabulary_size=1",
+        ),
         (("sentencepiece", [], 100), "no text to train on"),
     ],
 )

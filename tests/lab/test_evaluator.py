@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from s2s_jax.data.pairs import DataError
+from s2s_jax.data.pairs import DataError, one_reference
+from s2s_jax.data.task import Task
+from s2s_jax.evaluation import Evaluation
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment import evaluate_run
 from s2s_jax.lab.experiment_parts import make_experiment
@@ -70,6 +72,17 @@ def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
     assert few.keys() == all_of_them.keys()
     assert few["eval/gold/nll"] != all_of_them["eval/gold/nll"]
     assert all(math.isfinite(value) for value in few.values())
+
+
+def test_exact_match_is_of_the_text_as_error_rates_are(trained, monkeypatch):
+    pairs = one_reference(["bad", "fed"], ["B  A D", "F E D"])
+    task = Task({"train": pairs, "dev": pairs}, trained.vocabularies)
+    said = [trained.vocabularies.target.encode(text) for text in pairs.targets]
+    by_ids = {"gold/token_accuracy": 1.0, "own/token_accuracy": 1.0, "own/exact_match": 1.0}
+    monkeypatch.setattr("s2s_jax.lab.evaluator.evaluate", lambda *_: Evaluation(dict(by_ids), said))
+    found = Evaluator(trained.model, task, scores="characters", batch_size=2).dev(trained.params)
+    assert found["eval/own/exact_match"] == 0.5
+    assert found["eval/own/cer"] == pytest.approx(100 / 11)
 
 
 def test_a_split_that_is_not_there_is_refused(evaluator, trained):

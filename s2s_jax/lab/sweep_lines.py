@@ -21,7 +21,7 @@ class RunState:
     Attributes:
       run: as it was planned.
       status: "waiting", "running", "finished", "failed" or "stopped".
-      reason: why it failed.
+      reason: why it failed, or why it waits.
       started_at: in seconds since the epoch; 0 before.
       progress: as far as it was last looked at.
     """
@@ -123,7 +123,7 @@ def _score(state: RunState) -> str:
 
 
 def _note(state: RunState, now: float) -> str:
-    if state.status == "failed":
+    if state.status in ("failed", "waiting"):
         return state.reason
     if state.status == "finished":
         seconds = state.progress.seconds

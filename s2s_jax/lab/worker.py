@@ -50,8 +50,14 @@ def main() -> int:
     stopped = stop_on_signals()
     jobs = SentJobs(os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # an experiment that reads reads no job
-    prepare_jax()
-    from s2s_jax.lab.workbench import Workbench
+    try:
+        prepare_jax()
+        from s2s_jax.lab.workbench import Workbench
+    except Exception as error:
+        if not is_for_the_user(error):
+            raise
+        print(f"s2s: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
 
     gc.freeze()  # what was imported stays
     bench = Workbench()

@@ -69,6 +69,24 @@ def test_a_sweep_that_dies_ends_a_process_that_waits(pipe, terminated):
     assert not terminated.is_set()
 
 
+def test_what_the_user_can_mend_before_the_first_job_is_a_line():
+    program = (
+        "import sys\n"
+        "from s2s_jax.lab import errors, worker\n"
+        "def fail(): raise errors.LabError('no such platform')\n"
+        "worker.prepare_jax = fail\n"
+        "sys.exit(worker.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "s2s: no such platform\n")
+
+
 @pytest.mark.slow
 def test_a_process_without_its_sweep_trains_its_run_no_further(experiment_file, tmp_path):
     run = Assignment(str(experiment_file), tmp_path / "run", ("--config.train.num_steps=300",))

@@ -44,3 +44,21 @@ class FileLock:
     def release(self) -> None:
         """Gives the lock back; once is enough."""
         os.close(self._descriptor)
+
+
+def lock_owner(path: str | Path) -> str | None:
+    """Who has the lock of a file, "process N on HOST"; None where nobody has it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 200).decode(errors="replace").strip()
+        return owner or "another process"
+    except OSError:  # the file system has no locks
+        return None
+    finally:
+        os.close(descriptor)
+    return None

@@ -11,6 +11,7 @@ from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.config import Config, Overrides, flat_keys
 from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
+from s2s_jax.lab.locks import lock_owner
 from s2s_jax.lab.tracking import METRICS_FILE
 from s2s_jax.lab.versions import versions
 
@@ -38,6 +39,10 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the states are kept."""
         return self.folder / "checkpoints"
+
+    def trained_by(self) -> str | None:
+        """The process that trains it, "process N on HOST"; None for none."""
+        return lock_owner(self.folder / "checkpoints.lock")
 
     def result(self) -> dict[str, Any] | None:
         """What `write_result` wrote; None before."""

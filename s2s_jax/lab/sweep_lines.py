@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from s2s_jax.lab.log_errors import error_of
 from s2s_jax.lab.run_progress import RunProgress, read_progress
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.tables import describe
@@ -21,7 +22,7 @@ class RunState:
     Attributes:
       run: as it was planned.
       status: "waiting", "running", "finished", "failed" or "stopped".
-      reason: why it failed.
+      reason: why it failed, or why it waits.
       started_at: in seconds since the epoch; 0 before.
       progress: as far as it was last looked at.
     """
@@ -84,7 +85,7 @@ def failures(states: Sequence[RunState]) -> list[str]:
 
 
 def last_error(run: PlannedRun, log_begin: int) -> str:
-    """Why a run that has ended failed: the last error of ours, else the last line that it printed.
+    """Why a run that has ended failed; see `error_of`.
 
     Args:
       run: the run.
@@ -93,17 +94,15 @@ def last_error(run: PlannedRun, log_begin: int) -> str:
     Returns:
       "" where it has printed nothing.
     """
-    lines = last_lines(run, log_begin)
-    errors = [one.removeprefix("s2s: ") for one in lines if one.startswith("s2s: ")]
-    return (errors or lines or [""])[-1]
+    return error_of(last_lines(run, log_begin, 100_000))
 
 
-def last_lines(run: PlannedRun, log_begin: int = 0) -> list[str]:
-    """The last lines that a run printed, from a place in its log on."""
+def last_lines(run: PlannedRun, log_begin: int = 0, num_bytes: int = 4000) -> list[str]:
+    """The last lines that a run printed, from a place in its log on, so many bytes at most."""
     try:
         with run.log_file.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(log_begin, size - 4000))
+            log.seek(max(log_begin, size - num_bytes))
             return log.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return []
@@ -123,7 +122,7 @@ def _score(state: RunState) -> str:
 
 
 def _note(state: RunState, now: float) -> str:
-    if state.status == "failed":
+    if state.status in ("failed", "waiting"):
         return state.reason
     if state.status == "finished":
         seconds = state.progress.seconds

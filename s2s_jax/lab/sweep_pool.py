@@ -56,7 +56,8 @@ def run_sweep(
     stop the others. An interrupt is passed on to the processes, which save a checkpoint; the same
     sweep goes on from there. A second interrupt does not wait for that. With several jobs each has
     its share of the machine's cores. A run's own output is in `<run folder>.log`. A group for which
-    the memory does not suffice goes on as two of half the size, down to one run after another.
+    the memory does not suffice goes on as two of half the size, down to one run after another. A
+    run that a process of somebody else trains is looked at once more when that has ended.
 
     Args:
       plan: of `plan_sweep`.
@@ -81,7 +82,8 @@ def run_sweep(
     pool = _Pool(min(num_jobs, len(waiting)) or 1, display)
     try:
         display.begin(states, pool.num_workers * max(map(len, waiting), default=1))
-        while waiting or pool.jobs:
+        while waiting or pool.jobs or pool.elsewhere:
+            waiting += pool.freed()
             pool.hand_out(waiting)
             display.tick()
             waiting[:0] = pool.look(_POLL_SECONDS)
@@ -109,11 +111,13 @@ class _Pool:
     Attributes:
       num_workers: likewise.
       jobs: what each process that is at work trains.
+      elsewhere: groups of runs that processes of somebody else train.
     """
 
     def __init__(self, num_workers: int, display: Display):
         self.num_workers, self._display = num_workers, display
         self.jobs: dict[WorkerProcess, _Job] = {}
+        self.elsewhere: list[list[RunState]] = []
         self._idle: dict[WorkerProcess, str] = {}
         """Those that have just done a job, and the program that each has compiled last."""
         self._leaving: list[WorkerProcess] = []
@@ -125,13 +129,16 @@ class _Pool:
             worker = next(iter(self._idle), None)
             program = self._idle[worker] if worker else None
             of_program = (group for group in waiting if group[0].run.program == program)
-            states = next(of_program, waiting[0])
+            chosen = next(of_program, waiting[0])
+            waiting.remove(chosen)
+            states = self._not_elsewhere(chosen)
+            if not states:
+                continue
             runs = [one.run for one in states]
             job = _Job(states, list(map(_log_size, runs)), list(map(_result_mark, runs)))
             worker = worker or self._start(states[0].run.log_file)
             self.jobs[worker] = job
             self._idle.pop(worker, None)
-            waiting.remove(states)
             for state in states:
                 state.started_at = time.time()
             worker.send([one.run.assignment for one in states])
@@ -161,12 +168,24 @@ class _Pool:
             if job:
                 again = self._again(worker, job, code)
             if job and not again:
+                # Somebody may have been quicker by a moment.
+                self._not_elsewhere([one for one in job.running if not _is_finished(one)])
                 for state in _end(job, code):
                     self._display.changed(state)
         for job in self.jobs.values():
             for state in _ended_lanes(job):
                 self._display.changed(state)
         return again
+
+    def freed(self) -> list[list[RunState]]:
+        """The groups that were trained elsewhere, and no longer are: to be looked at once more."""
+        free = [
+            group
+            for group in self.elsewhere
+            if not any(Run(one.run.workdir).trained_by() for one in group)
+        ]
+        self.elsewhere = [group for group in self.elsewhere if group not in free]
+        return free
 
     def close(self) -> None:
         """Waits until the processes have ended, which are not at work."""
@@ -201,6 +220,21 @@ class _Pool:
                 if state.status == "failed" and _was_stopped(job, state):
                     state.status, state.reason = "stopped", ""
         self.jobs.clear()
+
+    def _not_elsewhere(self, states: list[RunState]) -> list[RunState]:
+        """The runs that no process of somebody else trains; the others wait for its end.
+
+        That is another sweep's of the same folder, or one that a killed sweep has left behind and
+        that is about to save.
+        """
+        owners = {state: Run(state.run.workdir).trained_by() for state in states}
+        held = [state for state, owner in owners.items() if owner]
+        for state in held:
+            state.status, state.reason = "waiting", f"is being trained by {owners[state]}"
+            self._display.note(f"{state.run.name}: {state.reason}; waiting for its end")
+        if held:
+            self.elsewhere.append(held)
+        return [state for state in states if state not in held]
 
     def _dismiss(self) -> None:
         """There is nothing more to do for the processes that wait."""

@@ -7,11 +7,11 @@ of one program. What the process says of a run goes to the run's
 own log, beside its folder; how the run ended is in its `result.json`. A job that has finished, or
 whose input or loss was bad, is answered on standard output by the exit code that `s2s train` would
 have, and what was loaded and compiled stays for the next one. After anything else, a signal, a lack
-of memory or what nobody foresaw, the process ends with the code of that instead.
+of memory or what nobody foresaw, the process ends with the code of that instead. After the last job
+comes null. Where the sweep dies instead, the process saves a checkpoint and ends: see `SentJobs`.
 """
 
 import gc
-import json
 import os
 import sys
 import traceback
@@ -32,6 +32,7 @@ from s2s_jax.lab.processes import (
 )
 from s2s_jax.lab.programs import command_line
 from s2s_jax.lab.run_names import log_file
+from s2s_jax.lab.sent_jobs import SentJobs
 
 if TYPE_CHECKING:
     from s2s_jax.lab.workbench import Result, Workbench
@@ -47,13 +48,21 @@ def main() -> int:
     os.dup2(2, 1)
     tolerate_garbage()
     stopped = stop_on_signals()
-    prepare_jax()
-    from s2s_jax.lab.workbench import Workbench
+    jobs = SentJobs(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # an experiment that reads reads no job
+    try:
+        prepare_jax()
+        from s2s_jax.lab.workbench import Workbench
+    except Exception as error:
+        if not is_for_the_user(error):
+            raise
+        print(f"s2s: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
 
     gc.freeze()  # what was imported stays
     bench = Workbench()
-    for line in sys.stdin:
-        job = [Assignment.from_json(one) for one in json.loads(line)]
+    for runs in jobs:
+        job = [Assignment.from_json(one) for one in runs]
         _print_to(log_file(job[0].workdir))
         stopped.begin_anew()
         code = work(bench, job, stopped.is_set)

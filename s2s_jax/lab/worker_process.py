@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.errors import writing
+from s2s_jax.lab.sent_jobs import NO_MORE_JOBS
 
 
 class Answer(NamedTuple):
@@ -77,9 +78,14 @@ class WorkerProcess:
             stdin.flush()
 
     def close(self) -> None:
-        """There is no further job: the process ends by itself."""
+        """There is no further job: the process ends by itself; once is enough."""
         stdin = self._process.stdin
         assert stdin is not None
+        if stdin.closed:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(f"{NO_MORE_JOBS}\n")
+            stdin.flush()
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
 

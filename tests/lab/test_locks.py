@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.locks import FileLock
+from s2s_jax.lab.locks import FileLock, lock_owner
 
 HOLD = """
 import sys
@@ -29,8 +29,11 @@ def test_a_lock_goes_with_its_process_even_when_killed(tmp_path):
         with pytest.raises(LabError, match=f"run is in use by process {other.pid} on ") as refused:
             FileLock(path)
         assert "\n" not in str(refused.value)
+        assert str(lock_owner(path)).startswith(f"process {other.pid} on ")
         other.send_signal(signal.SIGKILL)
+    assert lock_owner(path) is None  # nor does to ask hold it
     FileLock(path).release()
+    assert lock_owner(tmp_path / "nowhere" / "x.lock") is None
 
 
 def test_a_lock_is_one_until_it_is_given_back(tmp_path):

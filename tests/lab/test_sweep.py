@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from s2s_jax.lab.config import (
 )
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import load_experiment
+from s2s_jax.lab.locks import FileLock
 from s2s_jax.lab.run_names import row_name, run_name, trial_of
 from s2s_jax.lab.sweep import PlannedRun, plan_sweep, plan_table
 from s2s_jax.lab.sweep_display import PlainDisplay
@@ -323,6 +325,8 @@ FAKE_WORKER = """
 import json, os, sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 for line in sys.stdin:
+    if line == "null\\n":
+        break
     [run] = json.loads(line)
     script, log = run["config_file"], run["workdir"] + ".log"
     with open(log, "a") as file:
@@ -448,6 +452,45 @@ def test_a_run_is_finished_when_its_result_says_so(fake_runs, tmp_path):
     ]
 
 
+def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
+    make_plan, _started = fake_runs
+    plan = make_plan(("print('first')", "waiting"), ("print('second')", "waiting"))
+    lock = FileLock(plan[0].workdir / "checkpoints.lock")
+    lines = []
+
+    def report(line):
+        lines.append(line)
+        if line.startswith("run_1: finished"):
+            lock.release()
+
+    assert run_sweep(plan, 1, display=PlainDisplay(report)) == []
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    assert lines == [
+        f"run_0: is being trained by {owner}; waiting for its end",
+        "run_1: started (0 of 2 done)",
+        "run_1: finished (1 of 2 done)",
+        "run_0: started (1 of 2 done)",
+        "run_0: finished (2 of 2 done)",
+    ]
+
+
+def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_path, monkeypatch):
+    make_plan, _started = fake_runs
+    tried = tmp_path / "tried"
+    script = (
+        f"import pathlib, sys; tried = pathlib.Path({str(tried)!r})\n"
+        "if not tried.exists(): tried.touch(); sys.exit(2)"
+    )
+    owners = iter([None, "process 7 on a"])
+    monkeypatch.setattr(sweep_pool.Run, "trained_by", lambda self: next(owners, None))
+    lines = []
+    assert run_sweep(make_plan((script, "waiting")), 1, display=PlainDisplay(lines.append)) == []
+    assert lines[1:3] == [
+        "run_0: is being trained by process 7 on a; waiting for its end",
+        "run_0: started (0 of 1 done)",
+    ]
+
+
 def test_jobs_run_side_by_side(fake_runs, tmp_path):
     make_plan, _ = fake_runs
     # Each waits until the other is there.
@@ -563,6 +606,8 @@ def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
 GROUP = """
 import json, pathlib, sys, time
 for line in sys.stdin:
+    if line == "null\\n":
+        break
     runs = [one["config_file"] for one in json.loads(line)]
     most = int(runs[0].split()[0])
     if len(runs) > most:

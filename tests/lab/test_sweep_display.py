@@ -130,14 +130,14 @@ def test_a_line_a_run_and_a_total():
         state("linear/seed_0", "running", running, started_at=NOW - 500),
         state("b/seed_0", "running", running, started_at=NOW - 5),  # the record is an older one
         state("c/seed_0", "failed", reason="exit code 2: the loss is gone"),
-        state("d/seed_0", "waiting"),
+        state("d/seed_0", "waiting", reason="is being trained by process 7 on a"),
     ]
     assert live_lines(states, 2, NOW, 10) == [
         "a/seed_0       finished  2,000/2,000  WER 25.50 %  in 1:02:03",
         "linear/seed_0  running     500/2,000  WER 41.25 %  4:00 left",
         "b/seed_0       running     500/2,000  WER 41.25 %  starting",
         "c/seed_0       failed                              exit code 2: the loss is gone",
-        "d/seed_0       waiting",
+        "d/seed_0       waiting                             is being trained by process 7 on a",
         # (240 + 1500 * 0.2 + 2000 * 0.2) / 2 seconds.
         "1 of 5 runs done, 1 failed, 2 running, 1 waiting; about 7:50 left",
     ]

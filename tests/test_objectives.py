@@ -152,6 +152,36 @@ def test_padding_changes_neither_loss_nor_gradient(make_case, batch, padded_batc
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_what_is_outside_of_the_mask_counts_nowhere_whatever_it_is(make_case, batch, name, side):
+    case = make_case(name)
+    ids, mask = getattr(batch, side), getattr(batch, f"{side}_mask")
+    for teacher_prob in (0.5, 1.0):
+        expected = case.gradient(case.params, batch, KEY, teacher_prob)
+        for padding in (-1, -100, 10, 2**31 - 1):
+            other = batch._replace(**{side: np.where(mask, ids, padding).astype(np.int32)})
+            found = case.gradient(case.params, other, KEY, teacher_prob)
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_an_id_that_the_vocabulary_does_not_have_makes_the_loss_nan(make_case, batch, name, side):
+    case = make_case(name)
+    ids = getattr(batch, side)
+    for teacher_prob in (0.0, 0.5, 1.0):
+        for wrong in (-1, -10, -100, 10, 2**31 - 1):
+            for place in ((0, 0), (2, 3)):  # the last is EOS, which is fed to nobody
+                other = ids.copy()
+                other[place] = wrong
+                (loss, metrics), _ = case.gradient(
+                    case.params, batch._replace(**{side: other}), KEY, teacher_prob
+                )
+                assert np.isnan(loss), (teacher_prob, wrong, place)
+                assert np.isnan(metrics["nll"].total)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_an_all_padding_row_gives_no_nan(make_case, batch, name):
     case = make_case(name)
     empty = jax.tree.map(np.zeros_like, batch)

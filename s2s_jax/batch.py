@@ -16,12 +16,14 @@ class Batch(NamedTuple):
     """Pairs of sequences, padded to one shape; arrays may be numpy's or JAX's.
 
     Source and target both end in EOS, inside the mask. A row that only fills the batch up has an
-    all-False target mask and counts nowhere.
+    all-False target mask and counts nowhere. Outside of the masks any number may stand, -100 or
+    another library's padding id; inside of them an id that the vocabulary does not have makes the
+    loss NaN.
 
     Attributes:
-      source: [batch, source_time] int32 ids, PAD after the end.
+      source: [batch, source_time] int32 ids.
       source_mask: [batch, source_time] bool, True up to and including EOS.
-      target: [batch, time] int32 ids y_1 ... y_n, EOS; PAD after the end.
+      target: [batch, time] int32 ids y_1 ... y_n, EOS.
       target_mask: [batch, time] bool, True up to and including EOS.
     """
 
@@ -32,14 +34,22 @@ class Batch(NamedTuple):
 
 
 def to_jax(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Its arrays as JAX's; masks of 0 and 1 become bool."""
+    """Its arrays as JAX's: bool masks, and PAD outside of them, whatever was there.
+
+    Example:
+      >>> ids, mask = np.array([[7, EOS, -100]]), np.array([[1, 1, 0]])
+      >>> to_jax(Batch(ids, mask, ids, mask))[0].tolist()
+      [[7, 2, 0]]
+    """
     source, source_mask, target, target_mask = batch
-    return (
-        jnp.asarray(source),
-        jnp.asarray(source_mask, bool),
-        jnp.asarray(target),
-        jnp.asarray(target_mask, bool),
-    )
+    return *_padded(source, source_mask), *_padded(target, target_mask)
+
+
+def _padded(
+    ids: jax.Array | np.ndarray, mask: jax.Array | np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    mask = jnp.asarray(mask, bool)
+    return jnp.where(mask, jnp.asarray(ids), PAD), mask
 
 
 def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:

@@ -15,6 +15,8 @@ def vmapped_as(
     Under vmap a branch whose question differs between lanes computes both of its answers. The
     replacement is taken only then, where the argument number `deciding` differs between lanes: a
     question that they share stays one.
+
+    No gradient passes, into any of the arguments: the derivative is 0.
     """
     wrapped = custom_vmap(function)
 
@@ -25,4 +27,4 @@ def vmapped_as(
         outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
         return outputs, jax.tree.map(lambda _: True, outputs)
 
-    return wrapped
+    return lambda *args: wrapped(*jax.lax.stop_gradient(args))

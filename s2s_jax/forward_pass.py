@@ -121,7 +121,7 @@ def _make_single_pass(
     def single_pass(params, memory, target, mask, key, teacher_prob):
         target, teacher_prob = jnp.asarray(target, jnp.int32), jnp.float32(teacher_prob)
         # No gradient passes through the choice of a token, and that of the loss is in the reading.
-        passed = run(*jax.lax.stop_gradient((params, memory)), target, mask, key, teacher_prob)
+        passed = run(params, memory, target, mask, key, teacher_prob)
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
         losses = output_layer.token_losses_of(
             passed.reading, features, *replay.output(params), mask

@@ -18,7 +18,8 @@ def cross_entropy(
     Args:
       logits: [batch, time, vocab_size].
       target: [batch, time] int32 ids.
-      mask: [batch, time] bool; what is outside counts neither in the sum nor in the count.
+      mask: [batch, time] bool; what is outside counts neither in the sum nor in the count. Inside,
+        an id that the vocabulary does not have makes the sum NaN.
       label_smoothing: a in [0, 1), spread evenly over the vocabulary (Szegedy et al. 2016,
         arXiv:1512.00567, section 7).
 
@@ -36,10 +37,28 @@ def cross_entropy(
     """
     check_label_smoothing(label_smoothing)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    losses = -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+    losses = -log_probs_of(log_probs, target[..., None])[..., 0]
     if label_smoothing:
         losses = (1.0 - label_smoothing) * losses - label_smoothing * log_probs.mean(-1)
     return masked_mean(losses, mask)
+
+
+def log_probs_of(log_probs: jax.Array, ids: jax.Array) -> jax.Array:
+    """The log-probabilities of some ids; NaN for those that the vocabulary does not have.
+
+    Args:
+      log_probs: [..., vocab_size].
+      ids: [..., num_ids].
+
+    Returns:
+      [..., num_ids].
+
+    Example:
+      >>> log_probs_of(jnp.array([-0.5, -1.0]), jnp.array([1, 2, -1])).tolist()
+      [-1.0, nan, nan]
+    """
+    ids = jnp.where(ids < 0, log_probs.shape[-1], ids)  # below 0 it would count from the end
+    return jnp.take_along_axis(log_probs, ids, axis=-1, mode="fill", fill_value=jnp.nan)
 
 
 def check_label_smoothing(label_smoothing: float) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.forward_pass import make_forward_pass
-from s2s_jax.metrics import MetricSums, masked_mean
+from s2s_jax.metrics import Mean, MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
 
@@ -46,7 +46,8 @@ def make_objective(
       objective(params, batch, key, teacher_prob) -> (loss, metric sums), with the sums "loss",
       "nll" (nats a token), "token_accuracy", "gold_share" (of the inputs that a coin decided, those
       it made gold) and "fed_error_rate" (of the fed tokens behind the start symbol, those that are
-      not the gold one).
+      not the gold one). Loss and gradient are NaN where teacher_prob is not in [0, 1]; the
+      derivative to teacher_prob is 0.
 
     Raises:
       ValueError: an option out of range, or one that another option makes meaningless.
@@ -67,15 +68,16 @@ def make_objective(
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed, losses = forward_pass(params, memory, target, mask, key, teacher_prob)
         decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
+        # Inside a compiled step nothing can be raised; NaN and its gradient cannot be overlooked.
+        is_probability = (teacher_prob >= 0) & (teacher_prob <= 1)
+        total = losses.loss.total * jnp.where(is_probability, 1.0, jnp.nan)
         metrics = {
-            "loss": losses.loss,
+            "loss": Mean(total, losses.loss.weight),
             "nll": losses.nll,
             "token_accuracy": losses.accuracy,
             "gold_share": masked_mean(fed.is_gold, decided),
             "fed_error_rate": masked_mean(fed.tokens != gold_inputs(target), decided),
         }
-        loss = losses.loss.total / jnp.maximum(losses.loss.weight, 1.0)
-        # A schedule of somebody's own can be NaN inside a compiled step, where nothing is raised.
-        return jnp.where(jnp.isnan(teacher_prob), jnp.nan, loss), metrics
+        return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
     return objective

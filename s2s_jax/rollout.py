@@ -156,8 +156,8 @@ def make_rollout(
         x_1 = BOS,   x_t = y_{t-1} if coin_t else a token of p(. | x_<t)
 
     No gradient passes: neither through the choice nor into the parameters that made it
-    (Bengio et al. 2015, arXiv:1506.03099, section 2.4). While teacher_prob is 1 no coin is tossed
-    and no token drawn.
+    (Bengio et al. 2015, arXiv:1506.03099, section 2.4), nor into teacher_prob. While teacher_prob
+    is 1 no coin is tossed and no token drawn.
 
     Args:
       model: its decode_step is scanned.
@@ -196,7 +196,6 @@ def make_rollout(
     def rollout(
         params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
     ) -> Fed:
-        params, memory = jax.lax.stop_gradient((params, memory))
         target = jnp.asarray(target, jnp.int32)
         return feed_tokens(params, memory, target, key, jnp.asarray(teacher_prob, jnp.float32))
 

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK, gold_inputs
+from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK, Batch, gold_inputs, to_jax
 
 
 def test_the_reserved_ids_are_the_first_ones():
@@ -17,3 +17,11 @@ def test_the_gold_input_is_the_token_before_behind_the_start_symbol():
 
 def test_a_target_of_one_token_has_the_start_symbol_as_input():
     assert gold_inputs(np.array([[EOS]], np.int32)).tolist() == [[BOS]]
+
+
+def test_outside_of_the_masks_there_is_padding():
+    ids, mask = np.array([[7, EOS, -100], [-1, -1, 99]]), np.array([[1, 1, 0], [0, 0, 0]])
+    source, source_mask, target, target_mask = to_jax(Batch(ids, mask, ids - 1, mask))
+    assert source.tolist() == [[7, EOS, PAD], [PAD] * 3]
+    assert target.tolist() == [[6, EOS - 1, PAD], [PAD] * 3]
+    assert source_mask.dtype == target_mask.dtype == bool

@@ -23,9 +23,25 @@ def test_the_gradient_of_an_embedding_that_is_often_looked_up_is_summed_in_float
 
 
 def test_an_id_that_an_embedding_has_not_is_nan():
-    found = look_up(jnp.ones((3, 2)), jnp.array([2, 3]), jnp.float32)
+    found = look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1, -3, -100]), jnp.float32)
     assert found[0].tolist() == [1, 1]
-    assert np.isnan(found[1]).all()
+    assert np.isnan(found[1:]).all()
+
+
+def test_parameters_can_be_numpys():
+    """As `jax.device_get` or a file gives them, outside of a compiled program."""
+    layer = RecurrentLayer("lstm", SIZE, 3, InitialValues())
+    table: Any = np.arange(VOCAB_SIZE * SIZE, dtype=np.float32).reshape(VOCAB_SIZE, SIZE)
+    ids: Any = np.array([[2, 6]])
+    found = look_up(table, ids, jnp.dtype("float32"))
+    np.testing.assert_array_equal(found, table[ids])
+    many: Any = np.tile(ids, (VOCAB_SIZE, 1))
+    for some in (ids, many):  # as tokens, and as the vocabulary
+        of_numpy, of_jax = (
+            project_tokens(layer, one, some, None, jnp.dtype("float32"))
+            for one in (table, jnp.asarray(table))
+        )
+        np.testing.assert_array_equal(of_numpy, of_jax)
 
 
 @pytest.mark.parametrize("times", [1, 15])
@@ -60,11 +76,11 @@ def test_the_fewer_are_projected_tokens_or_the_vocabulary(times):
 
 def test_an_id_that_a_projected_vocabulary_has_not_is_nan():
     layer = RecurrentLayer("lstm", SIZE, 3, InitialValues())
-    ids = jnp.array([[VOCAB_SIZE - 1, VOCAB_SIZE]] * VOCAB_SIZE)
+    ids = jnp.array([[VOCAB_SIZE - 1, VOCAB_SIZE, -1]] * VOCAB_SIZE)
     table = jnp.ones((VOCAB_SIZE, SIZE))
     found = project_tokens(layer, table, ids, None, jnp.dtype("float32"))
     assert np.isfinite(found[:, 0]).all()
-    assert np.isnan(found[:, 1]).all()
+    assert np.isnan(found[:, 1:]).all()
 
 
 def test_the_gradient_of_a_projected_vocabulary_is_summed_in_float32():

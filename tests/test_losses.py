@@ -55,6 +55,22 @@ def test_half_precision_logits_are_normalised_in_float32():
     assert float(loss.total) == float(expected.total)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_target_that_the_vocabulary_does_not_have_is_nan_in_the_mask_and_nothing_outside(
+    label_smoothing,
+):
+    def total(logits: jax.Array, target: jax.Array) -> jax.Array:
+        return jnp.asarray(cross_entropy(logits, target, MASK, label_smoothing).total)
+
+    grad = jax.jit(jax.value_and_grad(total))
+    loss, gradient = grad(LOGITS, TARGET)
+    for wrong in (-1, -7, -100, 7):
+        assert np.isnan(grad(LOGITS, TARGET.at[1, 1].set(wrong))[0])
+        outside, of_outside = grad(LOGITS, TARGET.at[1, 2].set(wrong))
+        assert float(outside) == float(loss)
+        np.testing.assert_array_equal(of_outside, gradient)
+
+
 @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, 2.0, float("nan")])
 def test_label_smoothing_out_of_range_is_refused(label_smoothing):
     with pytest.raises(ValueError, match=rf"label_smoothing is {label_smoothing}; it must be in"):

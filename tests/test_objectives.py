@@ -152,6 +152,36 @@ def test_padding_changes_neither_loss_nor_gradient(make_case, batch, padded_batc
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_what_is_outside_of_the_mask_counts_nowhere_whatever_it_is(make_case, batch, name, side):
+    case = make_case(name)
+    ids, mask = getattr(batch, side), getattr(batch, f"{side}_mask")
+    for teacher_prob in (0.5, 1.0):
+        expected = case.gradient(case.params, batch, KEY, teacher_prob)
+        for padding in (-1, -100, 10, 2**31 - 1):
+            other = batch._replace(**{side: np.where(mask, ids, padding).astype(np.int32)})
+            found = case.gradient(case.params, other, KEY, teacher_prob)
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_an_id_that_the_vocabulary_does_not_have_makes_the_loss_nan(make_case, batch, name, side):
+    case = make_case(name)
+    ids = getattr(batch, side)
+    for teacher_prob in (0.0, 0.5, 1.0):
+        for wrong in (-1, -10, -100, 10, 2**31 - 1):
+            for place in ((0, 0), (2, 3)):  # the last is EOS, which is fed to nobody
+                other = ids.copy()
+                other[place] = wrong
+                (loss, metrics), _ = case.gradient(
+                    case.params, batch._replace(**{side: other}), KEY, teacher_prob
+                )
+                assert np.isnan(loss), (teacher_prob, wrong, place)
+                assert np.isnan(metrics["nll"].total)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_an_all_padding_row_gives_no_nan(make_case, batch, name):
     case = make_case(name)
     empty = jax.tree.map(np.zeros_like, batch)
@@ -343,8 +373,38 @@ def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
     assert (max(sizes) < batch.target.size * 512) == fast
 
 
-def test_a_teacher_prob_that_is_nan_is_no_training_method(make_table_model, make_batch):
-    model = make_table_model(10)
-    objective = make_objective(model)
-    loss, _ = objective(model.init(KEY), make_batch([[4]], [[5, 6]]), KEY, jnp.float32(jnp.nan))
-    assert jnp.isnan(loss)
+@pytest.mark.parametrize("name", ["table", *CASES])
+def test_a_teacher_prob_that_is_no_probability_does_not_train_silently(
+    make_case, make_table_model, make_batch, batch, name
+):
+    """Loss, metric and gradient are NaN: whichever of them somebody looks at."""
+    if name == "table":
+        model = make_table_model(10)
+        run = jax.jit(jax.value_and_grad(make_objective(model), has_aux=True))
+        case = Case(model, model.init(KEY), run)
+    else:
+        case = make_case(name)
+    for wrong in (-0.01, 1.01, 1.5, np.nan, np.inf, -np.inf):
+        (loss, metrics), gradient = case.gradient(case.params, batch, KEY, wrong)
+        assert np.isnan(loss)
+        assert np.isnan(metrics["loss"].total)
+        for leaf in jax.tree.leaves(gradient):
+            assert np.isnan(leaf).any()
+    for right in (0.0, 1.0):
+        (loss, _), gradient = case.gradient(case.params, batch, KEY, right)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, gradient)))
+
+
+@pytest.mark.parametrize("name", ["table", *CASES])
+def test_the_derivative_to_teacher_prob_is_0(make_case, make_table_model, batch, name):
+    """A coin is a discrete choice; a schedule made of parameters stays as it is."""
+    model = make_table_model(10) if name == "table" else make_case(name).model
+    objective = make_objective(model, feed=FEEDS.get(name, "sample"))
+    params = model.init(KEY)
+
+    def loss(logit: jax.Array) -> jax.Array:
+        return objective(params, batch, KEY, jax.nn.sigmoid(logit))[0]
+
+    logits = jnp.array([-1.0, 0.0, 100.0])  # at the last one teacher_prob is 1
+    assert jax.jit(jax.vmap(jax.grad(loss)))(logits).tolist() == [0, 0, 0]
+    assert jax.jit(jax.grad(loss))(logits[0]) == 0

@@ -15,7 +15,8 @@ def test_it_is_one_model_in_both_of_its_forms():
     memory = model.encode(params, jnp.zeros((4, 1)), jnp.ones((4, 1), bool), None)
     carry, by_step = model.initial_carry(params, memory), []
     for step in range(3):
-        carry, logits = model.decode_step(params, memory, carry, jnp.asarray(tokens[:, step]))
+        table = np.asarray(params)  # as `jax.device_get` gives it
+        carry, logits = model.decode_step(table, memory, carry, jnp.asarray(tokens[:, step]))
         by_step.append(logits)
     at_once = model.decode_sequence(params, memory, jnp.asarray(tokens))
     assert np.array_equal(np.stack(by_step, axis=1), at_once)
@@ -33,6 +34,23 @@ def test_the_start_symbol_and_the_source_change_nothing():
     logits = model.decode_sequence(params, memory, jnp.array([[0, 2], [1, 2], [2, 2]]))
     assert np.array_equal(logits[0], logits[1])
     assert np.array_equal(logits[0], logits[2])
+
+
+def test_after_an_id_that_is_not_in_the_vocabulary_all_is_nan():
+    """No other prefix's row, and not the even distribution of no row at all."""
+    model = make_tabular_model(2, 4)
+    params = jnp.arange(30.0).reshape(15, 2)
+    for wrong in (-1, -100, 2, 2**31 - 1):
+        tokens, memory = jnp.array([[1, 0, wrong, 1], [1, 0, 1, 1]]), jnp.full(2, -1)
+        at_once = model.decode_sequence(params, memory, tokens)
+        carry, by_step = memory, []
+        for step in range(4):
+            carry, logits = model.decode_step(params, None, carry, tokens[:, step])
+            by_step.append(logits)
+        for logits in (at_once, jnp.stack(by_step, axis=1)):
+            assert np.isnan(logits[0, 2:]).all()
+            assert np.isfinite(logits[0, :2]).all()
+            assert np.isfinite(logits[1]).all()
 
 
 def test_what_is_refused():

@@ -13,6 +13,7 @@ import numpy as np
 from s2s_jax.exposure.intervals import Bootstrap, divide
 from s2s_jax.exposure.measure import MIN_COUNT, Measure, curve, single
 from s2s_jax.exposure.positions import token_mean
+from s2s_jax.losses import log_probs_of
 
 
 def optimal_next(target: jax.Array, mask: jax.Array, prefix: jax.Array) -> jax.Array:
@@ -79,9 +80,7 @@ def oracle_cost(
     is_first = same.argmax(-1) == jnp.arange(target.shape[1])
     chosen = jnp.einsum("btj,bjk->btk", *(some.astype(jnp.float32) for some in (optimal, same)))
     chosen = (chosen > 0) & (is_first & mask)[:, None]
-    of_target = jnp.take_along_axis(
-        log_probs, jnp.broadcast_to(target[:, None], chosen.shape), axis=-1
-    )
+    of_target = log_probs_of(log_probs, jnp.broadcast_to(target[:, None], chosen.shape))
     return -jax.nn.logsumexp(jnp.where(chosen, of_target, -jnp.inf), axis=-1)
 
 

@@ -13,6 +13,7 @@ from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.decoding import greedy, sample
 from s2s_jax.exposure.edit_oracle import oracle_cost
 from s2s_jax.exposure.recovery import KINDS, choose_position, corrupt
+from s2s_jax.losses import log_probs_of
 from s2s_jax.metrics import right_tokens
 from s2s_jax.models.interface import Carry, Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
@@ -141,7 +142,7 @@ def make_observe_step(
 
         def nll(logits: jax.Array) -> jax.Array:
             log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-            return -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+            return -log_probs_of(log_probs, target[..., None])[..., 0]
 
         inputs = gold_inputs(target)
         logits = model.decode_sequence(params, memory, inputs)
@@ -248,7 +249,7 @@ def observe(
     Raises:
       ValueError: there are no batches, or only filling rows; or an index that comes twice.
     """
-    batches = list(batches)
+    batches = [(some, Batch(*jax.device_get(to_jax(batch)))) for some, batch in batches]
     # All batches are dispatched before the first result is waited for.
     results = [
         observe_step(params, batch, jax.random.fold_in(key, number))

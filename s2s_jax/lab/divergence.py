@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s2s_jax.batch import NUM_RESERVED, UNK, Batch, gold_inputs
+from s2s_jax.batch import NUM_RESERVED, UNK, Batch, gold_inputs, to_jax
 from s2s_jax.chains import MAX_SEQUENCES
 from s2s_jax.data.batching import tokenize
 from s2s_jax.data.chain import ChainTruth
@@ -39,7 +39,7 @@ def symbol_probs(
     Returns:
       [batch, time, num_symbols] q, and [batch, time] the probability of all other ids.
     """
-    source, mask, target, _ = map(jnp.asarray, batch)
+    source, mask, target, _ = to_jax(batch)
     memory = model.encode(params, source, mask, None)
     log_probs = jax.nn.log_softmax(model.decode_sequence(params, memory, gold_inputs(target)))
     others = np.setdiff1d(np.arange(model.vocab_size), symbol_ids)

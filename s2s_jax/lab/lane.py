@@ -232,8 +232,19 @@ class Lane:
 
 
 def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
-    """[num_steps] float32 teacher_prob of every step."""
-    return np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
+    """[num_steps] float32 teacher_prob of every step.
+
+    Raises:
+      LabError: one is not in [0, 1].
+    """
+    values = np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is, too
+    if len(outside):
+        step = outside[0]
+        raise LabError(
+            f"the schedule gives teacher_prob {values[step]:g} at step {step}; it must be in [0, 1]"
+        )
+    return values
 
 
 def target_tokens(batches: TrainingBatches, num_steps: int) -> int:

@@ -36,8 +36,14 @@ def project_tokens(
 
 
 def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a float32 table in another dtype; NaN for ids that it has not.
+    """Rows of a float32 table in another dtype; NaN for ids that it does not have.
 
     In this order, so that the gradient of a row that is looked up often is summed in float32.
+
+    Example:
+      >>> look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1]), jnp.dtype("float32")).tolist()
+      [[1.0, 1.0], [nan, nan], [nan, nan]]
     """
-    return table.at[ids].get(mode="fill", fill_value=jnp.nan).astype(dtype)
+    rows = jnp.asarray(table).at[ids]
+    found = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return found.astype(dtype)

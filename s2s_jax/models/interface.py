@@ -59,9 +59,10 @@ class Seq2SeqModel:
     Attributes:
       init: key -> params.
       encode: (params, source [batch, source_time], source_mask [batch, source_time], dropout_key)
-        -> memory. `dropout_key` is None where nothing is dropped; otherwise every dropout mask of
-        encoder *and* decoder is drawn here, once a sequence, and kept in the memory, so that each
-        pass over the target sees the same masks.
+        -> memory. Where the mask is False the source is PAD. An id that is not in the vocabulary
+        should give NaN. `dropout_key` is None where nothing is dropped; otherwise every dropout
+        mask of encoder *and* decoder is drawn here, once a sequence, and kept in the memory, so
+        that each pass over the target sees the same masks.
       initial_carry: (params, memory) -> carry.
       decode_step: (params, memory, carry, token [batch]) -> (carry, logits [batch, vocab_size]).
       decode_sequence: (params, memory, tokens [batch, time]) -> logits [batch, time, vocab_size].

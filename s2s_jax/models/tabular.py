@@ -17,7 +17,8 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
 
     Nothing is shared between rows and nothing is approximated, so what training makes of it is the
     method's own doing; `s2s_jax.theory` says what that is. The source is not looked at. The first
-    token fed, the start symbol, is not looked at either; the empty prefix behind it is row 0.
+    token fed, the start symbol, is not looked at either; the empty prefix after it is row 0. After
+    an id that is not in the vocabulary all logits are NaN.
 
     Args:
       vocab_size: number of target ids, all of them symbols.
@@ -41,12 +42,13 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
     num_rows = sum(vocab_size**step for step in range(length))
 
     def advance(row: jax.Array, token: jax.Array) -> jax.Array:
-        """The row of a prefix one longer; -1 is that of nothing fed at all."""
-        return jnp.where(row < 0, 0, row * vocab_size + 1 + token)
+        """The row of a prefix one longer; -1 is that of nothing fed at all, num_rows of none."""
+        known = (token >= 0) & (token < vocab_size) & (row < num_rows)
+        return jnp.where(row < 0, 0, jnp.where(known, row * vocab_size + 1 + token, num_rows))
 
     def decode_step(params, memory, carry, token):
         row = advance(carry, token)
-        return row, params.at[row].get(mode="fill", fill_value=jnp.nan)
+        return row, jnp.asarray(params).at[row].get(mode="fill", fill_value=jnp.nan)
 
     def decode_sequence(params, memory, tokens):
         if tokens.shape[1] > length:
@@ -59,7 +61,8 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
         _, rows = jax.lax.scan(step, memory, tokens.T)
         # A product, as the gradient of a lookup is a scatter, which a CPU does one by one.
         chosen = jax.nn.one_hot(rows.T, num_rows, dtype=params.dtype)
-        return jnp.matmul(chosen, params, precision="highest")
+        logits = jnp.matmul(chosen, params, precision="highest")
+        return jnp.where(rows.T[..., None] < num_rows, logits, jnp.nan)
 
     return Seq2SeqModel(
         init=lambda key: jnp.zeros((num_rows, vocab_size)),

@@ -1,15 +1,18 @@
 """The training loop on a clock of its own."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from s2s_jax.batch import Batch
-from s2s_jax.lab.lane import Lane, Reading, StepInput
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.lane import Lane, Reading, StepInput, schedule_values
 from s2s_jax.lab.training_loop import train_lanes
 from s2s_jax.metrics import Mean
 
@@ -149,3 +152,12 @@ def test_the_rate_of_a_resumed_run_counts_no_token_of_before(clock: FakeClock):
     assert tracker.rates == pytest.approx(
         dict.fromkeys((4, 6, 8, 10, 12, 14, 16), TOKENS / STEP_SECONDS)
     )
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(1.5, "1.5"), (-0.25, "-0.25"), (float("nan"), "nan")])
+def test_a_schedule_that_leaves_0_to_1_is_refused_with_step_and_value(wrong, said):
+    expected = f"the schedule gives teacher_prob {said} at step 3; it must be in [0, 1]"
+    with pytest.raises(LabError, match=re.escape(expected)):
+        schedule_values(lambda step: jnp.where(jnp.less(step, 3), 1.0, wrong), 5)
+    right = schedule_values(lambda step: jnp.divide(step, 4), 5)
+    np.testing.assert_array_equal(right, np.arange(5) / 4)

@@ -59,7 +59,7 @@ def runs(tmp_path_factory) -> Runs:
 
 @pytest.fixture(scope="module")
 def rows(runs) -> list[Row]:
-    return find_differences(runs, ["test/own/wer", "test/gold/nll"], num_resamples=2000)
+    return find_differences(runs, ["test/own/wer", "test/gold/nll"])
 
 
 def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
@@ -151,7 +151,7 @@ def test_what_cannot_be_paired_is_not_compared(runs):
         replace(run, seed=run.seed + 2) if run.schedule == "linear" else run
         for run in runs.compared
     ]
-    rows = find_differences(replace(runs, compared=others), ["test/own/wer"], num_resamples=10)
+    rows = find_differences(replace(runs, compared=others), ["test/own/wer"])
     assert rows[0].seeds == (2,)
     assert math.isnan(rows[0].difference.p_value)
     assert math.isnan(rows[0].p_holm)

@@ -280,6 +280,8 @@ class _Items:
             first = first or predictions
             if not predictions.same_items(first):
                 return None, "the runs were tested on different items"
+            if len(predictions.sources) == 1:
+                return None, "the test set has one item"
             key = (run.folder, metric)
             if key not in self._scores:
                 self._scores[key] = item_scores(predictions, metric, run.metrics[metric])

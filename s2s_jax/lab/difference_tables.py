@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from s2s_jax.lab.differences import MOST_SEEDS, Row, sentence
-from s2s_jax.lab.significance import NUM_RESAMPLES
 from s2s_jax.lab.tables import NO_INTERVAL, describe, latex_cell
 from s2s_jax.lab.text_tables import align
 
 ABOUT = (
-    "Interval: 95 %, over seeds and test items, of one schedule by itself. p: paired approximate"
-    f" randomisation over test items within seeds, {NUM_RESAMPLES:,} resamples; Holm: corrected for"
-    " the number of schedules. P(better): a run of the schedule against one of the baseline, item"
-    " by item, ties half. Seeds needed: for a power of 0.8 at the difference and spread observed."
+    "Interval: 95 %, over seeds and test items, of one schedule by itself. p: the interval's own,"
+    " at most 0.05 where it leaves out 0; Holm: corrected for the number of schedules. P(better): a"
+    " run of the schedule against one of the baseline, item by item, ties half. Seeds needed: for a"
+    " power of 0.8 at the difference and spread observed."
 )
 """What the columns are."""
 

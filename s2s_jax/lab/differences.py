@@ -12,7 +12,7 @@ import numpy as np
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.item_scores import Predictions, item_scores, read_predictions
-from s2s_jax.lab.significance import NUM_RESAMPLES, Difference, paired_difference
+from s2s_jax.lab.significance import Difference, paired_difference
 from s2s_jax.lab.statistics import holm, probability_of_improvement, seeds_needed
 from s2s_jax.lab.tables import describe
 from s2s_jax.names import nearest
@@ -111,13 +111,7 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
     return found | dict.fromkeys(of_name[1:], of_name[0])
 
 
-def find_differences(
-    runs: Runs,
-    metrics: Sequence[str],
-    baseline: str | None = None,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-) -> list[Row]:
+def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = None) -> list[Row]:
     """Every schedule against its baseline, by every metric; p-values corrected over the schedules.
 
     The correction is over the schedules of one metric and not over metrics: choose the metric
@@ -127,14 +121,13 @@ def find_differences(
       runs: of `collect`.
       metrics: full names.
       baseline: see `baselines`.
-      num_resamples: of each p-value.
 
     Raises:
       LabError: there is no such baseline.
     """
     pairs = baselines(runs, baseline)
     members = runs.by_schedule
-    items = _Items(num_resamples)
+    items = _Items()
     rows: list[Row] = []
     for metric in metrics:
         of_metric = [
@@ -243,7 +236,7 @@ def _row(
         totals = [[run.metrics[metric] for run in pair] for pair in pairs]
         scores = np.array(totals, float).reshape(-1, 2).T[..., None]
     left, right = scores
-    found = paired_difference(left, right, num_resamples=items.num_resamples)
+    found = paired_difference(left, right)
     sign = {"higher": 1.0, "lower": -1.0}.get(describe(metric).better)
     improvement = math.nan
     if sign is not None and len(pairs):
@@ -270,8 +263,7 @@ def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tup
 class _Items:
     """The scores of the test items of runs, each file read and each score made once."""
 
-    def __init__(self, num_resamples: int):
-        self.num_resamples = num_resamples
+    def __init__(self):
         self._read: dict[Path, Predictions | str] = {}
         self._scores: dict[tuple[Path, str], np.ndarray | None] = {}
 
@@ -288,6 +280,8 @@ class _Items:
             first = first or predictions
             if not predictions.same_items(first):
                 return None, "the runs were tested on different items"
+            if len(predictions.sources) == 1:
+                return None, "the test set has one item"
             key = (run.folder, metric)
             if key not in self._scores:
                 self._scores[key] = item_scores(predictions, metric, run.metrics[metric])

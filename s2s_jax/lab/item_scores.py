@@ -120,8 +120,13 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 
 def linearised(statistics: np.ndarray, score: Score) -> np.ndarray:
-    """[items] values whose mean is the score of the summed [items, statistics]; see above."""
+    """[items] values whose mean is the score of the summed [items, statistics]; see above.
+
+    One item alone has the score itself: nothing is left to score without it.
+    """
     total = statistics.sum(0)
+    if len(statistics) == 1:
+        return np.reshape(score(total), 1)
     without = score(total - statistics)
     return score(total) + (len(statistics) - 1) * (without.mean() - without)
 

@@ -13,7 +13,7 @@ from s2s_jax.lab.difference_plots import positions_figure
 from s2s_jax.lab.differences import Row, baselines, find_differences, headline, sentence, to_frame
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.html_report import find_examples
-from s2s_jax.lab.significance import Difference
+from s2s_jax.lab.significance import Difference, paired_difference
 from s2s_jax.lab.statistics import holm
 from s2s_jax.lab.sweep_runs import Run, Runs
 from s2s_jax.lab.tables import NO_INTERVAL
@@ -59,7 +59,7 @@ def runs(tmp_path_factory) -> Runs:
 
 @pytest.fixture(scope="module")
 def rows(runs) -> list[Row]:
-    return find_differences(runs, ["test/own/wer", "test/gold/nll"], num_resamples=2000)
+    return find_differences(runs, ["test/own/wer", "test/gold/nll"])
 
 
 def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
@@ -151,7 +151,7 @@ def test_what_cannot_be_paired_is_not_compared(runs):
         replace(run, seed=run.seed + 2) if run.schedule == "linear" else run
         for run in runs.compared
     ]
-    rows = find_differences(replace(runs, compared=others), ["test/own/wer"], num_resamples=10)
+    rows = find_differences(replace(runs, compared=others), ["test/own/wer"])
     assert rows[0].seeds == (2,)
     assert math.isnan(rows[0].difference.p_value)
     assert math.isnan(rows[0].p_holm)
@@ -173,6 +173,19 @@ def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
         assert (row.remark, row.difference.num_items) == (remark, 0)
         text = difference_tables.to_text([row], "test/own/wer")
         assert f"by seeds alone (paired t-test): {remark}." in text
+
+
+def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):
+    runs = make_runs(tmp_path, {"teacher_forcing": 0.0, "linear": 0.5}, num_items=1)
+    (row,) = find_differences(runs, ["test/own/wer"])
+    totals = [
+        [run.metrics["test/own/wer"] for run in members] for members in runs.by_schedule.values()
+    ]
+    assert row.difference == paired_difference(np.array(totals[1]), np.array(totals[0]))
+    assert len(set(totals[1])) == 2
+    assert 0 < row.difference.p_value < 1
+    assert math.isfinite(row.difference.low + row.difference.item_variance + row.improvement)
+    assert row.remark == "the test set has one item"
 
 
 def test_each_row_is_held_against_the_baseline_with_its_other_keys(tmp_path):

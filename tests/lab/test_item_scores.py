@@ -41,6 +41,15 @@ def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
         assert items.std() > 0
 
 
+@pytest.mark.parametrize("kind", list(scores.SCORERS))
+def test_one_item_alone_has_the_score_itself(kind):
+    one = Predictions(("s",), (("a b c d e",),), ("a b c d x",))
+    for name, value in scores.find_scorer(kind)(one.hypotheses, one.references).items():
+        items = item_scores(one, f"test/own/{name}", value)
+        assert items is not None, name
+        assert items.tolist() == pytest.approx([value])
+
+
 def test_a_share_is_of_the_items_themselves(predictions):
     right = [h == r[0] for h, r in zip(predictions.hypotheses, predictions.references, strict=True)]
     items = item_scores(predictions, "test/own/exact_match", np.mean(right).item())

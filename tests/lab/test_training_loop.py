@@ -3,12 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from s2s_jax.batch import Batch
+from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.lane import Lane, Reading, StepInput
 from s2s_jax.lab.training_loop import train_lanes
 from s2s_jax.metrics import Mean
@@ -68,7 +69,7 @@ class FakeEvaluator:
         self._clock.now += EVALUATION_SECONDS
         return {}
 
-    def show(self, *arguments: Any) -> None: ...
+    def show(self, params: Any, tracker: Any, step: int, attempt: Any) -> None: ...
 
     def summary(self, metrics: Any) -> str:
         return "evaluated"
@@ -93,7 +94,7 @@ class FakeCheckpoints:
 
     def check(self) -> None: ...
 
-    def save(self, *arguments: Any) -> None: ...
+    def save(self, step: int, state: Any, score: float | None = None) -> None: ...
 
 
 class FakeBatches:
@@ -149,3 +150,57 @@ def test_the_rate_of_a_resumed_run_counts_no_token_of_before(clock: FakeClock):
     assert tracker.rates == pytest.approx(
         dict.fromkeys((4, 6, 8, 10, 12, 14, 16), TOKENS / STEP_SECONDS)
     )
+
+
+def test_what_is_to_be_looked_at_comes_after_the_checkpoint_and_costs_nothing(clock: FakeClock):
+    done: list[Any] = []
+
+    class Checkpoints(FakeCheckpoints):
+        def save(self, step: int, state: Any, score: float | None = None) -> None:
+            done.append(step)
+
+    class Evaluator(FakeEvaluator):
+        def show(self, params: Any, tracker: Any, step: int, attempt: Any) -> None:
+            for kind in ("examples", "picture"):
+                with attempt(kind):
+                    done.append(kind)
+                    raise RecursionError(f"of step\n{step}")
+
+    parts: Any = FakeBatches(), Evaluator(clock), FakeTracker(), Checkpoints()
+    batches, evaluator, tracker, checkpoints = parts
+    lines: list[str] = []
+    lane = Lane(
+        batches,
+        np.ones(8, np.float32),
+        evaluator,
+        tracker,
+        checkpoints,
+        first_step=0,
+        log_every=4,
+        evaluate_every=4,
+        report=lines.append,
+    )
+    train_lanes([lane], FakeDevice(clock))
+    assert lane.error is None
+    assert done == [4, "examples", "picture", 8, "examples", "picture"]
+    assert [line for line in lines if "left out" in line] == [
+        "left out: examples (RecursionError: of step 4)",
+        "left out: picture (RecursionError: of step 4)",
+    ]
+
+
+def test_a_save_that_failed_is_noticed_at_the_next_step(clock: FakeClock):
+    class Checkpoints(FakeCheckpoints):
+        failed = False
+
+        def save(self, step: int, state: Any, score: float | None = None) -> None:
+            self.failed = True
+
+        def check(self) -> None:
+            if self.failed:
+                raise LabError("no space")
+
+    lane = make_lane(clock, FakeTracker(), evaluate_every=4)
+    lane._checkpoints = cast(Any, Checkpoints())
+    train_lanes([lane], FakeDevice(clock))
+    assert (lane.step, str(lane.error)) == (5, "no space")

@@ -5,7 +5,9 @@ has to.
 """
 
 import contextlib
+import errno
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -87,17 +89,26 @@ def prepare(
             try:
                 with quiet():
                     builder.download_and_prepare(file_format=_FORMAT)
-            except OSError:
+            except Exception as error:  # array_record, which writes the records, has its own
                 # Another process may have finished first: its folder is in the way of our rename.
                 if not builder.data_path.exists():
-                    raise
+                    raise _cannot_prepare(name, error, str(builder.data_dir)) from error
     except OSError as error:
-        where = error.filename or data_dir or "TFDS's folder"
-        raise DataError(
-            f"cannot prepare {name} in {where}: {error.strerror or error}; "
-            "set data.data_dir or TFDS_DATA_DIR to a folder that can be written"
-        ) from error
+        raise _cannot_prepare(name, error, data_dir or "TFDS's folder") from error
     return Path(builder.data_path)
+
+
+def _cannot_prepare(name: str, error: Exception, folder: str) -> DataError:
+    reason, where = str(error), folder
+    if isinstance(error, OSError):
+        reason, where = error.strerror or reason, error.filename or folder
+    # What the system said stands in the middle of what array_record makes of it.
+    known = (os.strerror(one) for one in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE))
+    reason = next((one for one in known if one in reason), reason)
+    return DataError(
+        f"cannot prepare {name} in {where}: {' '.join(reason.split())[:200]}; "
+        "set data.data_dir or TFDS_DATA_DIR to a folder that can be written"
+    )
 
 
 def open_folder(folder: Path) -> tfds.core.DatasetBuilder:

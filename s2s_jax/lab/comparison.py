@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s2s_jax.lab.decorations import Decorations
 from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.statistics import estimate
@@ -126,7 +127,8 @@ def report(
         *.png, *.svg     the figures
         over_seeds/      TensorBoard's curves over seeds
 
-    Everything is made before anything is written, and each file is written whole.
+    Everything is made before anything is written, and each file is written whole. A figure that
+    fails is left out, with a line about it.
 
     Args:
       sweep_dir: the sweep's folder.
@@ -150,8 +152,13 @@ def report(
     frame = compare(runs, metrics)
     rows = differences.find_differences(runs, names, baseline)
     first = differences.headline(names, chosen=metrics is not None)
-    drawn = plots.make_figures(runs, names) | make_difference_figures(runs, rows)
-    pictures = {name: figures.to_svg(figure) for name, figure in drawn.items()}
+    left_out: list[str] = []
+    attempt = Decorations(left_out.append).attempt
+    drawn = plots.make_figures(runs, names, attempt) | make_difference_figures(runs, rows, attempt)
+    pictures: dict[str, tuple[str, bytes]] = {}
+    for name, figure in drawn.items():
+        with attempt(f"figure {name}"):
+            pictures[name] = figures.to_svg(figure), figures.to_png(figure)
     parquet = io.BytesIO()
     points(runs).to_parquet(parquet, index=False)
     together = frame.join(differences.to_frame(rows)) if rows else frame
@@ -164,11 +171,12 @@ def report(
             tables.to_latex(runs, frame), difference_tables.to_latex(rows, first)
         ),
         "compare.parquet": parquet.getvalue(),
-        "report.html": html_report.to_html(runs, frame, rows, first, pictures),
+        "report.html": html_report.to_html(
+            runs, frame, rows, first, {name: svg for name, (svg, _) in pictures.items()}
+        ),
     }
-    for name, figure in drawn.items():
-        files[f"{name}.png"] = figures.to_png(figure)
-        files[f"{name}.svg"] = pictures[name]
+    for name, (svg, png) in pictures.items():
+        files[f"{name}.png"], files[f"{name}.svg"] = png, svg
     # TensorBoard is told last: it may be looking.
     events = event_files(runs, [first, *(name for name in names if name != first)])
     for name, data in (files | events).items():
@@ -177,8 +185,13 @@ def report(
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
     remove_others(runs.folder, events)
+    for name in html_report.CAPTIONS.keys() - pictures.keys():  # of another comparison
+        for old in (runs.folder / f"{name}.png", runs.folder / f"{name}.svg"):
+            with writing(old):
+                old.unlink(missing_ok=True)
     text = _joined(tables.to_text(runs, frame), difference_tables.to_text(rows, first))
-    return f"{text}\nIn {runs.folder}: {', '.join(files)}\n"
+    told = "".join(f"{line}\n" for line in left_out)
+    return f"{text}\nIn {runs.folder}: {', '.join(files)}\n{told}"
 
 
 def _joined(*texts: str) -> str:

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 
 from s2s_jax.batch import NUM_RESERVED, Batch
 from s2s_jax.data.chain import ChainTruth
 from s2s_jax.information import kl_divergence
 from s2s_jax.lab.divergence import symbol_probs
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.figures import make_styles, new_figure
+from s2s_jax.lab.figures import Figure, make_styles, new_figure
 from s2s_jax.lab.vmapped_trainings import Lanes, train_population
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.theory import optimum_divergences

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.exposure_runs import EXPOSURE_FILE
-from s2s_jax.lab.figures import legend_columns, make_styles, new_figure
+from s2s_jax.lab.figures import (
+    MaxNLocator,
+    legend_columns,
+    make_each,
+    make_styles,
+    new_figure,
+)
 from s2s_jax.lab.files import read_json
 from s2s_jax.lab.item_scores import read_predictions, right_by_position
 from s2s_jax.lab.plots import draw_curves, finish_steps
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from s2s_jax.lab.decorations import Attempt
     from s2s_jax.lab.differences import Row
     from s2s_jax.lab.sweep_runs import Run, Runs
 
@@ -32,22 +39,25 @@ _Positions = dict[str, dict[int, float]]
 """Of "gold" and "own" prefixes, as far as they are known: position -> accuracy."""
 
 
-def make_difference_figures(runs: Runs, rows: Sequence[Row]) -> dict[str, Figure]:
+def make_difference_figures(
+    runs: Runs, rows: Sequence[Row], attempt: Attempt = contextlib.nullcontext
+) -> dict[str, Figure]:
     """The figures, as far as the runs have what they show.
 
     Args:
       runs: of `collect`.
       rows: of `find_differences`.
+      attempt: see `figures.make_each`.
 
     Returns:
       "differences", "gold_own" and "positions" -> figure.
     """
-    figures = {
-        "differences": differences_figure(runs, rows),
-        "gold_own": gold_own_figure(runs),
-        "positions": positions_figure(runs),
+    makers = {
+        "differences": lambda: differences_figure(runs, rows),
+        "gold_own": lambda: gold_own_figure(runs),
+        "positions": lambda: positions_figure(runs),
     }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    return make_each(makers, attempt)
 
 
 def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:

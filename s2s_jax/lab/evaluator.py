@@ -1,5 +1,6 @@
 """The evaluation of a task: metrics with both prefixes, the task's scores, what to look at."""
 
+import contextlib
 import copy
 import json
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from s2s_jax.batch import Batch, gold_inputs
 from s2s_jax.data.task import EvaluationData, Task
 from s2s_jax.decoding import greedy
 from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
+from s2s_jax.lab.decorations import Attempt
 from s2s_jax.lab.divergence import Divergence
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.pictures import attention_picture, examples_table
@@ -111,36 +113,52 @@ class Evaluator:
         names = (f"own/{self.headline}", "own/token_accuracy", "gold/token_accuracy")
         return "  ".join(f"{prefix}/{name} {metrics[f'{prefix}/{name}']:.4g}" for name in names)
 
-    def show(self, params: Params, tracker: Tracker, step: int) -> None:
-        """Logs decoded examples of the dev split as text, and where the first one attended."""
+    def show(
+        self,
+        params: Params,
+        tracker: Tracker,
+        step: int,
+        attempt: Attempt = contextlib.nullcontext,
+    ) -> None:
+        """Logs decoded examples of the dev split as text, and where the first one attended.
+
+        Args:
+          params: the model's.
+          tracker: logs.
+          step: the training step.
+          attempt: what each of them, named, is made in; of `Decorations`, say.
+        """
         tokens = self._dev.tokens
         count = min(self._num_shown, len(tokens))
         if not count:
             return
-        # Spread over the split, which may be sorted.
-        chosen = np.linspace(0, len(tokens) - 1, count + 2).astype(int)[1:-1]
-        shape = (
-            int(tokens.source.lengths[chosen].max()),
-            int(tokens.target.lengths[chosen].max()),
-        )
-        batch = tokens.batch(chosen, shape)
-        length = self._task.max_decode_length("dev")
-        decoded, weights = jax.device_get(self._decode(params, batch, length))
-        vocabularies = self._task.vocabularies
-        texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
-        every_source, every_reference = self._dev.sources, self._dev.references
-        sources = [every_source[index] for index in chosen]
-        references = [every_reference[index] for index in chosen]
-        tracker.text(step, "eval/examples", examples_table(sources, references, texts))
-        if weights is not None:
-            num_source = int(batch.source_mask[0].sum())
-            num_target = int(decoded.lengths[0])
-            picture = attention_picture(
-                weights[0, :num_target, :num_source],
-                vocabularies.source.labels(batch.source[0, :num_source].tolist()),
-                vocabularies.target.labels(decoded.tokens[0, :num_target].tolist()),
+        with attempt("examples"):
+            # Spread over the split, which may be sorted.
+            chosen = np.linspace(0, len(tokens) - 1, count + 2).astype(int)[1:-1]
+            shape = (
+                int(tokens.source.lengths[chosen].max()),
+                int(tokens.target.lengths[chosen].max()),
             )
-            tracker.image(step, "eval/attention", picture)
+            batch = tokens.batch(chosen, shape)
+            length = self._task.max_decode_length("dev")
+            decoded, weights = jax.device_get(self._decode(params, batch, length))
+            vocabularies = self._task.vocabularies
+            texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
+            every_source, every_reference = self._dev.sources, self._dev.references
+            sources = [every_source[index] for index in chosen]
+            references = [every_reference[index] for index in chosen]
+            tracker.text(step, "eval/examples", examples_table(sources, references, texts))
+            if weights is None:
+                return
+            with attempt("attention picture"):
+                num_source = int(batch.source_mask[0].sum())
+                num_target = int(decoded.lengths[0])
+                picture = attention_picture(
+                    weights[0, :num_target, :num_source],
+                    vocabularies.source.labels(batch.source[0, :num_source].tolist()),
+                    vocabularies.target.labels(decoded.tokens[0, :num_target].tolist()),
+                )
+                tracker.image(step, "eval/attention", picture)
 
     def _evaluate(
         self, params: Params, split: str, prefix: str, data: EvaluationData

@@ -21,6 +21,7 @@ from s2s_jax.exposure import (
     measure_exposure,
     measure_known_truth,
 )
+from s2s_jax.lab.decorations import Attempt, Decorations
 from s2s_jax.lab.divergence import MAX_ENUMERATED, knows_symbols, symbol_ids, told_symbols
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run, load_run_task
@@ -90,13 +91,16 @@ def measure_runs(
             raise LabError(f"{folder}: {error}") from error
         found.append(RunExposure(folder, label, run.config.seed, run.step, count, measures))
     found.sort(key=lambda one: (*schedule_order(one.label), one.seed))
-    together = {} if output is None else _side_by_side(found, settings)
+    attempt = Decorations(report).attempt
+    together = {} if output is None else _side_by_side(found, settings, attempt)
     if output is not None:
         _make_folder(Path(output))
     for one in found:
-        _write(one, settings)
+        _write(one, settings, attempt)
     for name, data in together.items():
         write_atomic(Path(output or "") / name, data)
+    if output is not None and "exposure.png" not in together:  # but perhaps of other runs
+        Path(output, "exposure.png").unlink(missing_ok=True)
     return found
 
 
@@ -236,15 +240,24 @@ def _make_folder(folder: Path) -> None:
         raise LabError(f"{folder} cannot be a folder: {error.strerror or error}") from error
 
 
-def _side_by_side(runs: list[RunExposure], settings: Settings) -> dict[str, str | bytes]:
+def _side_by_side(
+    runs: list[RunExposure], settings: Settings, attempt: Attempt
+) -> dict[str, str | bytes]:
     """The files of all runs together: name -> content."""
     files: dict[str, str | bytes] = {"exposure.txt": to_text(runs, settings) + "\n"}
-    figure = exposure_figure(runs)
-    return files if figure is None else files | {"exposure.png": to_png(figure)}
+    with attempt("figure exposure.png"):
+        figure = exposure_figure(runs)
+        if figure is not None:
+            files["exposure.png"] = to_png(figure)
+    return files
 
 
-def _write(run: RunExposure, settings: Settings) -> None:
-    figure = exposure_figure([run])
+def _write(run: RunExposure, settings: Settings, attempt: Attempt) -> None:
+    png: bytes | None = None
+    with attempt("figure exposure/curves"):
+        figure = exposure_figure([run])
+        if figure is not None:
+            png = to_png(figure, dots_per_inch=100)
     record: dict[str, Any] = {
         "schedule": run.label,
         "seed": run.seed,
@@ -261,8 +274,8 @@ def _write(run: RunExposure, settings: Settings) -> None:
             else:
                 for place, value in zip(one.at, one.value, strict=True):
                     tracker.scalars(int(place), {f"exposure/{name}": float(value)})
-        if figure is not None:
-            tracker.image(run.step, "exposure/curves", to_png(figure, dots_per_inch=100))
+        if png is not None:
+            tracker.image(run.step, "exposure/curves", png)
     write_json(run.folder / EXPOSURE_FILE, record)
 
 

@@ -8,10 +8,16 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from s2s_jax.lab.figures import Style, legend_columns, make_styles, new_figure
+from s2s_jax.lab.figures import (
+    Line2D,
+    MaxNLocator,
+    Style,
+    lay_out,
+    legend_columns,
+    make_styles,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +144,7 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     seeds = max(map(len, labels.values()))
     band = "range over seeds" if seeds > 1 else "95 % bootstrap interval over sequences"
     figure.supxlabel(f"Band: {band}. {_of(runs)}", fontsize=8.5)
-    figure.draw_without_rendering()  # else a first layout leaves too little room for some labels
+    lay_out(figure)  # else a first layout leaves too little room for some labels
     return figure
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from s2s_jax.lab.sweep_runs import Runs
 
-_CAPTIONS = {
+CAPTIONS = {
     "differences": "How large the differences are",
     "schedules": "Schedules, and the share of gold tokens that the coins gave",
     "learning": "Learning curves",
@@ -30,6 +30,7 @@ _CAPTIONS = {
     "positions": "Accuracy by position",
     "final": "Seeds and their means",
 }
+"""Of every figure that a comparison can have."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; margin: 2rem auto;
@@ -131,9 +132,9 @@ def to_html(
         parts += [f"<h3>{_text(caption)}</h3>", _table(labels, cells), _list(notes, "small")]
     if rows:
         parts.append(_list([ABOUT], "small"))
-    for name in [*_CAPTIONS, *(one for one in pictures if one not in _CAPTIONS)]:
+    for name in [*CAPTIONS, *(one for one in pictures if one not in CAPTIONS)]:
         if name in pictures:
-            parts.append(_figure(_CAPTIONS.get(name, name), pictures[name]))
+            parts.append(_figure(CAPTIONS.get(name, name), pictures[name]))
     parts += _examples(find_examples(runs))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -10,6 +10,7 @@ import numpy as np
 from s2s_jax.batch import Batch
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.decorations import Decorations
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.progress_lines import Clock, ProgressPrinter
@@ -134,6 +135,7 @@ class Lane:
         self._num_tokens = self._tokens_logged = target_tokens(batches, first_step)
         self._clock, self._rate = Clock(seconds_before), Clock()
         self._printer = ProgressPrinter(report, first_step, self.num_steps)
+        self._decorations = Decorations(report)
         self._begins_here, self._has_waited, self._compile_seconds = first_step == 0, False, 0.0
         self._waiting: tuple[int, int, Reading] | None = None
 
@@ -198,6 +200,8 @@ class Lane:
     def keep(self, number: int, programs: Programs) -> None:
         """Evaluates where that is due, and saves a checkpoint; nothing waits to be logged.
 
+        What is only to be looked at comes last: no picture costs the run its checkpoint.
+
         Raises:
           NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
           LabError: the checkpoint cannot be written.
@@ -209,11 +213,14 @@ class Lane:
             params = progress.state.params
             metrics = self._evaluator.dev(params)
             self._tracker.scalars(self.step, metrics)
-            self._evaluator.show(params, self._tracker, self.step)
             self._printer.say(self.step, self._evaluator.summary(metrics))
             cost = self._evaluator.cost(metrics)
         self._tracker.flush()
         self._checkpoints.save(self.step, progress, cost)
+        if self.evaluates:
+            self._evaluator.show(
+                progress.state.params, self._tracker, self.step, self._decorations.attempt
+            )
 
     def waited_for_compiler(self, seconds: float) -> None:
         """An update had to wait for its program."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import EngFormatter
 
-from s2s_jax.lab.figures import legend_columns, make_styles, new_figure
+from s2s_jax.lab.figures import (
+    EngFormatter,
+    legend_columns,
+    make_each,
+    make_styles,
+    new_figure,
+)
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.tables import describe
 
@@ -18,25 +24,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from s2s_jax.lab.decorations import Attempt
     from s2s_jax.lab.sweep_runs import Run, Runs
 
 
-def make_figures(runs: Runs, metrics: Sequence[str]) -> dict[str, Figure]:
+def make_figures(
+    runs: Runs, metrics: Sequence[str], attempt: Attempt = contextlib.nullcontext
+) -> dict[str, Figure]:
     """The figures of a comparison, as far as the runs have what they show.
 
     Args:
       runs: of `collect`.
       metrics: full names of the final metrics to show.
+      attempt: see `figures.make_each`.
 
     Returns:
       "schedules", "learning" and "final" -> figure.
     """
-    figures = {
-        "schedules": schedule_figure(runs),
-        "learning": learning_figure(runs),
-        "final": final_figure(runs, metrics),
+    makers = {
+        "schedules": lambda: schedule_figure(runs),
+        "learning": lambda: learning_figure(runs),
+        "final": lambda: final_figure(runs, metrics),
     }
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    return make_each(makers, attempt)
 
 
 def schedule_figure(runs: Runs) -> Figure | None:

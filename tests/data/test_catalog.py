@@ -1,11 +1,13 @@
 """Datasets by name, and what preparing them promises."""
 
 import json
+import resource
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from s2s_jax.data import builders, catalog
@@ -170,6 +172,21 @@ def test_a_damaged_preparation_is_named(tmp_path):
     info.unlink()
     with pytest.raises(DataError, match="it names no splits; delete the folder"):
         prepare(tmp_path)
+
+
+def test_a_full_disk_is_one_line(tmp_path, capfd):
+    noise = np.random.default_rng(0)
+    texts = ["".join(noise.choice(list("abcdefgh"), 300)) for _ in range(100)]
+    pairs = Pairs(texts, texts, [(text,) for text in texts])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"prepare pairs in .*: File too large; set data"):
+            prepare(tmp_path, lambda: {"train": pairs, "dev": pairs})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr() == ("", "")
+    assert prepare(tmp_path, lambda: {"train": pairs})["train"] == pairs  # nothing is in the way
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -373,10 +373,35 @@ def test_bad_input_is_one_line_and_exit_code_2(s2s, sweep, tmp_path):
 
 def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
     def fail(*_):
-        raise LabError("no picture")
+        raise LabError("no page")
 
-    monkeypatch.setattr("s2s_jax.lab.figures.to_svg", fail)
-    with pytest.raises(LabError, match="no picture"):
+    monkeypatch.setattr("s2s_jax.lab.html_report.to_html", fail)
+    with pytest.raises(LabError, match="no page"):
         report(sweep)
     assert not [path for path in sweep.iterdir() if path.is_file()]
     assert not (sweep / "over_seeds").exists()
+
+
+def test_a_figure_that_fails_is_left_out_with_a_line(sweep, monkeypatch):
+    from s2s_jax.lab import figures, plots
+
+    def fail(*_):
+        raise RuntimeError("no\npicture")
+
+    (sweep / "learning.png").write_bytes(b"of an earlier comparison")
+    to_svg, calls = figures.to_svg, []
+
+    def fail_once(figure):
+        calls.append(figure)
+        return fail() if len(calls) == 1 else to_svg(figure)
+
+    monkeypatch.setattr(plots, "learning_figure", fail)
+    monkeypatch.setattr(figures, "to_svg", fail_once)
+    told = [line for line in report(sweep).splitlines() if "left out: figure" in line]
+    assert told == [
+        "left out: figure learning (RuntimeError: no picture)",
+        "left out: figure schedules (RuntimeError: no picture)",
+    ]
+    pictures = {path.name for path in sweep.iterdir() if path.suffix in (".png", ".svg")}
+    assert not pictures & {"learning.png", "learning.svg", "schedules.png", "schedules.svg"}
+    assert {"final.png", "final.svg", "compare.csv"} <= {path.name for path in sweep.iterdir()}

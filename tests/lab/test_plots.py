@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,53 @@ def test_what_the_runs_have_not_is_left_out():
     assert plots.make_figures(bare, []) == {}
 
 
-def test_pyplot_stays_untouched():
-    code = "import sys, s2s_jax.lab.plots; print('matplotlib.pyplot' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+def test_pyplot_and_the_backend_of_a_notebook_stay_untouched():
+    code = """
+import importlib, os, sys
+for name in ("dependence", "difference_plots", "exposure_plots", "figures", "pictures", "plots"):
+    importlib.import_module(f"s2s_jax.lab.{name}")
+sys.modules["s2s_jax.lab.pictures"].attention_picture(sys.modules["numpy"].eye(2), "ab", "xy")
+print("matplotlib.pyplot" in sys.modules, os.environ["MPLBACKEND"])
+"""
+    backend = "module://matplotlib_inline.backend_inline"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MPLBACKEND": backend},
+    )
+    assert (done.stdout, done.stderr) == (f"False {backend}\n", "")
+
+
+def test_names_are_text_in_every_figure(runs):
+    hostile = ("$$", r"$\frac$", "日本")
+    renamed = [
+        dataclasses.replace(run, schedule=name)
+        for run, name in zip(runs.compared, hostile, strict=False)
+    ]
+    drawn = plots.make_figures(Runs(Path(), renamed, [], []), ["test/own/wer"])
+    assert len(drawn) == 3
+    for figure in drawn.values():
+        figures.to_png(figure)
+    figures.to_svg(drawn["final"])
+
+
+def test_numbers_keep_their_powers_of_ten():
+    figure, (axes,) = figures.new_figure(1, 1, (3, 3))
+    axes.plot([0, 1], [0, 1e9])
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
+    axes.set_xticks([0, 1], ["$x$", "b"])
+    figures.to_png(figure)
+    assert axes.yaxis.offsetText.get_parse_math()
+    assert not axes.get_xticklabels()[0].get_parse_math()
+
+
+def test_fonts_of_other_scripts_are_used_where_they_are(monkeypatch):
+    monkeypatch.setattr(figures, "_FONTS", ("No Such Font", "DejaVu Serif"))
+    figures._other_scripts.cache_clear()
+    figure, (axes,) = figures.new_figure(1, 1, (3, 3))
+    axes.set_title("日本")
+    figures.to_png(figure)
+    figures._other_scripts.cache_clear()
+    assert axes.title.get_fontfamily() == ["DejaVu Sans", "DejaVu Serif"]

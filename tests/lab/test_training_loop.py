@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +71,7 @@ class FakeEvaluator:
         self._clock.now += EVALUATION_SECONDS
         return {}
 
-    def show(self, *arguments: Any) -> None: ...
+    def show(self, params: Any, tracker: Any, step: int, attempt: Any) -> None: ...
 
     def summary(self, metrics: Any) -> str:
         return "evaluated"
@@ -96,7 +96,7 @@ class FakeCheckpoints:
 
     def check(self) -> None: ...
 
-    def save(self, *arguments: Any) -> None: ...
+    def save(self, step: int, state: Any, score: float | None = None) -> None: ...
 
 
 class FakeBatches:
@@ -161,3 +161,57 @@ def test_a_schedule_that_leaves_0_to_1_is_refused_with_step_and_value(wrong, sai
         schedule_values(lambda step: jnp.where(jnp.less(step, 3), 1.0, wrong), 5)
     right = schedule_values(lambda step: jnp.divide(step, 4), 5)
     np.testing.assert_array_equal(right, np.arange(5) / 4)
+
+
+def test_what_is_to_be_looked_at_comes_after_the_checkpoint_and_costs_nothing(clock: FakeClock):
+    done: list[Any] = []
+
+    class Checkpoints(FakeCheckpoints):
+        def save(self, step: int, state: Any, score: float | None = None) -> None:
+            done.append(step)
+
+    class Evaluator(FakeEvaluator):
+        def show(self, params: Any, tracker: Any, step: int, attempt: Any) -> None:
+            for kind in ("examples", "picture"):
+                with attempt(kind):
+                    done.append(kind)
+                    raise RecursionError(f"of step\n{step}")
+
+    parts: Any = FakeBatches(), Evaluator(clock), FakeTracker(), Checkpoints()
+    batches, evaluator, tracker, checkpoints = parts
+    lines: list[str] = []
+    lane = Lane(
+        batches,
+        np.ones(8, np.float32),
+        evaluator,
+        tracker,
+        checkpoints,
+        first_step=0,
+        log_every=4,
+        evaluate_every=4,
+        report=lines.append,
+    )
+    train_lanes([lane], FakeDevice(clock))
+    assert lane.error is None
+    assert done == [4, "examples", "picture", 8, "examples", "picture"]
+    assert [line for line in lines if "left out" in line] == [
+        "left out: examples (RecursionError: of step 4)",
+        "left out: picture (RecursionError: of step 4)",
+    ]
+
+
+def test_a_save_that_failed_is_noticed_at_the_next_step(clock: FakeClock):
+    class Checkpoints(FakeCheckpoints):
+        failed = False
+
+        def save(self, step: int, state: Any, score: float | None = None) -> None:
+            self.failed = True
+
+        def check(self) -> None:
+            if self.failed:
+                raise LabError("no space")
+
+    lane = make_lane(clock, FakeTracker(), evaluate_every=4)
+    lane._checkpoints = cast(Any, Checkpoints())
+    train_lanes([lane], FakeDevice(clock))
+    assert (lane.step, str(lane.error)) == (5, "no space")

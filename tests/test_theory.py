@@ -338,6 +338,61 @@ def test_what_is_refused(changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("coin", ["token", "sequence"])
+def test_fed_by_samples_the_damage_grows_as_teacher_prob_falls_and_with_the_length(coin: str):
+    """Of random chains, also hidden ones; with the length whatever is fed."""
+    numbers = np.random.default_rng(0)
+    for trial in range(12):
+        num_states, num_symbols = numbers.integers(2, 5, 2)
+        evenness = (0.1, 0.3, 1.0)[trial % 3]
+        initial = numbers.dirichlet(np.full(num_states, evenness) + 1e-3)
+        rows = numbers.dirichlet(np.full(num_states, evenness) + 1e-3, size=num_states)
+        emission = None
+        if trial % 2:
+            emission = numbers.dirichlet(np.full(num_symbols, evenness) + 1e-3, size=num_states)
+
+        def divergence(
+            length: int, prob: float, feed: str, initial=initial, rows=rows, emission=emission
+        ) -> float:
+            return scheduled_sampling_optimum(
+                initial, rows, length, prob, coin=coin, feed=feed, emission=emission
+            ).kl
+
+        by_prob = [divergence(4, prob, "sample") for prob in np.linspace(1, 0, 11)]
+        assert np.all(np.diff(by_prob) > -1e-12)
+        for feed in ("sample", "argmax"):
+            by_length = [divergence(length, 0.4, feed) for length in range(1, 5)]
+            assert np.all(np.diff(by_length) > -1e-12)
+
+
+@pytest.mark.parametrize(("coin", "above"), [("token", 0.2097), ("sequence", 0.2221)])
+def test_fed_by_argmax_a_lower_teacher_prob_can_do_less_damage(coin: str, above: float):
+    """After the likeliest first symbol another one becomes the likeliest, and is fed."""
+    chain = (
+        (0.415, 0.502, 0.083),
+        ((0.006, 0.002, 0.992), (0.595, 0.314, 0.091), (0.357, 0.12, 0.523)),
+    )
+    optima = [
+        scheduled_sampling_optimum(*chain, 3, prob, coin=coin, feed="argmax")
+        for prob in (0.42, 0.40)
+    ]
+    assert optima[0].kl == pytest.approx(above, abs=5e-5)
+    assert optima[1].kl == pytest.approx({"token": 0.1220, "sequence": 0.1213}[coin], abs=5e-5)
+    assert [optimum.probs[1][1].argmax() for optimum in optima] == [0, 2]
+    by_samples = [scheduled_sampling_optimum(*chain, 3, prob, coin=coin).kl for prob in (0.42, 0.4)]
+    assert by_samples[0] < by_samples[1]
+
+
+def test_the_mutual_information_bounds_the_damage_of_samples_alone():
+    chain, prob = ((0.51, 0.49), ((1.0, 0.0), (0.95, 0.05))), 0.75
+    bound = (1 - prob) * mutual_information(markov_sequence_probs(*chain, 2))
+    by_samples, by_argmax = (
+        scheduled_sampling_optimum(*chain, 2, prob, feed=feed).kl for feed in ("sample", "argmax")
+    )
+    assert by_samples < bound < by_argmax
+    assert (round(bound, 4), round(by_argmax, 4)) == (0.0044, 0.0050)
+
+
 def test_long_sequences_lose_more():
     divergences = [scheduled_sampling_optimum(*CHAIN, length, 0.5).kl for length in range(1, 13)]
     assert divergences[0] == 0

@@ -17,7 +17,7 @@ from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
 from s2s_jax.lab.divergence import Divergence
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.pictures import attention_picture, examples_table
-from s2s_jax.lab.scores import HIGHER_IS_BETTER, find_scorer
+from s2s_jax.lab.scores import HIGHER_IS_BETTER, Scorer, remarks
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
@@ -28,7 +28,7 @@ class Evaluator:
     Args:
       model: the functions of `Seq2SeqModel`.
       task: the splits.
-      scores: a name of `s2s_jax.lab.scores.SCORERS`.
+      scorer: of hypotheses.
       batch_size: rows of a batch.
       max_examples: of the dev split in `dev`; 0 for all.
       num_shown: examples in `show`.
@@ -40,7 +40,7 @@ class Evaluator:
         model: Seq2SeqModel,
         task: Task,
         *,
-        scores: str,
+        scorer: Scorer,
         batch_size: int,
         max_examples: int = 0,
         num_shown: int = 0,
@@ -48,18 +48,21 @@ class Evaluator:
     ):
         self._divergence = divergence
         self._model, self._task, self._batch_size = model, task, batch_size
-        self._score, self._num_shown = find_scorer(scores), num_shown
+        self.scorer, self._num_shown = scorer, num_shown
         self._dev = task.evaluation("dev", batch_size, max_examples)
         self._steps: dict[int, EvaluateStep] = {}
         self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
-        # A scorer's first score is the one that a run is judged by.
-        self.headline = next(iter(self._score(["a"], [("a",)])))
+        self.headline = scorer.headline
 
     def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
         """The same for another run of the task; what was compiled is shared."""
         other = copy.copy(self)
         other._divergence = divergence
         return other
+
+    def remarks(self) -> list[str]:
+        """What is to be said of the scores before a run starts."""
+        return remarks(self.scorer, self._dev.references)
 
     def dev(self, params: Params) -> dict[str, float]:
         """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""
@@ -150,7 +153,7 @@ class Evaluator:
             self._steps[length] = jax.jit(make_evaluate_step(self._model, length))
         metrics, hypotheses = evaluate(self._steps[length], params, data)
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
-        scores = self._score(texts, data.references)
+        scores = self.scorer(texts, data.references)
         metrics |= {f"own/{name}": value for name, value in scores.items()}
         metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
         return metrics | (self.divergence(params) if split == "dev" else {}), texts

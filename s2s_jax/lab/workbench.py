@@ -205,6 +205,8 @@ class _Group:
                 except LabError as error:  # another process trains there, say
                     self._results[number] = error.with_traceback(None)
             if opened:
+                for line in self._shared.evaluator.remarks():
+                    self._report(line)
                 self._train(opened, should_stop)
         return self._results
 

@@ -9,7 +9,7 @@ from s2s_jax.data.pairs import DataError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment import evaluate_run
 from s2s_jax.lab.experiment_parts import make_experiment
-from s2s_jax.lab.scores import phoneme_scores
+from s2s_jax.lab.scores import make_scorer, phoneme_scores
 from s2s_jax.lab.translate import translate
 
 
@@ -17,7 +17,11 @@ from s2s_jax.lab.translate import translate
 def evaluator(trained):
     experiment = make_experiment(trained.config, trained.vocabularies)
     return Evaluator(
-        experiment.model, experiment.task, scores="phonemes", batch_size=512, num_shown=3
+        experiment.model,
+        experiment.task,
+        scorer=make_scorer("phonemes"),
+        batch_size=512,
+        num_shown=3,
     )
 
 
@@ -51,9 +55,16 @@ def test_the_predictions_are_what_decoding_gives_and_what_was_scored(finished, t
 def test_the_headline_and_the_cost(trained, make_config):
     task = make_experiment(make_config(), trained.vocabularies).task
     for scores, name, cost in (("phonemes", "wer", 30.0), ("translation", "bleu", -30.0)):
-        one = Evaluator(trained.model, task, scores=scores, batch_size=4)
+        one = Evaluator(trained.model, task, scorer=make_scorer(scores), batch_size=4)
         assert one.headline == name
         assert one.cost({f"eval/own/{name}": 30.0}) == cost
+
+
+def test_dev_targets_that_bleu_cannot_score_are_pointed_out(trained, make_config):
+    task = make_experiment(make_config(), trained.vocabularies).task
+    one = Evaluator(trained.model, task, scorer=make_scorer("translation"), batch_size=4)
+    longest = max(len(text.split()) for texts in one._dev.references for text in texts)
+    assert [line[:14] for line in one.remarks()] == (["BLEU will be 0"] if longest < 4 else [])
 
 
 def test_a_summary_is_of_one_split(evaluator):
@@ -65,7 +76,9 @@ def test_a_summary_is_of_one_split(evaluator):
 
 def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
     task = make_experiment(make_config(), trained.vocabularies).task
-    part = Evaluator(trained.model, task, scores="phonemes", batch_size=512, max_examples=4)
+    part = Evaluator(
+        trained.model, task, scorer=make_scorer("phonemes"), batch_size=512, max_examples=4
+    )
     few, all_of_them = part.dev(trained.params), part.split(trained.params, "dev")
     assert few.keys() == all_of_them.keys()
     assert few["eval/gold/nll"] != all_of_them["eval/gold/nll"]

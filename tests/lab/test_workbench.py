@@ -12,6 +12,7 @@ import pytest
 from s2s_jax.data.vocabularies import TokenVocabulary
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.workbench import RunSpec, Workbench
 from tests.lab.run_content import records, state
@@ -67,6 +68,14 @@ def test_what_the_optimiser_is_told_reaches_a_later_run(later, make_config, tmp_
         assert not compiles(lines)
         ends.append(state(tmp_path / key))
     assert all(one != other for one, other in itertools.combinations(ends, 2))
+
+
+def test_what_is_to_be_said_of_the_scores_is_said_once_at_the_start(
+    later, make_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Evaluator, "remarks", lambda self: [f"of {self.scorer.kind}"])
+    _, lines = train(later[3], make_config("linear", seed=2), tmp_path / "told")
+    assert (lines[0], lines.count(lines[0])) == ("of phonemes", 1)
 
 
 def test_a_run_of_another_program_gets_its_own(later, make_config, tmp_path):

@@ -15,7 +15,7 @@ from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.files import read_json, to_json
 from s2s_jax.lab.run_names import trial_of
-from s2s_jax.lab.scores import find_scorer
+from s2s_jax.lab.scores import Scorer
 from s2s_jax.lab.sweep_runs import Runs
 from s2s_jax.lab.tables import describe
 
@@ -141,7 +141,7 @@ def to_markdown(sweep: Sweep) -> str:
     """What was trained: the command, the size, and how the scores come about."""
     config = sweep.config
     model, train, evaluation = config["model"], config["train"], config["eval"]
-    first = describe(next(iter(find_scorer(evaluation["scores"])(["a"], [("a",)])))).label
+    first = describe(Scorer(evaluation["scores"]).headline).label
     some = f" on {evaluation['max_examples']:,} pairs" * bool(evaluation["max_examples"])
     lines = [
         f"{len(sweep.runs.by_schedule)} schedules, {sweep.seeds_text} each,"

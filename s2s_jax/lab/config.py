@@ -105,6 +105,9 @@ def base_config(dataset: str, schedule: str = "teacher_forcing") -> Config:
                 "batch_size": 512,
                 # "phonemes", "characters", "symbols" or "translation".
                 "scores": "characters",
+                # What cuts text into the tokens of BLEU, of "translation": "13a" for languages with
+                # spaces, "zh", "ja-mecab", "ko-mecab", "flores200", "char", "intl" or "none".
+                "bleu_tokenize": "13a",
                 # Examples shown as text.
                 "num_examples": 5,
                 # Sequences of the dev split that evaluations during training look at; 0 for all.

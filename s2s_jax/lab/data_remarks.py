@@ -9,6 +9,7 @@ from s2s_jax.data.batching import Sequences
 from s2s_jax.data.task import Task
 from s2s_jax.lab.config import Overrides
 from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.scores import Scorer, bleu_remarks
 
 _SIZE = "data.vocabulary_size"
 _SHOWN = 40  # characters of a target
@@ -26,14 +27,13 @@ class DataRemarks(NamedTuple):
     counts: dict[str, Any]
 
 
-def data_remarks(task: Task, scores: str) -> DataRemarks:
+def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
     """Looks at the data of a run, which costs little where its token ids are cached.
 
     Args:
       task: the run's.
-      scores: `eval.scores`, by which its texts are judged.
+      scorer: by which its texts are judged.
     """
-    del scores  # nothing is said of them yet
     lines = [
         f"the {side} text of training gives {found:,} subwords, fewer than {_SIZE}={size}"
         for side, found, size in _smaller_vocabularies(task)
@@ -64,6 +64,8 @@ def data_remarks(task: Task, scores: str) -> DataRemarks:
             f" for example number {lost.number}: {_shown(lost.text)} comes back as"
             f" {_shown(lost.decoded)}"
         )
+    if scorer.kind == "translation":  # else the text of dev need not be read
+        lines += bleu_remarks(scorer.bleu_tokenize, task.splits["dev"].references)
     counts = {
         "training_pairs": num_pairs,
         "left_out": training.num_dropped,

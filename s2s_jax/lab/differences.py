@@ -265,7 +265,7 @@ class _Items:
 
     def __init__(self):
         self._read: dict[Path, Predictions | str] = {}
-        self._scores: dict[tuple[Path, str], np.ndarray | None] = {}
+        self._scores: dict[tuple[Path, str], np.ndarray | str] = {}
 
     def of_pairs(
         self, metric: str, pairs: Sequence[tuple[Run, Run]]
@@ -282,16 +282,26 @@ class _Items:
                 return None, "the runs were tested on different items"
             if len(predictions.sources) == 1:
                 return None, "the test set has one item"
-            key = (run.folder, metric)
-            if key not in self._scores:
-                self._scores[key] = item_scores(predictions, metric, run.metrics[metric])
-            scores = self._scores[key]
-            if scores is None:
-                return None, "the hypotheses do not give its value"
+            scores = self._of_run(run, metric, predictions)
+            if isinstance(scores, str):
+                return None, scores
             found.append(scores)
         if not found:
             return None, ""
         return np.stack(found).reshape(2, len(pairs), -1), ""
+
+    def _of_run(self, run: Run, metric: str, predictions: Predictions) -> np.ndarray | str:
+        """[items] scores; or why there are none."""
+        key = (run.folder, metric)
+        if key not in self._scores:
+            tokenize = str(run.config.get("eval", {}).get("bleu_tokenize", "13a"))
+            try:
+                scores = item_scores(predictions, metric, run.metrics[metric], tokenize)
+            except LabError as error:
+                scores = str(error)
+            missing = "the hypotheses do not give its value"
+            self._scores[key] = missing if scores is None else scores
+        return self._scores[key]
 
     def _predictions(self, path: Path) -> Predictions | str:
         if path not in self._read:

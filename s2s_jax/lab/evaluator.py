@@ -19,7 +19,7 @@ from s2s_jax.lab.decorations import Attempt
 from s2s_jax.lab.divergence import Divergence
 from s2s_jax.lab.files import write_atomic
 from s2s_jax.lab.pictures import attention_picture, examples_table
-from s2s_jax.lab.scores import HIGHER_IS_BETTER, find_scorer
+from s2s_jax.lab.scores import HIGHER_IS_BETTER, Scorer
 from s2s_jax.lab.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
@@ -30,7 +30,7 @@ class Evaluator:
     Args:
       model: the functions of `Seq2SeqModel`.
       task: the splits.
-      scores: a name of `s2s_jax.lab.scores.SCORERS`.
+      scorer: of hypotheses.
       batch_size: rows of a batch.
       max_examples: of the dev split in `dev`; 0 for all.
       num_shown: examples in `show`.
@@ -42,7 +42,7 @@ class Evaluator:
         model: Seq2SeqModel,
         task: Task,
         *,
-        scores: str,
+        scorer: Scorer,
         batch_size: int,
         max_examples: int = 0,
         num_shown: int = 0,
@@ -50,12 +50,11 @@ class Evaluator:
     ):
         self._divergence = divergence
         self._model, self._task, self._batch_size = model, task, batch_size
-        self._score, self._num_shown = find_scorer(scores), num_shown
+        self.scorer, self._num_shown = scorer, num_shown
         self._dev = task.evaluation("dev", batch_size, max_examples)
         self._steps: dict[int, EvaluateStep] = {}
         self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
-        # A scorer's first score is the one that a run is judged by.
-        self.headline = next(iter(self._score(["a"], [("a",)])))
+        self.headline = scorer.headline
 
     def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
         """The same for another run of the task; what was compiled is shared."""
@@ -168,7 +167,7 @@ class Evaluator:
             self._steps[length] = jax.jit(make_evaluate_step(self._model, length))
         metrics, hypotheses = evaluate(self._steps[length], params, data)
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
-        scores = self._score(texts, data.references)
+        scores = self.scorer(texts, data.references)
         # Of the text, as every other score: the ids of a target need not give its text back.
         exact = [text == accepted[0] for text, accepted in zip(texts, data.references, strict=True)]
         metrics["own/exact_match"] = float(np.mean(exact))

@@ -22,7 +22,7 @@ from s2s_jax.lab.divergence import (
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.optimizers import make_optimizer
-from s2s_jax.lab.scores import find_scorer
+from s2s_jax.lab.scores import Scorer, make_scorer
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.rnn_options import RNNOptions
@@ -73,7 +73,7 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
     """
     check_complete(config)
     _check_numbers(config)
-    find_scorer(config.eval.scores)
+    config_scorer(config)
     schedule, optimizer = make_config_schedule(config), make_optimizer(config.train)
     for section, make in (
         ("model", lambda: RNNOptions(_ANY_VOCABULARY, _ANY_VOCABULARY, **config.model)),
@@ -84,6 +84,15 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
         except ValueError as error:
             raise LabError(f"{section}.{error}") from error
     return schedule, optimizer
+
+
+def config_scorer(config: Config) -> Scorer:
+    """What scores the hypotheses of a config's runs.
+
+    Raises:
+      LabError: it is unknown, or lacks something here.
+    """
+    return make_scorer(config.eval.scores, config.eval.bleu_tokenize)
 
 
 def make_config_schedule(config: Config) -> Schedule:
@@ -145,7 +154,7 @@ def make_evaluator(config: Config, model: Seq2SeqModel, task: Task) -> Evaluator
     return Evaluator(
         model,
         task,
-        scores=config.eval.scores,
+        scorer=config_scorer(config),
         batch_size=config.eval.batch_size,
         max_examples=config.eval.max_examples,
         num_shown=config.eval.num_examples,

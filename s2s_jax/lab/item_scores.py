@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_jsonl
+from s2s_jax.lab.scores import make_bleu, reference_columns
 
 _TOLERANCE = 2e-5
 """Relative; accuracies come from sums in float32."""
@@ -62,22 +64,31 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(sources, references, hypotheses)
 
 
-def item_scores(predictions: Predictions, metric: str, value: float) -> np.ndarray | None:
+def item_scores(
+    predictions: Predictions, metric: str, value: float, bleu_tokenize: str = "13a"
+) -> np.ndarray | None:
     """What each item adds to a score.
 
     Args:
       predictions: of the split that the score is of.
       metric: its name, such as "test/own/wer"; the last part says what it is.
       value: the run's own figure, which the items must give back.
+      bleu_tokenize: the run's.
 
     Returns:
       [items], with the value as their mean; None where the score is not one of hypotheses (it is
       of gold prefixes, say) or where the items give another value.
+
+    Raises:
+      LabError: the tokenizer cannot be had here.
     """
     scope, _, name = metric.rpartition("/")
     if not scope.endswith("own"):
         return None
-    for make in _STATISTICS.get(name, ()):
+    makers = _STATISTICS.get(name, ())
+    if name == "bleu":
+        makers = (partial(_bleu_statistics, make_bleu(bleu_tokenize)),)
+    for make in makers:
         statistics, score = make(predictions.hypotheses, predictions.references)
         if abs(float(score(statistics.sum(0))) - value) <= _TOLERANCE * max(abs(value), 1e-3):
             return linearised(statistics, score)
@@ -172,17 +183,10 @@ def _accuracy_statistics(split: Callable[[str], Sequence[str]], hypotheses, refe
     return np.array(rows, float), lambda sums: sums[..., 0] / sums[..., 1]
 
 
-def _columns(references) -> Any:
-    """One list a reference, as sacrebleu has it; None where an item has fewer."""
-    width = max(map(len, references))
-    return [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]
-
-
-def _bleu_statistics(hypotheses, references):
+def _bleu_statistics(bleu, hypotheses, references):
     """[items, (length, reference length, 4 n-grams found, 4 made)], as sacrebleu counts them."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    counts: Any = BLEU()._extract_corpus_statistics(list(hypotheses), _columns(references))
+    columns = reference_columns(references)
+    counts: Any = bleu._extract_corpus_statistics(list(hypotheses), columns)
     return np.array(counts, float), _bleu
 
 
@@ -204,7 +208,7 @@ def _chrf_statistics(hypotheses, references):
     """[items, 6 * (n-grams made, of the reference, found)], as sacrebleu counts them."""
     from sacrebleu.metrics.chrf import CHRF
 
-    counts: Any = CHRF()._extract_corpus_statistics(list(hypotheses), _columns(references))
+    counts: Any = CHRF()._extract_corpus_statistics(list(hypotheses), reference_columns(references))
     return np.array(counts, float), _chrf
 
 
@@ -230,7 +234,6 @@ _STATISTICS: Mapping[str, Iterable[Callable[..., tuple[np.ndarray, Score]]]] = {
     "per": (_of(_error_statistics, str.split),),
     "ser": (_of(_error_statistics, str.split),),
     "cer": (_of(_error_statistics, list),),
-    "bleu": (_bleu_statistics,),
     "chrf": (_chrf_statistics,),
     "exact_match": (_exact_statistics,),
     # The files hold texts and not tokens; whichever reading gives the run's own figure is right.

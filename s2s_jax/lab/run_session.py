@@ -13,7 +13,6 @@ from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.lane import NonFiniteLossError, Progress
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import HPARAM_NAMES, trial_of
-from s2s_jax.lab.scores import signature
 from s2s_jax.lab.tracking import Tracker
 
 
@@ -113,7 +112,7 @@ class RunSession:
             steps=steps,
             metrics=metrics,
             best_step=best_step,
-            scores=signature(self._config.eval.scores),
+            scores=evaluator.scorer.signature,
         )
 
     def _write(self, status: str, **more: Any) -> dict[str, Any]:

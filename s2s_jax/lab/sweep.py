@@ -9,11 +9,10 @@ from s2s_jax.lab.assignment import Assignment, with_varied
 from s2s_jax.lab.config import parse_config, plain_value
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import sweep_of
-from s2s_jax.lab.experiment_parts import check_config
+from s2s_jax.lab.experiment_parts import check_config, config_scorer
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import log_file, run_name, short_key, varied_beside_schedule
-from s2s_jax.lab.scores import find_scorer
 from s2s_jax.lab.text_tables import align
 
 
@@ -105,7 +104,7 @@ def plan_sweep(
                 tuple((key, str(one)) for key, one in varied_beside_schedule(varied).items()),
                 config.train.num_steps,
                 result["steps"] if result else 0,
-                f"eval/own/{_headline(config.eval.scores)}",
+                f"eval/own/{config_scorer(config).headline}",
                 group_key(config),
             )
         )
@@ -171,8 +170,3 @@ def plan_table(plan: Sequence[PlannedRun]) -> str:
     if updates:
         lines[-1] += f"; {left:,} of {updates:,} updates to make"
     return "\n".join(lines)
-
-
-def _headline(scores: str) -> str:
-    """The first score of a kind, by which a run is judged."""
-    return next(iter(find_scorer(scores)(["a"], [("a",)])))

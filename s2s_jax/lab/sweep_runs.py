@@ -193,14 +193,14 @@ def _varied_keys(runs: Sequence[Run]) -> list[str]:
     """What the sweep varies besides schedule and seed: the overrides that its folders name.
 
     See `run_names.row_name`. An override that no folder names was given to all runs, or to one by
-    hand.
+    hand. What scores are made by is not varied: they could not be compared.
     """
     return sorted(
         {
             key
             for run in runs
             for key in run.overrides
-            if key != "seed" and not key.startswith("schedule.")
+            if key not in ("seed", "eval.bleu_tokenize") and not key.startswith("schedule.")
             if f",{key.rsplit('.', 1)[-1]}=" in run.folder.parent.name
         }
     )

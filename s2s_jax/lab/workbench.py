@@ -167,7 +167,7 @@ class _Shared:
             update,
             evaluator,
             {config.seed: batches},
-            data_remarks(parts.task, config.eval.scores),
+            data_remarks(parts.task, evaluator.scorer),
             from_a_run=vocabularies is not None,
         )
 

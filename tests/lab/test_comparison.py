@@ -71,6 +71,22 @@ def test_the_interval_is_that_of_scipy(count, confidence):
     assert math.isclose(t_half_width(values, confidence), (high - low) / 2, rel_tol=1e-9)
 
 
+def test_runs_with_another_tokenizer_of_bleu_are_left_out(sweep):
+    """Also where the sweep itself sets it: scores by two tokenizers say nothing of each other."""
+    for path in sorted(sweep.glob("*/seed_*/result.json")):
+        result = json.loads(path.read_text())
+        result["config"]["eval"] = {"bleu_tokenize": "13a"}
+        path.write_text(json.dumps(result))
+    folder, key = "linear,bleu_tokenize=zh/seed_0", "eval.bleu_tokenize"
+    config, overrides = {"eval": {"bleu_tokenize": "zh"}}, {key: "zh"}
+    write_run(sweep, "linear", 0, metrics_of(9.0), folder, config=config, overrides=overrides)
+    runs = collect(sweep)
+    assert len(runs.compared) == 6
+    ((name, reason),) = runs.left_out
+    assert name == folder
+    assert f'{key} is "zh", most runs have "13a"' in reason
+
+
 def test_one_value_has_no_interval_and_nan_is_no_value():
     found = estimate([3.0, math.nan])
     assert (found.mean, found.num_values) == (3.0, 1)

@@ -210,6 +210,8 @@ def test_a_schedule_out_of_range_is_refused(name, values, message):
         ({"eval.every": 0}, "eval.every is 0"),
         ({"eval.max_examples": -1}, "eval.max_examples is -1"),
         ({"eval.scores": "bleau"}, "eval.scores is 'bleau'"),
+        ({"eval.scores": "translation", "eval.bleu_tokenize": "zn"}, "eval.bleu_tokenize is 'zn'"),
+        ({"eval.bleu_tokenize": "zh"}, "eval.bleu_tokenize=zh has no effect on eval.scores=char"),
         ({"data.num_buckets": 0}, "data.num_buckets is 0"),
         (
             {"model.cell": "gruu"},

@@ -8,6 +8,7 @@ from s2s_jax.data.pairs import one_reference
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.data_remarks import check_vocabulary_size, data_remarks
 from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.scores import make_scorer
 from s2s_jax.lab.workbench import RunSpec, Workbench
 
 TRAIN = one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"])
@@ -21,7 +22,7 @@ def make_task(dev, train=TRAIN, target="whitespace", size=0, **options):
 
 def test_what_cannot_be_said_or_is_not_trained_on_is_counted():
     dev = one_reference(["abc", "a", "b"], ["x y", "y  x", "z z x"])
-    lines, counts = data_remarks(make_task(dev, max_tokens=3), "symbols")
+    lines, counts = data_remarks(make_task(dev, max_tokens=3), make_scorer("symbols"))
     assert lines == [
         "data.max_tokens=3 leaves out 1 of 4 training pairs",
         "unknown in dev: 1 of 5 source tokens (20 %) and 2 of 7 target tokens (28.6 %)",
@@ -49,16 +50,23 @@ def test_what_cannot_be_said_or_is_not_trained_on_is_counted():
 def test_of_sound_data_nothing_is_said():
     dev = one_reference(["ab"], ["x x"])
     lines, counts = data_remarks(
-        Task({"train": TRAIN, "dev": dev}, make_task(dev).vocabularies), ""
+        Task({"train": TRAIN, "dev": dev}, make_task(dev).vocabularies), make_scorer("symbols")
     )
     assert lines == []
     assert (counts["left_out"], counts["dev_targets_not_given_back"]) == (0, 0)
 
 
+@pytest.mark.parametrize(("target", "said"), [("x x y x", 0), ("x x y", 1)])
+def test_dev_targets_that_bleu_cannot_score_are_said(target, said):
+    task = make_task(one_reference(["ab"], [target]))
+    lines, _ = data_remarks(task, make_scorer("translation"))
+    assert sum(line.startswith("BLEU will be 0") for line in lines) == said
+
+
 def test_a_vocabulary_smaller_than_its_size_is_said_and_refused_where_it_was_asked_for():
     task = make_task(one_reference(["ab"], ["x x"]), target="sentencepiece", size=6000)
     found = len(task.vocabularies.target)
-    lines, _ = data_remarks(task, "symbols")
+    lines, _ = data_remarks(task, make_scorer("symbols"))
     assert lines[0] == (
         f"the target text of training gives {found} subwords, fewer than data.vocabulary_size=6000"
     )

@@ -13,6 +13,8 @@ from s2s_jax.lab.difference_plots import positions_figure
 from s2s_jax.lab.differences import Row, baselines, find_differences, headline, sentence, to_frame
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.html_report import find_examples
+from s2s_jax.lab.item_scores import read_predictions
+from s2s_jax.lab.scores import make_scorer
 from s2s_jax.lab.significance import Difference, paired_difference
 from s2s_jax.lab.statistics import holm
 from s2s_jax.lab.sweep_runs import Run, Runs
@@ -173,6 +175,26 @@ def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
         assert (row.remark, row.difference.num_items) == (remark, 0)
         text = difference_tables.to_text([row], "test/own/wer")
         assert f"by seeds alone (paired t-test): {remark}." in text
+
+
+@pytest.mark.parametrize(("tokenize", "num_items"), [("char", 60), ("13a", 0), ("no-such", 0)])
+def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_items):
+    runs = make_runs(tmp_path, {"teacher_forcing": 0.2, "linear": 0.5}, num_items=60)
+    scorer = make_scorer("translation", "char")
+
+    def scored(run: Run) -> Run:
+        found = read_predictions(run.folder / "predictions_test.jsonl")
+        metrics = {"test/own/bleu": scorer(found.hypotheses, found.references)["bleu"]}
+        return replace(
+            run, metrics=metrics, config=run.config | {"eval": {"bleu_tokenize": tokenize}}
+        )
+
+    runs = replace(runs, compared=[scored(run) for run in runs.compared])
+    (row,) = find_differences(runs, ["test/own/bleu"])
+    assert row.difference.num_items == num_items
+    assert row.difference.value < 0
+    if tokenize == "no-such":
+        assert row.remark.startswith("eval.bleu_tokenize is 'no-such'")
 
 
 def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):

@@ -11,7 +11,7 @@ from s2s_jax.evaluation import Evaluation
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.experiment import evaluate_run
 from s2s_jax.lab.experiment_parts import make_experiment
-from s2s_jax.lab.scores import phoneme_scores
+from s2s_jax.lab.scores import make_scorer, phoneme_scores
 from s2s_jax.lab.translate import translate
 
 
@@ -19,7 +19,11 @@ from s2s_jax.lab.translate import translate
 def evaluator(trained):
     experiment = make_experiment(trained.config, trained.vocabularies)
     return Evaluator(
-        experiment.model, experiment.task, scores="phonemes", batch_size=512, num_shown=3
+        experiment.model,
+        experiment.task,
+        scorer=make_scorer("phonemes"),
+        batch_size=512,
+        num_shown=3,
     )
 
 
@@ -53,7 +57,7 @@ def test_the_predictions_are_what_decoding_gives_and_what_was_scored(finished, t
 def test_the_headline_and_the_cost(trained, make_config):
     task = make_experiment(make_config(), trained.vocabularies).task
     for scores, name, cost in (("phonemes", "wer", 30.0), ("translation", "bleu", -30.0)):
-        one = Evaluator(trained.model, task, scores=scores, batch_size=4)
+        one = Evaluator(trained.model, task, scorer=make_scorer(scores), batch_size=4)
         assert one.headline == name
         assert one.cost({f"eval/own/{name}": 30.0}) == cost
 
@@ -67,7 +71,9 @@ def test_a_summary_is_of_one_split(evaluator):
 
 def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
     task = make_experiment(make_config(), trained.vocabularies).task
-    part = Evaluator(trained.model, task, scores="phonemes", batch_size=512, max_examples=4)
+    part = Evaluator(
+        trained.model, task, scorer=make_scorer("phonemes"), batch_size=512, max_examples=4
+    )
     few, all_of_them = part.dev(trained.params), part.split(trained.params, "dev")
     assert few.keys() == all_of_them.keys()
     assert few["eval/gold/nll"] != all_of_them["eval/gold/nll"]

@@ -32,7 +32,7 @@ def predictions() -> Predictions:
 
 @pytest.mark.parametrize("kind", list(scores.SCORERS))
 def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
-    whole = scores.find_scorer(kind)(predictions.hypotheses, predictions.references)
+    whole = scores.make_scorer(kind)(predictions.hypotheses, predictions.references)
     for name, value in whole.items():
         items = item_scores(predictions, f"test/own/{name}", value)
         assert items is not None, name
@@ -44,7 +44,7 @@ def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
 @pytest.mark.parametrize("kind", list(scores.SCORERS))
 def test_one_item_alone_has_the_score_itself(kind):
     one = Predictions(("s",), (("a b c d e",),), ("a b c d x",))
-    for name, value in scores.find_scorer(kind)(one.hypotheses, one.references).items():
+    for name, value in scores.make_scorer(kind)(one.hypotheses, one.references).items():
         items = item_scores(one, f"test/own/{name}", value)
         assert items is not None, name
         assert items.tolist() == pytest.approx([value])
@@ -72,6 +72,28 @@ def test_an_item_is_what_the_score_loses_without_it(predictions, name, metric):
     without = np.array([score([i for i in range(80) if i != left]) for left in range(80)])
     items = item_scores(predictions, f"test/own/{name}", whole)
     assert items == pytest.approx(whole + 79 * (without.mean() - without), abs=1e-6)
+
+
+@pytest.mark.parametrize("tokenize", ["13a", "zh", "char", "intl", "none"])
+def test_the_items_mean_is_bleu_by_each_tokenizer(predictions, tokenize):
+    whole = scores.make_scorer("translation", tokenize)
+    value = whole(predictions.hypotheses, predictions.references)["bleu"]
+    items = item_scores(predictions, "test/own/bleu", value, tokenize)
+    assert items is not None
+    assert items.mean() == pytest.approx(value)
+    # Text without spaces, where another tokenizer gives another value.
+    joined = Predictions(
+        predictions.sources,
+        tuple(tuple(text.replace(" ", "") for text in texts) for texts in predictions.references),
+        tuple(text.replace(" ", "") for text in predictions.hypotheses),
+    )
+    value = whole(joined.hypotheses, joined.references)["bleu"]
+    items = item_scores(joined, "test/own/bleu", value, tokenize)
+    assert items is not None
+    assert items.mean() == pytest.approx(value)
+    assert (value > 1) == (tokenize == "char")
+    other = "char" if tokenize != "char" else "13a"
+    assert item_scores(joined, "test/own/bleu", value, other) is None
 
 
 def test_bleu_without_a_long_match_is_smoothed_as_sacrebleu_does():

@@ -226,8 +226,8 @@ def bleu_remarks(bleu_tokenize: str, references: References) -> list[str]:
     mean = len(symbols) / max(sum(lengths), 1)
     if unspaced and mean > _LONGEST_TOKEN:
         return [
-            f"BLEU will be near 0: eval.bleu_tokenize={bleu_tokenize} leaves lines of a script without"
-            f" spaces nearly whole, {mean:.0f} characters a token; {remedy}"
+            f"BLEU will be near 0: eval.bleu_tokenize={bleu_tokenize} leaves lines of a script"
+            f" without spaces nearly whole, {mean:.0f} characters a token; {remedy}"
         ]
     return []
 

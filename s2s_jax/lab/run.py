@@ -163,9 +163,7 @@ class Run:
         with writing(f"to workdir {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def start(
-        self, config: Config, vocabularies: Vocabularies, provenance: Provenance
-    ) -> None:
+    def start(self, config: Config, vocabularies: Vocabularies, provenance: Provenance) -> None:
         """Writes what a run starts with into the folder; what is there of this run stays.
 
         Args:

@@ -50,8 +50,8 @@ def parse(content: bytes | str, shape: Any = object) -> Any:
         value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    escape = b"\\u" if isinstance(content, bytes) else "\\u"
-    if escape in content:  # half of a character, which no file could hold
+    escapes = b"\\u" in content if isinstance(content, bytes) else "\\u" in content
+    if escapes:  # half of a character may be among them, which no file could hold
         json.dumps(value, ensure_ascii=False).encode()
     check(value, shape)
     return value

@@ -141,9 +141,9 @@ def provenance(test="t", x64=False):
 def test_runs_of_other_data_or_switches_are_left_out_with_the_reason(tmp_path):
     for seed in range(3):
         for schedule in WER:
-            own = {"test": "u"} if (schedule, seed) == ("linear", 1) else {}
-            own |= {"x64": True} if (schedule, seed) == ("linear", 2) else {}
-            more = {} if seed == 0 else {"provenance": provenance(**own)}
+            test = "u" if (schedule, seed) == ("linear", 1) else "t"
+            own = provenance(test, x64=(schedule, seed) == ("linear", 2))
+            more = {} if seed == 0 else {"provenance": own}
             write_run(tmp_path, schedule, seed, metrics_of(30.0), **more)
     runs = collect(tmp_path)
     assert dict(runs.left_out) == {

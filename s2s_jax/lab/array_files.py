@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import glob
-import json
 import logging
 import os
 import re
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from s2s_jax.data.json_shapes import parse
 
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Name -> shape and dtype."""
@@ -68,11 +69,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
       OSError: it is missing.
       ValueError: it is damaged.
     """
-    found = json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())
-    metadata = found.get("custom_metadata") if isinstance(found, dict) else None
-    if not isinstance(metadata, dict):
-        raise ValueError("no entry custom_metadata")
-    return metadata
+    content = (folder / "_CHECKPOINT_METADATA").read_bytes()
+    return parse(content, {"custom_metadata": dict})["custom_metadata"]
 
 
 def read_arrays(folder: Path, template: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,10 +1,9 @@
 """Training states on disk: the newest and the best of a run, each whole or not there."""
 
 import contextlib
-import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from s2s_jax.data.json_shapes import check, parse
 from s2s_jax.lab.array_files import (
     Shapes,
     read_arrays,
@@ -27,6 +27,7 @@ from s2s_jax.lab.named_arrays import State, checksum, flatten, unflatten
 _SCORE = "score"
 _CHECKSUM = "crc32"
 _UNNAMED = ".new"  # of a checkpoint that is not yet known to be whole
+_BELONGS_TO = "belongs_to"
 
 
 class Checkpoints:
@@ -48,6 +49,8 @@ class Checkpoints:
       folder: where the checkpoints are, each in a folder called by its step; made where it is
         missing, and cleared of what killed saves have left.
       read_only: for a reader beside a run that may still be going on: nothing is made or cleared.
+      belongs_to: what the states depend on, a name for people -> fingerprint; kept beside each, and
+        one that is restored must agree in what both know.
 
     Raises:
       LabError: the folder cannot be made or another process writes there, or it is missing where it
@@ -60,7 +63,13 @@ class Checkpoints:
           checkpoints.save(step, state, score=per)
     """
 
-    def __init__(self, folder: str | Path, read_only: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        read_only: bool = False,
+        belongs_to: Mapping[str, str] | None = None,
+    ):
+        self._belongs_to = dict(belongs_to or {})
         self._folder = Path(folder).absolute()
         if read_only and not self._folder.is_dir():
             raise self._none()
@@ -110,13 +119,13 @@ class Checkpoints:
         Args:
           step: the training step.
           state: a pytree of arrays.
-          score: the lower, the better; None or NaN for a state that was not evaluated, which is
-            never the best.
+          score: the lower, the better; None, or what is not finite, for a state that was not
+            evaluated, which is never the best.
 
         Raises:
           LabError: this save, or the one before it, cannot be written.
         """
-        score = None if score is None or math.isnan(score) else float(score)
+        score = None if score is None or not math.isfinite(score) else float(score)
         self.wait()
         if step in self._known and (score is None or self._known[step] is not None):
             return
@@ -134,15 +143,20 @@ class Checkpoints:
             self.wait()
 
     def restore(
-        self, template: State, step: int | Literal["latest", "best"] | None = None
+        self,
+        template: State,
+        step: int | Literal["latest", "best"] | None = None,
+        part: str = "",
     ) -> tuple[int, State]:
-        """Reads a state.
+        """Reads a state, or a part of it.
 
         Args:
           template: a state of the same structure, shapes and dtypes, whose values do not matter:
             one just initialised, or `jax.eval_shape`'s of it.
           step: which one; None or "latest" for the newest, "best" for that of the lowest score (the
             newest where none has a score).
+          part: the path of what alone is wanted, such as "state.params"; the template is of that,
+            and its dtypes need not be those that were saved. "" for all.
 
         Returns:
           Its step, and the state.
@@ -153,19 +167,23 @@ class Checkpoints:
         self.wait()
         chosen = self._resolve(step)
         folder = self._folder / str(chosen)
-        wanted = flatten(template)
+        wanted = flatten(template, part)
         try:
             shapes, metadata = read_shapes(folder), read_metadata(folder)
         except Exception as error:
             raise self._broken(chosen) from error
-        self._check_architecture(chosen, shapes, wanted)
+        self._check_owner(chosen, metadata.get(_BELONGS_TO))
+        self._check_architecture(chosen, shapes, wanted, part)
         try:
-            stored = read_arrays(folder, {name: wanted[name] for name in shapes})
+            # All of it, for the checksum.
+            stored = read_arrays(folder, {name: np.zeros(*one) for name, one in shapes.items()})
         except Exception as error:
             raise self._broken(chosen) from error
-        arrays = {name: stored.get(name, array) for name, array in wanted.items()}
-        if metadata.get(_CHECKSUM) != checksum(arrays):
+        if metadata.get(_CHECKSUM) != checksum(stored):
             raise self._broken(chosen)
+        arrays = {
+            name: np.asarray(stored.get(name, array), array.dtype) for name, array in wanted.items()
+        }
         self._known[chosen] = self._scores[chosen]
         return chosen, unflatten(template, arrays)
 
@@ -205,7 +223,11 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], score: float | None) -> None:
         """Writes a checkpoint, gives it its name, and deletes those that are kept no longer."""
-        metadata = {_CHECKSUM: checksum(arrays), _SCORE: score}
+        metadata = {
+            _CHECKSUM: checksum(arrays),
+            _SCORE: score,
+            _BELONGS_TO: self._belongs_to,
+        }
         unnamed, named = (self._folder / f"{step}{suffix}" for suffix in (_UNNAMED, ""))
         write_arrays(unnamed, {name: one for name, one in arrays.items() if one.size}, metadata)
         if named.exists():
@@ -219,18 +241,17 @@ class Checkpoints:
         self._scores = {other: score for other, score in scores.items() if other in kept}
 
     def _stored_score(self, step: int) -> float | None:
+        folder = self._folder / str(step)
         try:
-            found = read_metadata(self._folder / str(step))
+            found = read_metadata(folder)
             if _SCORE not in found:  # as the runs of earlier versions have it
-                found = json.loads((self._folder / str(step) / "metrics" / "metrics").read_bytes())
-            score = found[_SCORE]
+                found = parse((folder / "metrics" / "metrics").read_bytes())
+            check(found, {_SCORE: (float, None)})
         except OSError:  # no score, or a writer is just deleting it
             return None
-        except (ValueError, LookupError, TypeError) as error:
+        except ValueError as error:
             raise self._broken(step) from error
-        if score is not None and not isinstance(score, int | float):
-            raise self._broken(step)
-        return score
+        return found[_SCORE]
 
     def _resolve(self, step: int | str | None) -> int:
         steps = sorted(self._scores)
@@ -247,9 +268,29 @@ class Checkpoints:
             )
         return int(step)
 
-    def _check_architecture(self, step: int, shapes: Shapes, wanted: dict[str, np.ndarray]) -> None:
-        """Compares names, shapes and dtypes; the first that differs is the message."""
+    def _check_owner(self, step: int, belongs_to: Any) -> None:
+        """Compares what the checkpoint depends on with what is here."""
+        there = belongs_to if isinstance(belongs_to, dict) else {}
+        known = [name for name in self._belongs_to if name in there]
+        others = [name for name in known if there[name] != self._belongs_to[name]]
+        if others:
+            raise LabError(
+                f"the checkpoint of step {step} in {self._folder} was saved with another"
+                f" {' and '.join(others)} than the run's folder has now; put back what was there,"
+                " or train anew in another workdir"
+            )
+
+    def _check_architecture(
+        self, step: int, shapes: Shapes, wanted: dict[str, np.ndarray], part: str
+    ) -> None:
+        """Compares names, shapes and, of a whole state, dtypes; the first that differs is said."""
         expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
+        if part:
+            shapes = {
+                name: (shape, expected[name][1] if name in expected else dtype)
+                for name, (shape, dtype) in shapes.items()
+                if name.startswith(f"{part}.")
+            }
         for name in sorted(expected | shapes, key=_params_first):
             if shapes.get(name) != expected.get(name):
                 raise LabError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.exposure_runs import EXPOSURE_FILE
+from s2s_jax.lab.exposure_runs import EXPOSURE, EXPOSURE_FILE
 from s2s_jax.lab.figures import (
     MaxNLocator,
     legend_columns,
@@ -198,7 +198,7 @@ def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], st
     settings, min_counts = set(), set()
     for run in runs:
         try:
-            record = read_json(run.folder / EXPOSURE_FILE)
+            record = read_json(run.folder / EXPOSURE_FILE, EXPOSURE)
             how, measures = record["settings"], record["measures"]
             settings.add((str(how["split"]), str(how["checkpoint"]), int(how["max_examples"])))
             min_counts.add(int(how["min_count"]))

@@ -29,7 +29,8 @@ from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.lane_programs import LanePrograms
 from s2s_jax.lab.optimizers import make_optimizer, scalars_of
-from s2s_jax.lab.run import Run
+from s2s_jax.lab.provenance import check_lanes
+from s2s_jax.lab.run import DataCheck, Run
 from s2s_jax.lab.run_session import RunSession
 from s2s_jax.lab.solo_program import SoloProgram
 from s2s_jax.lab.training_loop import train_lanes
@@ -93,12 +94,15 @@ class Workbench:
           LabError, DataError: the data cannot be used, before anything is written.
           ValueError: the runs are of several groups.
         """
+        if len(runs) > 1:
+            check_lanes()
         if len({group_key(one.config) for one in runs}) > 1:
             raise ValueError("the runs of a group must not differ in what a program is made for")
         results: list[Result | None] = []
+        data = DataCheck()
         for one in runs:
             try:
-                results.append(_result_before(one))
+                results.append(_result_before(one, data))
             except ValueError as error:
                 if not is_for_the_user(error):
                     raise
@@ -280,7 +284,7 @@ class _Group:
             one.report(line)
 
 
-def _result_before(one: RunSpec) -> dict[str, Any] | None:
+def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
     """The result of a run that is finished already; None for one that can be trained.
 
     Raises:
@@ -290,10 +294,17 @@ def _result_before(one: RunSpec) -> dict[str, Any] | None:
     folder.check(one.config)
     check_config(one.config)
     folder.vocabularies()
-    result = folder.result()
-    if result is None or result["status"] != "finished":
-        return None
-    one.report(f"{one.workdir} is finished already; nothing to do")
+    result = folder.finished(one.config)
+    if result is not None:
+        for line in data.check(folder, one.config):
+            one.report(line)
+        one.report(f"{one.workdir} is finished already; nothing to do")
+    elif (folder.result() or {}).get("status") == "finished":
+        one.report(
+            f"{one.workdir} says that it is finished, but not after its"
+            f" {one.config.train.num_steps} updates, or without the checkpoint of the last;"
+            " training goes on"
+        )
     return result
 
 

@@ -96,16 +96,11 @@ def test_a_checkpoint_of_another_owner_is_refused(tmp_path):
                 assert checkpoints.restore(make_state())[0] == 1
 
 
-@pytest.mark.parametrize("metrics", ["{}", '{"score": "x"}', '{"score": NaN}', "[]", "3"])
-def test_metrics_of_a_checkpoint_that_are_not_ours_are_one_line(copied, metrics):
-    (copied / "40" / "metrics" / "metrics").write_text(metrics)
-
-    def use() -> None:
-        with Checkpoints(copied) as checkpoints:
-            checkpoints.restore(make_state(), "best")
-
-    with pytest.raises(LabError, match="40 is damaged: among its metrics"):
-        use()
+@pytest.mark.parametrize("found", ["{}", '{"custom_metadata": {"score": "x"}}', "[]", "3", "1e400"])
+def test_metadata_of_a_checkpoint_that_are_not_ours_are_one_line(copied, found):
+    (copied / "40" / "_CHECKPOINT_METADATA").write_text(found)
+    with pytest.raises(LabError, match="40 is damaged; delete that folder to go on from .* 20"):
+        Checkpoints(copied)
 
 
 def test_newest_and_best_are_kept(saved):

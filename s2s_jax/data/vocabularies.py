@@ -12,9 +12,11 @@ from typing import Any
 
 from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
 from s2s_jax.data.files import write_whole
+from s2s_jax.data.json_shapes import parse
 from s2s_jax.data.pairs import DataError
 from s2s_jax.names import nearest
 
+_FILE = {"kind": str, "tokens?": [str], "model?": str}
 KINDS = ("characters", "whitespace", "sentencepiece")
 UNKNOWN_TEXT = "<unk>"
 
@@ -202,7 +204,7 @@ def load_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
       DataError: the file is missing, or is not a vocabulary.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse(Path(path).read_bytes(), _FILE)
         kind = content["kind"]
         if kind == "sentencepiece":
             return SentencePieceVocabulary(base64.b64decode(content["model"], validate=True))

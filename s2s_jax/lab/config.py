@@ -225,14 +225,40 @@ def check_key(config: Config, key: str) -> None:
 
 
 def check_complete(config: Config) -> None:
-    """Raises a LabError that names a key which `base_config` has and this config lacks."""
+    """Refuses a config that is not one of `base_config` with other values.
+
+    Raises:
+      LabError: it names a key that is missing, one that its section does not have, or one whose
+        value is of another type.
+    """
     try:
-        known = flat_keys(base_config(config.data.name))
+        base = base_config(config.data.name)
     except (AttributeError, KeyError):
         raise LabError("the config has no data.name; make it with base_config") from None
-    missing = [key for key in known if key not in flat_keys(config)]
-    if missing:
-        raise LabError(f"the config has no {missing[0]}; make it with base_config")
+    known, found = flat_keys(base), flat_keys(config)
+    for key, default in known.items():
+        if key not in found:
+            raise LabError(f"the config has no {key}; make it with base_config")
+        section, _, name = key.rpartition(".")
+        kind = (base[section] if section else base).get_type(name)
+        value = found[key]
+        if not ((value is None and default is None) or _is_of(value, kind, default)):
+            raise LabError(f"{key} is {value!r}, not of type {kind.__name__}")
+    for key in found:
+        if key not in known and key.split(".")[0] in base:
+            check_key(base, key)
+
+
+def _is_of(value: Any, kind: type, default: Any) -> bool:
+    """Whether a key can have a value: of its type, and in a tuple of what its default holds."""
+    if kind is type(None):
+        return True
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is tuple:
+        inner = default[0] if default else None
+        return isinstance(value, tuple) and all(_is_of(one, type(inner), inner) for one in value)
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def flat_keys(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.data.files import write_whole
+from s2s_jax.data.json_shapes import check, parse
 from s2s_jax.lab.errors import LabError, writing
 
 
@@ -66,53 +67,58 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, shape: Any = object) -> Any:
     """Reads a JSON file.
 
     Args:
       path: the file.
+      shape: what it must be; see `s2s_jax.data.json_shapes`.
 
     Returns:
       What is in it.
 
     Raises:
-      LabError: the file is missing, cut short, or no JSON.
+      LabError: the file is missing, cut short, no JSON, or of another shape.
     """
+    content = _read(path)
     try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise LabError(f"cannot read {path}: {error.strerror or error}") from error
+        value = parse(content)
     except ValueError as error:
         raise LabError(f"{path} is not whole JSON ({error}); delete it or write it anew") from error
+    try:
+        check(value, shape)
+    except ValueError as error:
+        raise LabError(f"{path} is damaged: {error}; delete it or write it anew") from error
+    return value
 
 
-def read_jsonl(path: str | Path) -> tuple[list[dict[str, Any]], int]:
+def read_jsonl(path: str | Path, shape: Any = dict) -> tuple[list[dict[str, Any]], int]:
     """Reads a file of one JSON object a line, as far as it is whole.
 
     Args:
       path: the file.
+      shape: what each line must be; see `s2s_jax.data.json_shapes`.
 
     Returns:
-      The objects, and the number of lines that are none: a run that was killed while it wrote
-      leaves its last line cut short.
+      The objects, and the number of lines that are none of that shape: a run that was killed while
+      it wrote leaves its last line cut short.
 
     Raises:
       LabError: the file cannot be read.
     """
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except OSError as error:
-        raise LabError(f"cannot read {path}: {error.strerror or error}") from error
     records, num_bad = [], 0
-    for line in lines:
+    for line in _read(path).split(b"\n"):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            records.append(parse(line, shape))
         except ValueError:
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
             num_bad += 1
     return records, num_bad
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error.strerror or error}") from error

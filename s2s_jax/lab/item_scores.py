@@ -21,6 +21,9 @@ import numpy as np
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_jsonl
 
+_PREDICTION = {"source": str, "references": [str], "hypothesis": str}
+"""The shape of a line of predictions; see `s2s_jax.data.json_shapes`."""
+
 _TOLERANCE = 2e-5
 """Relative; accuracies come from sums in float32."""
 
@@ -50,14 +53,10 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
       LabError: it is missing, cut short, or another kind of file.
     """
-    lines, num_bad = read_jsonl(path)
-    try:
-        rows = [(str(one["source"]), one["references"], str(one["hypothesis"])) for one in lines]
-        found = [(source, tuple(map(str, texts)), said) for source, texts, said in rows]
-    except (KeyError, TypeError) as error:
-        raise LabError(f"{path} is no file of predictions: {error!r}") from error
+    lines, num_bad = read_jsonl(path, _PREDICTION)
+    found = [(one["source"], tuple(one["references"]), one["hypothesis"]) for one in lines]
     if num_bad or not found or not all(texts for _, texts, _ in found):
-        raise LabError(f"{path} is not whole")
+        raise LabError(f"{path} is not whole, or no file of predictions")
     sources, references, hypotheses = zip(*found, strict=True)
     return Predictions(sources, references, hypotheses)
 

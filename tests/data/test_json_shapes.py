@@ -1,0 +1,57 @@
+"""Valid JSON of the wrong shape is one line, whatever it is."""
+
+import pytest
+
+from s2s_jax.data.json_shapes import check, parse
+
+SHAPE = {"step": int, "name?": frozenset({"a", "b"}), "inner?": {"x": [(float, None)]}, ...: float}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "it is [], not an object"),
+        ("null", "it is null, not an object"),
+        ("{}", "step is missing"),
+        ('{"step": true}', "step is true, not a whole number"),
+        ('{"step": 1.5}', "step is 1.5, not a whole number"),
+        ('{"step": 1, "name": "c"}', 'name is "c", not one of a, b'),
+        ('{"step": 1, "name": ["a"]}', 'name is ["a"], not one of a, b'),
+        ('{"step": 1, "inner": {"x": {}}}', "inner.x is {}, not a list"),
+        (
+            '{"step": 1, "inner": {"x": [null, "1"]}}',
+            'inner.x[1] is "1", not a finite number or null',
+        ),
+        ('{"step": 1, "loss": null}', "loss is null, not a finite number"),
+        ('{"step": 1, "loss": 1' + 400 * "0" + "}", "000..., not a finite number"),
+        ('{"step": 1, "loss": 1e400}', "1e400 is no finite number"),
+        ('{"step": 1, "loss": NaN}', "NaN is no JSON"),
+        ('{"step": 1' + 5000 * "1" + "}", "digits"),
+        ('{"step": 1, "x": "\\ud800"}', "surrogates not allowed"),
+        (100_000 * "[", "nested too deeply"),
+        (70 * "[" + 70 * "]", "nested too deeply"),
+        ('{"step": 1', "Expecting"),
+    ],
+)
+def test_what_has_another_shape_is_named(text, said):
+    for content in (text, text.encode()):
+        with pytest.raises(ValueError) as error:  # noqa: PT011  # its words are looked at below
+            parse(content, SHAPE)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_what_has_the_shape_comes_back():
+    text = '{"step": 1, "name": "b", "inner": {"x": [1, null], "y": []}, "loss": 2}'
+    assert parse(text, SHAPE) == {
+        "step": 1,
+        "name": "b",
+        "inner": {"x": [1, None], "y": []},
+        "loss": 2,
+    }
+    check({"anything": object()}, dict)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(ValueError, match="decode"):
+        parse(b'{"a": "\xff"}')

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -46,3 +48,38 @@ def fingerprint(*parts: object) -> str:
         content = part if isinstance(part, bytes) else repr(part).encode()
         digest.update(len(content).to_bytes(8, "big") + content)
     return digest.hexdigest()
+
+
+def files_fingerprint(paths: Sequence[Path], kept_in: Path) -> str:
+    """The fingerprint of the content of large files, which are read once.
+
+    It is kept in a small file, under a name that their names, sizes and times make. A folder that
+    cannot be written is no error.
+
+    Args:
+      paths: the files, in their order.
+      kept_in: the folder of the small file, made where it is missing.
+
+    Raises:
+      OSError: a file cannot be read.
+    """
+    stats = [(path.name, path.stat()) for path in paths]
+    seen = fingerprint(*((name, one.st_size, one.st_mtime_ns) for name, one in stats))
+    small = kept_in / f"content-{seen}.txt"
+    try:
+        known = small.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{16}", known):
+            return known
+    except (OSError, ValueError):
+        pass
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "blake2b").hexdigest())
+    found = fingerprint(*digests)
+    try:
+        kept_in.mkdir(exist_ok=True)
+        write_whole(small, found.encode())
+    except OSError:
+        pass  # the next one reads them again
+    return found

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.data.pairs import DataError, Pairs, one_reference
+from s2s_jax.data.files import files_fingerprint
+from s2s_jax.data.pairs import DataError, Pairs, damaged, one_reference
 from s2s_jax.data.splits import PreparedSplits
 from s2s_jax.names import nearest
 
@@ -54,7 +55,19 @@ def load_tfds_translation(
         return one_reference([row[0] for row in rows], [row[1] for row in rows])
 
     derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}"
-    return PreparedSplits(derived, theirs, read)
+
+    def fingerprints() -> dict[str, str]:
+        try:
+            return {
+                name: files_fingerprint(
+                    [Path(path) for path in builder.info.splits[split].filepaths], derived
+                )
+                for name, split in theirs.items()
+            }
+        except OSError as error:
+            raise DataError(damaged(builder.data_path, str(error))) from error
+
+    return PreparedSplits(derived, lambda: theirs, read, fingerprints)
 
 
 def _builder(name: str, data_dir: str) -> Any:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from s2s_jax.data.catalog import data_fingerprints
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
+from s2s_jax.data.splits import fingerprints_of
 
 FILES = {
     "train.en": "a dog\na cat \r\n",
@@ -87,6 +89,24 @@ def test_an_empty_line_is_a_pair(tmp_path):
     splits = load(tmp_path, FILES | {"train.en": "a\n\nb\n", "train.de": "x\ny\n\n"})
     assert splits["train"].sources == ["a", "", "b"]
     assert splits["train"].targets == ["x", "y", ""]
+
+
+def test_data_are_known_by_their_text_and_nothing_is_prepared_to_tell(tmp_path):
+    def known(files):
+        folder = write(tmp_path / "text", files)
+        options = {"folder": folder, "source_language": "en", "target_language": "de"}
+        return data_fingerprints("parallel_text", options, str(tmp_path / "tfds"))
+
+    before = known(FILES)
+    (tmp_path / "elsewhere").mkdir()
+    assert before == fingerprints_of(load(tmp_path / "elsewhere", FILES))
+    changed = known({"test.de": "weiss\n"})
+    assert {name for name in before if before[name] != changed[name]} == {"test"}
+    for language in ("en", "de"):
+        (tmp_path / "text" / f"dev.{language}").rename(tmp_path / "text" / f"val.{language}")
+    assert known({"test.de": FILES["test.de"]}) == before
+    known({"train.de": "of another length\n"})  # no preparation would accept it
+    assert not (tmp_path / "tfds").exists()
 
 
 def test_changed_files_are_prepared_anew(tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_records_of_a_prepared_dataset(tmp_path, monkeypatch):
     assert other["dev"].sources == ["white"]
     assert other["dev"].targets == ["weiß"]
     assert other.derived != splits.derived
+
+
+def test_prepared_records_are_known_by_their_content_and_read_once(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch)
+
+    def load():
+        return load_tfds_translation(str(tmp_path), tfds_name=NAME).fingerprints
+
+    before = load()
+    assert list(before) == ["train", "dev", "test"]
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    assert load() == before
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    (records,) = tmp_path.rglob("*-test.array_record*")
+    records.write_bytes(records.read_bytes() + b"x")
+    after = load()
+    assert {name for name in before if before[name] != after[name]} == {"test"}
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,21 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 
+from s2s_jax.data.json_shapes import check
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.locks import FileLock
 from s2s_jax.lab.named_arrays import State, checksum, flatten, unflatten
 
 _SCORE = "score"
 _CHECKSUM = "crc32"
+_BELONGS_TO = "belongs_to"
 
 
 class Checkpoints:
@@ -40,6 +42,8 @@ class Checkpoints:
       folder: where the checkpoints are, each in a folder called by its step; made where it is
         missing, and cleared of what killed saves have left.
       read_only: for a reader beside a run that may still be going on: nothing is made or cleared.
+      belongs_to: what the states depend on, a name for people -> fingerprint; kept beside each, and
+        one that is restored must agree in what both know.
 
     Raises:
       LabError: the folder cannot be made or another process writes there, or it is missing where it
@@ -52,16 +56,22 @@ class Checkpoints:
           checkpoints.save(step, state, score=per)
     """
 
-    def __init__(self, folder: str | Path, read_only: bool = False):
+    def __init__(
+        self,
+        folder: str | Path,
+        read_only: bool = False,
+        belongs_to: Mapping[str, str] | None = None,
+    ):
         from orbax.checkpoint import v1 as ocp  # here, since it costs half a second
 
+        self._belongs_to = dict(belongs_to or {})
         self._folder = Path(folder).absolute()
         if read_only and not self._folder.is_dir():
             raise self._none()
         policies = ocp.training.preservation_policies
         newest = policies.LatestN(1)
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[_SCORE],
+            get_metric_fn=_score,
             reverse=True,
             n=1,
             keep_checkpoints_without_metrics=False,
@@ -122,20 +132,25 @@ class Checkpoints:
                 overwrite=overwrite,
                 force=True,
                 metrics=None if score is None else {_SCORE: score},
-                custom_metadata={_CHECKSUM: checksum(arrays)},
+                custom_metadata={_CHECKSUM: checksum(arrays), _BELONGS_TO: self._belongs_to},
             )
         self._whole[step] = score
 
     def restore(
-        self, template: State, step: int | Literal["latest", "best"] | None = None
+        self,
+        template: State,
+        step: int | Literal["latest", "best"] | None = None,
+        part: str = "",
     ) -> tuple[int, State]:
-        """Reads a state.
+        """Reads a state, or a part of it.
 
         Args:
           template: a state of the same structure, shapes and dtypes, whose values do not matter:
             one just initialised, or `jax.eval_shape`'s of it.
           step: which one; None or "latest" for the newest, "best" for that of the lowest score (the
             newest where none has a score).
+          part: the path of what alone is wanted, such as "state.params"; the template is of that,
+            and its dtypes need not be those that were saved. "" for all.
 
         Returns:
           Its step, and the state.
@@ -145,7 +160,7 @@ class Checkpoints:
         """
         self.wait()
         chosen = self._resolve(step)
-        wanted = flatten(template)
+        wanted = flatten(template, part)
         try:
             with _quiet():
                 _read_through(self._folder / str(chosen) / "state")
@@ -155,15 +170,19 @@ class Checkpoints:
                 }
         except Exception as error:
             raise self._broken(chosen) from error
-        self._check_architecture(chosen, shapes, wanted)
+        self._check_owner(chosen, _entry(metadata.custom_metadata, _BELONGS_TO))
+        self._check_architecture(chosen, shapes, wanted, part)
         try:
-            with _quiet():
-                stored = self._checkpointer.load(chosen, {name: wanted[name] for name in shapes})
+            with _quiet():  # all of it, for the checksum
+                empty = {name: np.zeros(*one) for name, one in shapes.items()}
+                stored = self._checkpointer.load(chosen, empty)
         except Exception as error:
             raise self._broken(chosen) from error
-        arrays = {name: stored.get(name, array) for name, array in wanted.items()}
-        if _entry(metadata.custom_metadata, _CHECKSUM) != checksum(arrays):
+        if _entry(metadata.custom_metadata, _CHECKSUM) != checksum(stored):
             raise self._broken(chosen)
+        arrays = {
+            name: np.asarray(stored.get(name, array), array.dtype) for name, array in wanted.items()
+        }
         self._whole[chosen] = self._scores()[chosen]
         return chosen, unflatten(template, arrays)
 
@@ -198,10 +217,17 @@ class Checkpoints:
 
     def _scores(self) -> dict[int, float | None]:
         """Step -> score, None where it has none, of every whole checkpoint."""
-        return {
-            checkpoint.step: _entry(checkpoint.metrics, _SCORE)
-            for checkpoint in self._checkpointer.checkpoints
-        }
+        scores: dict[int, float | None] = {}
+        for checkpoint in self._checkpointer.checkpoints:
+            found = checkpoint.metrics
+            try:
+                scores[checkpoint.step] = None if found is None else _score(found)
+            except ValueError as error:
+                raise LabError(
+                    f"the checkpoint {self._folder / str(checkpoint.step)} is damaged: among its"
+                    f" metrics {error}; delete that folder"
+                ) from error
+        return scores
 
     def _resolve(self, step: int | str | None) -> int:
         steps = sorted(self._scores())
@@ -218,11 +244,33 @@ class Checkpoints:
             )
         return int(step)
 
+    def _check_owner(self, step: int, belongs_to: Any) -> None:
+        """Compares what the checkpoint depends on with what is here."""
+        there = belongs_to if isinstance(belongs_to, dict) else {}
+        known = [name for name in self._belongs_to if name in there]
+        others = [name for name in known if there[name] != self._belongs_to[name]]
+        if others:
+            raise LabError(
+                f"the checkpoint of step {step} in {self._folder} was saved with another"
+                f" {' and '.join(others)} than the run's folder has now; put back what was there,"
+                " or train anew in another workdir"
+            )
+
     def _check_architecture(
-        self, step: int, shapes: dict[str, tuple[Any, Any]], wanted: dict[str, np.ndarray]
+        self,
+        step: int,
+        shapes: dict[str, tuple[Any, Any]],
+        wanted: dict[str, np.ndarray],
+        part: str,
     ) -> None:
-        """Compares names, shapes and dtypes; the first that differs is the message."""
+        """Compares names, shapes and, of a whole state, dtypes; the first that differs is said."""
         expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
+        if part:
+            shapes = {
+                name: (shape, expected[name][1] if name in expected else dtype)
+                for name, (shape, dtype) in shapes.items()
+                if name.startswith(f"{part}.")
+            }
         for name in sorted(expected | shapes, key=_params_first):
             if shapes.get(name) != expected.get(name):
                 raise LabError(
@@ -247,7 +295,7 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise LabError(
                 f"a checkpoint in {self._folder} is damaged: the score of one of them is no JSON "
                 f"({error}); delete the folder of the step whose metrics/metrics is cut short"
@@ -271,6 +319,12 @@ def _read_through(folder: Path) -> None:
         raise ValueError(f"{folder} holds no data")
     for name in names:
         store.read(name).result()
+
+
+def _score(metrics: Any) -> float:
+    """The score among a checkpoint's metrics; ValueError where they are not ours."""
+    check(metrics, {_SCORE: float})
+    return float(metrics[_SCORE])
 
 
 def _entry(record: Any, name: str) -> Any:

@@ -88,7 +88,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> None:
     from s2s_jax.lab.sweep import plan_sweep, plan_table
     from s2s_jax.lab.sweep_groups import MAX_LANES, groups_table, make_groups
 
-    plan = plan_sweep(options.config, overrides, options.workdir, options.seeds)
+    plan = plan_sweep(options.config, overrides, options.workdir, options.seeds, _warn)
     max_lanes = MAX_LANES if options.max_lanes is None else options.max_lanes
     groups = make_groups(plan, max_lanes if options.population else 1)
     if options.launcher == "print":
@@ -137,16 +137,20 @@ def _check_population(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     prepare_jax()
-    from s2s_jax.lab.experiment import evaluate_run, load_run
+    from s2s_jax.lab.experiment import evaluate_run, load_run, load_run_task
     from s2s_jax.lab.files import write_json
+    from s2s_jax.lab.provenance import Provenance
 
     run = load_run(options.workdir, options.checkpoint)
-    metrics = evaluate_run(run, options.split)
+    task = load_run_task(run, _warn)
+    metrics = evaluate_run(run, options.split, task)
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}}  {value:.6g}")
     path = Path(options.workdir) / f"evaluation_{options.split}.json"
-    write_json(path, {"step": run.step, "checkpoint": options.checkpoint, "metrics": metrics})
+    provenance = Provenance.of(task).to_dict()
+    record = {"step": run.step, "checkpoint": options.checkpoint, "metrics": metrics}
+    write_json(path, record | {"provenance": provenance})
 
 
 def _decode(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -224,6 +228,10 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _report(line: str) -> None:
     print(line, flush=True)
+
+
+def _warn(line: str) -> None:
+    print(f"s2s: {line}", file=sys.stderr)
 
 
 _COMMANDS = {

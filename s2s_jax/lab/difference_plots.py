@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.exposure_runs import EXPOSURE_FILE
+from s2s_jax.lab.exposure_runs import EXPOSURE, EXPOSURE_FILE
 from s2s_jax.lab.figures import legend_columns, make_styles, new_figure
 from s2s_jax.lab.files import read_json
 from s2s_jax.lab.item_scores import read_predictions, right_by_position
@@ -188,7 +188,7 @@ def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], st
     settings, min_counts = set(), set()
     for run in runs:
         try:
-            record = read_json(run.folder / EXPOSURE_FILE)
+            record = read_json(run.folder / EXPOSURE_FILE, EXPOSURE)
             how, measures = record["settings"], record["measures"]
             settings.add((str(how["split"]), str(how["checkpoint"]), int(how["max_examples"])))
             min_counts.add(int(how["min_count"]))

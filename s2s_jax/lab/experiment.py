@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.compiled_update import progress_template
@@ -16,6 +17,7 @@ from s2s_jax.lab.experiment_parts import (
     make_evaluator,
     make_model,
 )
+from s2s_jax.lab.provenance import Provenance, differing_data
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.workbench import RunSpec, Workbench
 from s2s_jax.models.interface import Params, Seq2SeqModel
@@ -71,6 +73,7 @@ class TrainedRun:
       model: its functions.
       params: of the checkpoint.
       step: of the checkpoint.
+      provenance: what else the run depends on; None where that was not recorded.
     """
 
     config: Config
@@ -78,6 +81,7 @@ class TrainedRun:
     model: Seq2SeqModel
     params: Params
     step: int
+    provenance: Provenance | None = None
 
 
 def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best") -> TrainedRun:
@@ -96,26 +100,42 @@ def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best"
         raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")
     _, optimizer = check_config(config)
     model, objective = make_model(config, vocabularies)
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        template = progress_template(model, objective, optimizer)
-        step, progress = checkpoints.restore(template, checkpoint)
-    return TrainedRun(config, vocabularies, model, progress.state.params, step)
+    belongs_to = run.belongings()
+    with Checkpoints(run.checkpoints, read_only=True, belongs_to=belongs_to) as checkpoints:
+        template = progress_template(model, objective, optimizer).state.params
+        # Of the parameters alone, what was saved under other switches of JAX can be read, too.
+        step, params = checkpoints.restore(template, checkpoint, part="state.params")
+    return TrainedRun(config, vocabularies, model, params, step, run.provenance())
 
 
-def load_run_task(run: TrainedRun) -> Task:
-    """The data that a run was trained on, in its vocabularies.
+def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: None) -> Task:
+    """The data that a run's config names, as they are now, in its vocabularies.
+
+    Args:
+      run: of `load_run`.
+      report: takes a line where they are not what the run was trained on.
 
     Raises:
       DataError: the data cannot be loaded.
     """
-    return load_config_task(run.config, run.vocabularies)
+    task = load_config_task(run.config, run.vocabularies)
+    there = run.provenance.data if run.provenance else fingerprints_of(task.splits)
+    differing = differing_data(there, fingerprints_of(task.splits))
+    if differing:
+        report(f"the run was trained with other {differing}: the content has changed since")
+    return task
 
 
-def evaluate_run(run: TrainedRun, split: str) -> dict[str, float]:
+def evaluate_run(run: TrainedRun, split: str, task: Task | None = None) -> dict[str, float]:
     """The metrics of a whole split, named "<split>/gold/nll", "<split>/own/..." and so on.
+
+    Args:
+      run: of `load_run`.
+      split: which one.
+      task: of `load_run_task`; None loads it.
 
     Raises:
       DataError: the data cannot be loaded, or has no such split.
     """
-    task = load_run_task(run)
+    task = load_run_task(run) if task is None else task
     return make_evaluator(run.config, run.model, task).split(run.params, split)

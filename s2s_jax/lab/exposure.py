@@ -12,7 +12,7 @@ import numpy as np
 
 from s2s_jax.data.chain import ChainTruth
 from s2s_jax.data.markov import known_truth
-from s2s_jax.data.task import EvaluationData
+from s2s_jax.data.task import EvaluationData, Task
 from s2s_jax.exposure import GROUPS as GROUPS_OF_ANY_TASK
 from s2s_jax.exposure import (
     NUM_STATES,
@@ -29,6 +29,7 @@ from s2s_jax.lab.exposure_runs import EXPOSURE_FILE, RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
 from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.provenance import Provenance, told_apart
 from s2s_jax.lab.run_labels import config_labels, schedule_order
 from s2s_jax.lab.sweep_runs import (
     finished_result,
@@ -85,10 +86,12 @@ def measure_runs(
     for number, (folder, label, run) in enumerate(zip(folders, labels, runs, strict=True), start=1):
         report(f"{folder} ({number} of {len(runs)}): {settings.split} split, step {run.step} ...")
         try:
-            count, measures = _measure(run, settings)
+            task = load_run_task(run, report)
+            count, measures = _measure(run, task, settings)
         except ValueError as error:
             raise LabError(f"{folder}: {error}") from error
-        found.append(RunExposure(folder, label, run.config.seed, run.step, count, measures))
+        seed, provenance = run.config.seed, Provenance.of(task)
+        found.append(RunExposure(folder, label, seed, run.step, count, measures, provenance))
     found.sort(key=lambda one: (*schedule_order(one.label), one.seed))
     together = {} if output is None else _side_by_side(found, settings)
     if output is not None:
@@ -155,7 +158,12 @@ def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
     if len(tasks) > 1:
         some = ", ".join(f"{name} ({folder})" for name, folder in sorted(tasks.items()))
         raise LabError(f"the runs are of different tasks: {some}; name those of one")
-    labels = config_labels([run.config.to_dict() for run in runs])
+    provenances = [run.provenance for run in runs]
+    configs = [
+        {**run.config.to_dict(), "provenance": own}
+        for run, own in zip(runs, told_apart(provenances), strict=True)
+    ]
+    labels = config_labels(configs)
     seen: dict[tuple[str, int], Path] = {}
     for folder, label, run in zip(folders, labels, runs, strict=True):
         other = seen.setdefault((label, run.config.seed), folder)
@@ -167,9 +175,8 @@ def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
     return labels
 
 
-def _measure(run: TrainedRun, settings: Settings) -> tuple[int, dict[str, Measure]]:
+def _measure(run: TrainedRun, task: Task, settings: Settings) -> tuple[int, dict[str, Measure]]:
     """The number of sequences, and every measure that was asked for."""
-    task = load_run_task(run)
     data = task.evaluation(settings.split, run.config.eval.batch_size, settings.max_examples)
     sizes = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
     measures: dict[str, Measure] = {}
@@ -252,6 +259,7 @@ def _write(run: RunExposure, settings: Settings) -> None:
         "num_sequences": run.num_sequences,
         "settings": asdict(settings),
         "versions": versions(),
+        "provenance": run.provenance.to_dict() if run.provenance else None,
         "measures": {name: asdict(one) for name, one in run.measures.items()},
     }
     with Tracker(run.folder / "exposure") as tracker:

@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from s2s_jax.exposure import Measure
+    from s2s_jax.lab.provenance import Provenance
 
 EXPOSURE_FILE = "exposure.json"
 """What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
+
+_CURVE = {"at": [int], "value": [(float, None)]}
+EXPOSURE = {
+    "settings": {"split": str, "checkpoint": str, "max_examples": int, "min_count": int},
+    "measures": {"gold/accuracy_by_position?": _CURVE, "own/accuracy_by_position?": _CURVE},
+}
+"""The shape of that file as far as it is read again; see `s2s_jax.data.json_shapes`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class RunExposure:
       step: of the checkpoint.
       num_sequences: that were looked at.
       measures: by name; see `s2s_jax.exposure.measure_exposure`.
+      provenance: of what was measured: the data and JAX's switches of now.
     """
 
     folder: Path
@@ -58,3 +67,4 @@ class RunExposure:
     step: int
     num_sequences: int
     measures: dict[str, Measure]
+    provenance: Provenance | None = None

@@ -10,20 +10,25 @@ import numpy as np
 State = TypeVar("State")
 
 
-def flatten(state: Any) -> dict[str, np.ndarray]:
+def flatten(state: Any, path: str = "") -> dict[str, np.ndarray]:
     """Path ("params.encoder.kernel") -> leaf: the data of a typed key, zeros for a mere shape.
+
+    Args:
+      state: a pytree of arrays.
+      path: where in a larger state it is; "" where it is all of it.
 
     Raises:
       ValueError: two leaves have the same path.
     """
     arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for inner, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             is_key = isinstance(leaf, jax.Array)
             leaf = (
                 jax.random.key_data(leaf) if is_key else jax.eval_shape(jax.random.key_data, leaf)
             )
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        name = jax.tree_util.keystr(inner, simple=True, separator=".")
+        name = f"{path}.{name}" if path else name
         if name in arrays:
             raise ValueError(f"two leaves of the state are called {name}")
         is_shape = isinstance(leaf, jax.ShapeDtypeStruct)

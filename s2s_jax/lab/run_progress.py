@@ -1,13 +1,13 @@
 """How far a run is, read from its record while it trains."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.lab.tracking import METRICS_FILE
+from s2s_jax.data.json_shapes import parse
+from s2s_jax.lab.result_shapes import METRICS_FILE, METRICS_LINE
 
 _READ_BYTES = 65536
 """Of the end of a record; a long one is not read whole several times a second."""
@@ -71,11 +71,9 @@ def read_progress(workdir: Path, score: str) -> RunProgress:
 def _records(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         try:
-            record = json.loads(line)
+            yield parse(line, METRICS_LINE)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            yield record
 
 
 def _number(value: Any, otherwise: float) -> float:

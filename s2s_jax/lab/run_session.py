@@ -11,6 +11,7 @@ from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.config import Config, Overrides, flat_keys
 from s2s_jax.lab.evaluator import Evaluator
 from s2s_jax.lab.lane import NonFiniteLossError, Progress
+from s2s_jax.lab.provenance import Provenance, belongings, differing_versions
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.run_names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.scores import signature
@@ -51,14 +52,19 @@ class RunSession:
         self._task, self._template, self._report = task, template, report
         run.make_folder()
         with contextlib.ExitStack() as stack:
+            provenance = Provenance.of(task)
+            belongs_to = belongings(config, provenance.vocabularies, provenance.data)
             # Before the config is written, for their lock: of two processes one alone writes its.
-            self.checkpoints = stack.enter_context(Checkpoints(run.checkpoints))
-            run.start(config, task.vocabularies)
+            self.checkpoints = stack.enter_context(
+                Checkpoints(run.checkpoints, belongs_to=belongs_to)
+            )
+            run.start(config, task.vocabularies, provenance)
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step
             if resumed_at is not None:
                 resumed_at, self.start = self.checkpoints.restore(template)
                 report(f"resuming {run.folder} at step {resumed_at}")
+                self._say_what_changed(provenance, resumed_at)
             self.seconds_before = run.seconds(resumed_at)
             self._clock = time.perf_counter() - self.seconds_before
             self.tracker = stack.enter_context(Tracker(run.folder, resumed_at))
@@ -70,6 +76,21 @@ class RunSession:
     def first_step(self) -> int:
         """Updates that were made before."""
         return 0 if self.start is None else int(self.start.state.step)
+
+    def _say_what_changed(self, provenance: Provenance, resumed_at: int) -> None:
+        """Reports versions that differ from those of the start, and what the log has lost."""
+        before = self._run.provenance()
+        if before is None:
+            self._report(
+                f"{self._run.folder} did not record its data and JAX's switches; they are not"
+                " compared"
+            )
+        differing = differing_versions(before.versions, provenance.versions) if before else ""
+        if differing:
+            self._report(f"{self._run.folder} was started with {differing}: the result is of both")
+        lost = self._run.lost_lines(self._config, resumed_at)
+        if lost:
+            self._report(lost)
 
     def fail(self, error: NonFiniteLossError) -> None:
         """Writes down that the run failed, and why."""

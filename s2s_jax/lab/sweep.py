@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment_file import sweep_of
 from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
-from s2s_jax.lab.run import Run
+from s2s_jax.lab.run import DataCheck, Run
 from s2s_jax.lab.run_names import log_file, run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.scores import find_scorer
 from s2s_jax.lab.text_tables import align
@@ -63,6 +63,7 @@ def plan_sweep(
     override_flags: Sequence[str],
     workdir: str | Path,
     num_seeds: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[PlannedRun]:
     """The runs of an experiment's `sweep()`, every one of them checked; nothing is written.
 
@@ -71,9 +72,10 @@ def plan_sweep(
       override_flags: `--config.KEY=VALUE` for all runs.
       workdir: the sweep's folder; run folders are `<workdir>/<schedule>/seed_<n>`.
       num_seeds: only the seeds below it; None for all.
+      report: takes a line on what could not be checked.
 
     Raises:
-      LabError: a run's config cannot be used.
+      LabError: a run's config cannot be used, or the data of a finished run have changed.
     """
     if ":" in config_file:
         raise LabError(
@@ -82,6 +84,7 @@ def plan_sweep(
     if num_seeds is not None and num_seeds < 1:
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []
+    data = DataCheck()
     base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
     for varied in sweep_of(config_file):
         clash = sorted(varied.keys() & fixed.keys())
@@ -95,7 +98,13 @@ def plan_sweep(
         folder = Path(workdir) / name
         run = Run(folder)
         run.check(config)
-        result = run.result()
+        result, finished = run.result(), run.finished(config)
+        if finished is not None:
+            for line in data.check(run, config):
+                report(line)
+        status = result["status"] if result else "waiting"
+        if status == "finished" and finished is None:
+            status = "stopped"
         flags = [f"--config.{key}={value}" for key, value in varied.items()]
         plan.append(
             PlannedRun(
@@ -108,7 +117,7 @@ def plan_sweep(
                     *override_flags,
                     *flags,
                 ),
-                result["status"] if result else "waiting",
+                status,
                 config.schedule.name,
                 config.seed,
                 tuple((key, str(one)) for key, one in varied_beside_schedule(varied).items()),

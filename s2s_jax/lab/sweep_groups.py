@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.provenance import check_lanes
 from s2s_jax.lab.sweep import PlannedRun
 
 MAX_LANES = 16
@@ -23,7 +24,7 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
       max_lanes: the most runs of a group; 1 trains every run alone.
 
     Raises:
-      LabError: max_lanes is below 1.
+      LabError: max_lanes is below 1, or JAX's generator does not allow for several lanes.
 
     Example:
       >>> from pathlib import Path
@@ -41,7 +42,10 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
     for number, one in enumerate(plan):
         if one.status != "finished":
             programs[one.program if max_lanes > 1 else number].append(one)
-    return [group for runs in programs.values() for group in _split(runs, max_lanes)]
+    groups = [group for runs in programs.values() for group in _split(runs, max_lanes)]
+    if any(len(group) > 1 for group in groups):
+        check_lanes()
+    return groups
 
 
 def groups_table(groups: Sequence[Sequence[PlannedRun]]) -> str:

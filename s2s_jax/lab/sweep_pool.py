@@ -13,6 +13,7 @@ from typing import Any
 from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import read_json
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.result_shapes import ENDING
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import Display, PlainDisplay
 from s2s_jax.lab.sweep_groups import make_groups
@@ -275,7 +276,7 @@ def _result(state: RunState) -> dict[str, Any]:
     """What a run has written of its end since it was started; {} before."""
     path = state.run.workdir / "result.json"
     try:
-        return read_json(path) if path.stat().st_mtime >= state.started_at - 0.1 else {}
+        return read_json(path, ENDING) if path.stat().st_mtime >= state.started_at - 0.1 else {}
     except (OSError, LabError):
         return {}
 

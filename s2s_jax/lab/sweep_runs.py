@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl
+from s2s_jax.lab.provenance import Provenance, differing_data, differing_vocabularies
+from s2s_jax.lab.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, RESULT
 from s2s_jax.lab.run_labels import json_leaves, row_labels, schedule_order
 
 
@@ -31,6 +33,8 @@ class Run:
       overrides: what its command or its sweep set, by dotted key.
       num_steps: updates that it made.
       wall_seconds: that it took; NaN where it is not known.
+      provenance: what else its metrics depend on; None where that was not recorded.
+      versions: of the packages that it ended with.
     """
 
     folder: Path
@@ -43,6 +47,8 @@ class Run:
     overrides: dict[str, Any] = field(default_factory=dict)
     num_steps: int = 0
     wall_seconds: float = math.nan
+    provenance: Provenance | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def collect(sweep_dir: str | Path) -> Runs:
     A run is compared if it has finished and its config differs from that of most others in nothing
     but `schedule`, `seed` and what the sweep itself varies: the overrides that folders are named
     by, such as `linear,coin=sequence/seed_0`. Each of their combinations is a row; one seed counts
-    once in it. Every other run is listed with the reason.
+    once in it. Data, vocabularies and switches of JAX have to be those of most others, too. Every
+    other run is listed with the reason.
 
     Args:
       sweep_dir: the sweep's folder.
@@ -112,7 +119,9 @@ def collect(sweep_dir: str | Path) -> Runs:
     if len(tasks) > 1:
         raise LabError(f"the runs in {folder} are of different tasks: {', '.join(tasks)}")
     compared, differing = _alike(finished, folder)
-    left_out = sorted(left_out + differing)
+    compared, of_others = _of_one_provenance(compared, folder)
+    left_out = sorted(left_out + differing + of_others)
+    notes += _provenance_notes(compared)
     if len(compared) < 2:
         reasons = "".join(f"; {name}: {reason}" for name, reason in left_out[:3])
         number = "only one run" if compared else "no run"
@@ -137,11 +146,15 @@ def finished_result(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "result.json").exists():
         raise LabError("has not finished: there is no result.json")
-    result = read_json(folder / "result.json")
-    status = result.get("status")
-    if status != "finished":
-        reason = result.get("error") or result.get("reason")
-        raise LabError(f"its status is {status}" + (f": {reason}" if reason else ""))
+    result = read_json(folder / "result.json", ENDING)
+    if result["status"] != "finished":
+        reason = result.get("error")
+        raise LabError(f"its status is {result['status']}" + (f": {reason}" if reason else ""))
+    result = read_json(folder / "result.json", RESULT)
+    steps, train = result["steps"], result["config"].get("train")
+    asked = train.get("num_steps", steps) if isinstance(train, dict) else steps
+    if steps != asked:
+        raise LabError(f"its status is finished after {steps} of {asked} updates")
     return result
 
 
@@ -159,34 +172,83 @@ def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
 def _read_run(folder: Path) -> tuple[Run, int]:
     """A finished run, and the number of broken lines in its record."""
     result = finished_result(folder)
-    try:
-        config = result["config"]
-        seed = int(config["seed"])
-        schedule = str(config["schedule"]["name"])
-        str(config["data"]["name"])
-        metrics = {
-            str(name): math.nan if value is None else float(value)
-            for name, value in result["metrics"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LabError(f"its result.json is not that of a run ({error!r})") from error
     records, num_bad = [], 0
-    if (folder / "metrics.jsonl").exists():
-        records, num_bad = read_jsonl(folder / "metrics.jsonl")
-    overrides, steps = result.get("overrides"), result.get("steps")
-    seconds = result.get("wall_seconds")
+    if (folder / METRICS_FILE).exists():
+        records, num_bad = read_jsonl(folder / METRICS_FILE, METRICS_LINE)
+    config, provenance = result["config"], result.get("provenance")
     run = Run(
         folder,
-        schedule,
-        seed,
+        config["schedule"]["name"],
+        config["seed"],
         config,
-        metrics,
+        {
+            name: math.nan if value is None else float(value)
+            for name, value in result["metrics"].items()
+        },
         records,
-        overrides=overrides if isinstance(overrides, dict) else {},
-        num_steps=steps if isinstance(steps, int) else 0,
-        wall_seconds=float(seconds) if isinstance(seconds, int | float) else math.nan,
+        overrides=result.get("overrides", {}),
+        num_steps=result["steps"],
+        wall_seconds=float(result["wall_seconds"]),
+        provenance=Provenance.from_dict(provenance) if provenance else None,
+        versions=result.get("versions", {}),
     )
     return run, num_bad
+
+
+def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+    """The runs whose data, vocabularies and switches are those of most; the others with a reason.
+
+    A sweep may vary its data: those of the same data section are held against each other. A run
+    that did not record them is compared.
+    """
+    switches = _usual([one.provenance.switches for one in runs if one.provenance])
+    alike, others = [], []
+    for run in runs:
+        own = run.provenance
+        if own is None:
+            alike.append(run)
+            continue
+        beside = [
+            one.provenance
+            for one in runs
+            if one.provenance and one.config["data"] == run.config["data"]
+        ]
+        reasons = [
+            differing_data(_usual([one.data for one in beside]), own.data),
+            differing_vocabularies(_usual([one.vocabularies for one in beside]), own.vocabularies),
+        ]
+        told = [f"most runs had other {one}" for one in reasons if one]
+        told += [
+            f"{name} is {own.switches.get(name)}, most runs have {value}"
+            for name, value in switches.items()
+            if own.switches.get(name) != value
+        ]
+        if told:
+            others.append((str(run.folder.relative_to(folder)), "; ".join(told)))
+        else:
+            alike.append(run)
+    return alike, others
+
+
+def _usual(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The most common of some records; of equally common ones the first."""
+    counts = Counter(tuple(sorted(one.items())) for one in records)
+    return dict(counts.most_common(1)[0][0]) if counts else {}
+
+
+def _provenance_notes(runs: Sequence[Run]) -> list[str]:
+    """What is not known of the runs' data, and in which versions they differ."""
+    unknown = sum(run.provenance is None for run in runs)
+    notes = []
+    if 0 < unknown < len(runs):
+        plural = "runs" if unknown > 1 else "run"
+        notes.append(f"{unknown} {plural} did not record which data they were trained on.")
+    names = sorted({name for run in runs for name in run.versions})
+    found = {name: {run.versions.get(name, "none") for run in runs} for name in names}
+    told = [f"{name} {' or '.join(sorted(some))}" for name, some in found.items() if len(some) > 1]
+    if told:
+        notes.append(f"The runs are of different versions: {', '.join(told)}.")
+    return notes
 
 
 def _varied_keys(runs: Sequence[Run]) -> list[str]:

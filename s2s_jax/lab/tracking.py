@@ -30,11 +30,10 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from s2s_jax.data.json_shapes import parse
 from s2s_jax.lab.errors import writing
 from s2s_jax.lab.files import to_json, write_atomic
-
-METRICS_FILE = "metrics.jsonl"
-"""The record that the comparison reads; TensorBoard's files hold the same scalars."""
+from s2s_jax.lab.result_shapes import METRICS_FILE, METRICS_LINE
 
 _EVENT_FILES = "events.out.tfevents.*"
 _HPARAMS_TAGS = "_hparams_/"
@@ -233,8 +232,8 @@ def _cut_metrics(path: Path, last_step: int) -> None:
 def _step(line: bytes) -> float:
     """The step of a line of `metrics.jsonl`, infinite where the line is not whole."""
     try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")
-    except (ValueError, TypeError, KeyError):
+        return parse(line, METRICS_LINE)["step"] if line.endswith(b"\n") else float("inf")
+    except ValueError:
         return float("inf")
 
 

@@ -28,7 +28,8 @@ from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.lane_programs import LanePrograms
 from s2s_jax.lab.optimizers import make_optimizer, scalars_of
-from s2s_jax.lab.run import Run
+from s2s_jax.lab.provenance import check_lanes
+from s2s_jax.lab.run import DataCheck, Run
 from s2s_jax.lab.run_session import RunSession
 from s2s_jax.lab.solo_program import SoloProgram
 from s2s_jax.lab.training_loop import train_lanes
@@ -92,18 +93,28 @@ class Workbench:
           LabError, DataError: bad input, before anything is written.
           ValueError: the runs are of several groups.
         """
+        if len(runs) > 1:
+            check_lanes()
         if len({group_key(one.config) for one in runs}) > 1:
             raise ValueError("the runs of a group must not differ in what a program is made for")
         results: list[Result | None] = []
+        data = DataCheck()
         for one in runs:
             folder = Run(one.workdir)
             folder.check(one.config)
             check_config(one.config)
-            result = folder.result()
-            finished = result is not None and result["status"] == "finished"
-            results.append(result if finished else None)
-            if finished:
+            result = folder.finished(one.config)
+            results.append(result)
+            if result is not None:
+                for line in data.check(folder, one.config):
+                    one.report(line)
                 one.report(f"{one.workdir} is finished already; nothing to do")
+            elif (folder.result() or {}).get("status") == "finished":
+                one.report(
+                    f"{one.workdir} says that it is finished, but not after its"
+                    f" {one.config.train.num_steps} updates, or without the checkpoint of the last;"
+                    " training goes on"
+                )
         waiting = [number for number, result in enumerate(results) if result is None]
         if waiting:
             left = [runs[number] for number in waiting]

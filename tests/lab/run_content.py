@@ -38,3 +38,11 @@ def state(folder: Path) -> tuple[int, dict[str, bytes]]:
     """The same to the last bit."""
     step, leaves = newest(folder)
     return step, {name: leaf.tobytes() for name, leaf in leaves.items()}
+
+
+def disown(folder: Path) -> None:
+    """Lets a run's checkpoints be those of another config, as before that was recorded."""
+    for path in folder.glob("checkpoints/*/_CHECKPOINT_METADATA"):
+        record = json.loads(path.read_text())
+        del record["custom_metadata"]["belongs_to"]
+        path.write_text(json.dumps(record))

@@ -56,6 +56,57 @@ def copied(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "copied"))
 
 
+def test_the_parameters_alone_come_back_in_the_dtypes_asked_for(tmp_path):
+    """As of a run that was trained with 64 bits and another generator."""
+    wide = {"kernel": np.linspace(0, 1, 6).reshape(2, 3), "bias": np.ones(3, np.float32)}
+    state = TrainState(np.int64(7), wide, {}, jax.random.key(0, impl="rbg"))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state)
+    template = jax.eval_shape(
+        lambda: {"kernel": jnp.zeros((2, 3), jnp.float32), "bias": jnp.zeros(3, jnp.bfloat16)}
+    )
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        step, params = checkpoints.restore(template, part="params")
+        other = {"kernel": jax.ShapeDtypeStruct((2, 4), jnp.float32), "bias": template["bias"]}
+        with pytest.raises(LabError, match=r"at params\.kernel it has .*2,3"):
+            checkpoints.restore(other, part="params")
+    assert step == 7
+    assert {name: leaf.dtype for name, leaf in params.items()} == {
+        "kernel": jnp.float32,
+        "bias": jnp.bfloat16,
+    }
+    np.testing.assert_array_equal(params["kernel"], wide["kernel"].astype(np.float32))
+
+
+def test_a_checkpoint_of_another_owner_is_refused(tmp_path):
+    owner = {"config": "a", "target vocabulary": "b"}
+    with Checkpoints(tmp_path, belongs_to=owner) as checkpoints:
+        checkpoints.save(1, make_state())
+    for known, others in (
+        (owner | {"data": "c"}, ""),
+        ({}, ""),
+        ({"config": "x", "target vocabulary": "y"}, "config and target vocabulary"),
+    ):
+        with Checkpoints(tmp_path, read_only=True, belongs_to=known) as checkpoints:
+            if others:
+                with pytest.raises(LabError, match=f"step 1 in .* with another {others} than"):
+                    checkpoints.restore(make_state())
+            else:
+                assert checkpoints.restore(make_state())[0] == 1
+
+
+@pytest.mark.parametrize("metrics", ["{}", '{"score": "x"}', '{"score": NaN}', "[]", "3"])
+def test_metrics_of_a_checkpoint_that_are_not_ours_are_one_line(copied, metrics):
+    (copied / "40" / "metrics" / "metrics").write_text(metrics)
+
+    def use() -> None:
+        with Checkpoints(copied) as checkpoints:
+            checkpoints.restore(make_state(), "best")
+
+    with pytest.raises(LabError, match="40 is damaged: among its metrics"):
+        use()
+
+
 def test_newest_and_best_are_kept(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["20", "40"]
     with Checkpoints(saved, read_only=True) as checkpoints:

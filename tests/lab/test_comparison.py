@@ -129,6 +129,50 @@ def test_a_metric_of_one_seed_alone_has_no_interval(sweep):
     assert "0.00" not in text
 
 
+def provenance(test="t", x64=False):
+    return {
+        "data": {"train": "a", "test": test},
+        "vocabularies": {"source": "s", "target": "t"},
+        "switches": {"jax_enable_x64": x64},
+        "versions": {},
+    }
+
+
+def test_runs_of_other_data_or_switches_are_left_out_with_the_reason(tmp_path):
+    for seed in range(3):
+        for schedule in WER:
+            test = "u" if (schedule, seed) == ("linear", 1) else "t"
+            own = provenance(test, x64=(schedule, seed) == ("linear", 2))
+            more = {} if seed == 0 else {"provenance": own}
+            write_run(tmp_path, schedule, seed, metrics_of(30.0), **more)
+    runs = collect(tmp_path)
+    assert dict(runs.left_out) == {
+        "linear/seed_1": "most runs had other data (test)",
+        "linear/seed_2": "jax_enable_x64 is True, most runs have False",
+    }
+    assert runs.notes == ["2 runs did not record which data they were trained on."]
+
+
+def test_a_sweep_that_varies_its_data_is_compared(tmp_path):
+    for size in (1, 2):
+        for seed in range(2):
+            data = {"name": "copy", "num_train": size}
+            write_run(
+                tmp_path, "linear", seed, metrics_of(30.0), f"linear,num_train={size}/seed_{seed}",
+                config={"data": data}, overrides={"data.num_train": size},
+                provenance=provenance(test=str(size)), versions={"jax": f"0.10.{size}"},
+            )  # fmt: skip
+    runs = collect(tmp_path)
+    assert (len(runs.compared), runs.left_out) == (4, [])
+    assert runs.notes == ["The runs are of different versions: jax 0.10.1 or 0.10.2."]
+
+
+def test_a_run_that_has_not_made_all_its_updates_is_not_finished(sweep):
+    config = {"train": {"num_steps": 240}}
+    write_run(sweep, "linear", 3, metrics_of(1.0), config=config, steps=137)
+    assert left_out(sweep)["linear/seed_3"] == "its status is finished after 137 of 240 updates"
+
+
 def left_out(sweep):
     return dict(collect(sweep).left_out)
 
@@ -143,8 +187,9 @@ def test_failed_and_unfinished_runs_are_listed_and_not_averaged(sweep):
     assert reasons["linear/seed_3"] == "its status is failed: the loss is NaN"
     assert reasons["linear/seed_4"] == "has not finished: there is no result.json"
     assert "is not whole JSON" in reasons["linear/seed_5"]
-    assert reasons["linear/seed_6"] == "its status is 1"
-    assert "is not that of a run" in reasons["linear/seed_7"]
+    assert "status is 1, not one of failed, finished, stopped" in reasons["linear/seed_6"]
+    assert "config is missing" in reasons["linear/seed_7"]
+    assert all("\n" not in reason for reason in reasons.values())
     frame = compare(collect(sweep))
     assert frame.loc["linear", "n"] == 3
     assert frame.loc["linear", "test/own/wer/mean"] == pytest.approx(32.3)

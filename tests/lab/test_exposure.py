@@ -20,6 +20,7 @@ from s2s_jax.lab.exposure_plots import exposure_figure
 from s2s_jax.lab.exposure_runs import RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
+from tests.lab.run_content import disown
 
 # What its fixtures train is made once, not once a worker.
 pytestmark = pytest.mark.xdist_group("exposure")
@@ -174,7 +175,9 @@ def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, 
         (tmp_path / name / "config.json").touch()
         if status:
             error = {"error": "the loss is NaN"} if status == "failed" else {}
-            result = json.dumps({"status": status} | error)
+            config = {"seed": 0, "data": {"name": "tsv"}, "schedule": {"name": "linear"}}
+            rest = {"config": config, "steps": 3, "metrics": {}, "wall_seconds": 1.0}
+            result = json.dumps({"status": status} | error | rest)
             (tmp_path / name / "result.json").write_text(result)
     lines: list[str] = []
     finished, stopped = tmp_path / "linear/seed_1", tmp_path / "linear/seed_0"
@@ -209,6 +212,7 @@ def copy_run(finished, tmp_path):
                 section = section[one]
             section[last] = value
         (folder / "config.json").write_text(json.dumps(config))
+        disown(folder)
         return folder
 
     return copy
@@ -227,6 +231,23 @@ def test_experiments_that_differ_are_never_averaged_as_seeds(s2s, copy_run):
     assert second == ["coin=sequence", "(n=2)", "coin=token", "(n=1)"]
     record = json.loads((token / "exposure.json").read_text())
     assert record["schedule"] == "inverse_sigmoid, coin=token"
+
+
+def test_runs_of_other_data_or_switches_are_never_averaged_as_seeds(s2s, copy_run):
+    runs = [copy_run("a"), copy_run("b", seed=1), copy_run("c", seed=2)]
+    path = runs[2] / "provenance.json"
+    provenance = json.loads(path.read_text())
+    provenance["data"]["train"] = "0123456789abcdef"
+    provenance["switches"]["jax_enable_x64"] = True
+    path.write_text(json.dumps(provenance))
+    (runs[1] / "provenance.json").unlink()  # of before it was recorded
+    code, out, err = s2s("exposure", *runs, *FEW)
+    assert (code, err) == (0, "")
+    assert "(n=2)" not in out
+    assert "jax_enable_x64=true" in out
+    assert out.count("other data (train): the content has changed since") == 1
+    record = json.loads((runs[2] / "exposure.json").read_text())
+    assert record["provenance"]["switches"]["jax_enable_x64"] is False
 
 
 def test_seeds_of_one_experiment_are_averaged_however_they_were_logged(s2s, copy_run):

@@ -59,6 +59,7 @@ def test_the_files_of_a_run(finished):
     assert len(events) == 1
     assert names - events == {
         "config.json",
+        "provenance.json",
         "metrics.jsonl",
         "result.json",
         "source_vocabulary.json",
@@ -76,7 +77,8 @@ def test_the_result(finished, make_config):
     result = json.loads((finished / "result.json").read_text())
     config = json.loads((finished / "config.json").read_text())
     needed = {"status", "config", "overrides", "steps", "metrics", "versions", "wall_seconds"}
-    assert set(result) == needed | {"best_step", "scores"}
+    assert set(result) == needed | {"best_step", "scores", "provenance"}
+    assert result["provenance"] == json.loads((finished / "provenance.json").read_text())
     assert (result["status"], result["steps"]) == ("finished", 12)
     assert result["config"] == config == make_config().to_dict()
     assert result["versions"] == versions()
@@ -211,10 +213,10 @@ def test_of_two_that_start_at_once_the_later_sees_the_config_of_the_first(
     first, second = Run(tmp_path), Run(tmp_path)
     first.check(make_config())
     second.check(make_config(seed=3))
-    first.start(make_config(), trained.vocabularies)
-    first.start(make_config(), trained.vocabularies)
+    first.start(make_config(), trained.vocabularies, trained.provenance)
+    first.start(make_config(), trained.vocabularies, trained.provenance)
     with pytest.raises(LabError, match="seed is 0 there and 3 here"):
-        second.start(make_config(seed=3), trained.vocabularies)
+        second.start(make_config(seed=3), trained.vocabularies, trained.provenance)
 
 
 def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):

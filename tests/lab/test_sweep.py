@@ -175,7 +175,9 @@ def test_the_grid_of_a_composed_sweep(write, tmp_path):
         (plan[2], "failed", 3),
     ):
         one.workdir.mkdir(parents=True)
-        result = {"status": status, "steps": steps}
+        config = {"seed": 0, "data": {"name": "tsv"}, "schedule": {"name": "linear"}}
+        rest = {"config": config, "metrics": {}, "wall_seconds": 1.0}
+        result = {"status": status, "steps": steps} | rest
         (one.workdir / "result.json").write_text(json.dumps(result))
         config = apply_overrides(
             load_experiment(write(COMPOSED)).get_config(),

@@ -1,0 +1,147 @@
+"""Files of a finished run, each key of each of them damaged: one line, or it does not matter."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s2s_jax.data.pairs import DataError
+from s2s_jax.lab.comparison import compare, points
+from s2s_jax.lab.difference_plots import _measured_positions
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.experiment_parts import check_config, make_model
+from s2s_jax.lab.item_scores import read_predictions
+from s2s_jax.lab.run import Run
+from s2s_jax.lab.run_progress import read_progress
+from s2s_jax.lab.sweep_runs import collect
+
+WHOLE = ("[]", "null", "3", "{}", "1e400", 5000 * "[", "")
+"""What a file, or a line, may hold in the place of an object."""
+
+HARMLESS = ("metrics.jsonl", "exposure.json")
+"""Of these the damaged part is left out, and the rest is used."""
+
+
+def damaged(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of nested objects gone, or with another type in its place: (what, all of it)."""
+    if not isinstance(value, dict):
+        return
+    for key, inner in value.items():
+        rest = {name: one for name, one in value.items() if name != key}
+        yield f"{key} gone", rest
+        for other in (None, "x", [[]]):
+            yield f"{key} is {other!r}", rest | {key: other}
+        for what, one in damaged(inner):
+            yield f"{key}.{what}", rest | {key: one}
+
+
+def train(folder: Path, config: Any) -> None:
+    """What `s2s train` and the plan of a sweep read of a run that is there."""
+    run = Run(folder)
+    run.check(config)
+    run.finished(config)
+    run.seconds(12)
+    run.lost_lines(config, 12)
+    run.has_logged({"test/own/wer": 1.0})
+
+
+def open_run(folder: Path, config: Any) -> None:
+    """What `load_run` reads before the checkpoint."""
+    run = Run(folder)
+    own, vocabularies = run.config(), run.vocabularies()
+    check_config(own)
+    assert vocabularies is not None
+    make_model(own, vocabularies)
+    run.belongings()
+
+
+def compare_runs(folder: Path, config: Any) -> None:
+    """What `s2s compare` makes of the runs; it leaves the damaged one out."""
+    runs = collect(folder.parents[1])
+    assert len(runs.compared) + len(runs.left_out) == 3
+    if runs.left_out:
+        raise LabError(runs.left_out[0][1])
+    compare(runs)
+    points(runs)
+
+
+READERS: dict[str, tuple[Callable[[Path, Any], Any], ...]] = {
+    "config.json": (train, open_run),
+    "provenance.json": (train, open_run),
+    "source_vocabulary.json": (open_run,),
+    "result.json": (train, compare_runs),
+    "metrics.jsonl": (train, compare_runs, lambda folder, _: read_progress(folder, "eval/x")),
+    "predictions_test.jsonl": (
+        lambda folder, _: read_predictions(folder / "predictions_test.jsonl"),
+    ),
+    "exposure.json": (lambda folder, _: _measured_positions(collect(folder.parents[1]).compared),),
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(finished, tmp_path_factory) -> Path:
+    """Three runs that differ in the seed, and were measured."""
+    folder = tmp_path_factory.mktemp("sweep")
+    curve = {"at": [1, 2], "value": [0.5, None]}
+    exposure = {
+        "settings": {"split": "dev", "checkpoint": "best", "max_examples": 0, "min_count": 2},
+        "measures": {f"{kind}/accuracy_by_position": curve for kind in ("gold", "own")},
+    }
+    for seed in range(3):
+        run = Path(shutil.copytree(finished, folder / f"inverse_sigmoid/seed_{seed}"))
+        result = json.loads((run / "result.json").read_text())
+        result["config"]["seed"] = seed
+        (run / "result.json").write_text(json.dumps(result))
+        (run / "exposure.json").write_text(json.dumps(exposure))
+    assert _measured_positions(collect(folder).compared) is not None
+    return folder
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_one_line(sweep, make_config, name):
+    folder, config = sweep / "inverse_sigmoid" / "seed_0", make_config()
+    path = folder / name
+    before = path.read_text()
+    first, rest = before.split("\n", 1) if name.endswith("l") else (before, "")
+    cases = [(what, json.dumps(value)) for what, value in damaged(json.loads(first))]
+    if name == "result.json":  # of its copy of the config as much as is read
+        cases = [one for one in cases if not one[0].startswith(("config.model", "config.eval"))]
+    lines: list[str] = []
+    try:
+        for what, text in [*cases, *((f"all is {text[:5]}", text) for text in WHOLE)]:
+            path.write_text(f"{text}\n{rest}")
+            for read in READERS[name]:
+                try:
+                    read(folder, config)
+                except (LabError, DataError) as error:
+                    lines.append(str(error))
+                except Exception as error:
+                    raise AssertionError(f"{name}: {what}") from error
+    finally:
+        path.write_text(before)
+    assert lines or name in HARMLESS
+    assert not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "[]"),
+        ("result.json", "3"),
+        ("result.json", '{"status": "finished"}'),
+        ("metrics.jsonl", '{"stop": 6}\n'),
+    ],
+)
+def test_the_command_line_says_it_in_a_line(copied, experiment_file, s2s, name, text):
+    (copied / name).write_text(text)
+    (copied / "in").write_text("ab\n")
+    config = f"--config={experiment_file}:inverse_sigmoid"
+    for command in (
+        ("train", config, f"--workdir={copied}"),
+        ("decode", copied, f"--input={copied / 'in'}"),
+    ):
+        code, _, err = s2s(*command)
+        assert (code, len(err.splitlines())) in ((0, 0), (2, 1)), err

@@ -55,8 +55,10 @@ def read_predictions(path: Path) -> Predictions:
     """
     lines, num_bad = read_jsonl(path, _PREDICTION)
     found = [(one["source"], tuple(one["references"]), one["hypothesis"]) for one in lines]
+    if num_bad and not found:
+        raise LabError(f"{path} is no file of predictions")
     if num_bad or not found or not all(texts for _, texts, _ in found):
-        raise LabError(f"{path} is not whole, or no file of predictions")
+        raise LabError(f"{path} is not whole")
     sources, references, hypotheses = zip(*found, strict=True)
     return Predictions(sources, references, hypotheses)
 

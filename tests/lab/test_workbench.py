@@ -11,9 +11,11 @@ import pytest
 
 from s2s_jax.data.token_cache import TokenCache
 from s2s_jax.data.vocabularies import TokenVocabulary
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.sent_jobs import NO_MORE_JOBS
 from s2s_jax.lab.workbench import RunSpec, Workbench
 from tests.lab.run_content import records, state
 
@@ -121,12 +123,12 @@ def worker(experiment_file, tmp_path):
         sent, logs = "", []
         for number, flags in enumerate(jobs):
             folder = tmp_path / f"run_{number}"
-            run = ["train", f"--config={experiment_file}", f"--workdir={folder}", *flags]
-            sent += f"{json.dumps([run])}\n"
+            run = Assignment(str(experiment_file), folder, flags)
+            sent += f"{json.dumps([run.to_json()])}\n"
             logs.append(Path(f"{folder}.log"))
         done = subprocess.run(
             [sys.executable, *(["-c", script] if script else ["-m", "s2s_jax.lab.worker"])],
-            input=sent,
+            input=f"{sent}{NO_MORE_JOBS}\n",
             capture_output=True,
             text=True,
             check=False,

@@ -12,6 +12,7 @@ import jax
 
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Vocabularies
+from s2s_jax.lab.allocator import check_address_space
 from s2s_jax.lab.compiled_update import CompiledUpdate, batch_template
 from s2s_jax.lab.config import Config, Overrides
 from s2s_jax.lab.errors import LabError
@@ -106,6 +107,7 @@ class Workbench:
                 one.report(f"{one.workdir} is finished already; nothing to do")
         waiting = [number for number, result in enumerate(results) if result is None]
         if waiting:
+            check_address_space()
             left = [runs[number] for number in waiting]
             trained = _Group(left, self._shared_by(left)).train(should_stop)
             for number, result in zip(waiting, trained, strict=True):

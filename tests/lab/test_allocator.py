@@ -1,12 +1,14 @@
 """Freed memory stays in the process, unless the user has set the allocator."""
 
 import platform
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.allocator import check_address_space, keep_freed_memory
+from s2s_jax.lab.errors import LabError
 
 PROGRAM = """
 import ctypes, sys
@@ -41,3 +43,24 @@ def test_a_freed_block_is_kept():
 def test_the_users_own_settings_stand(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
     assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"), [(resource.RLIM_INFINITY, False), (4 << 30, False), (2 << 30, True)]
+)
+def test_too_little_address_space_is_refused(monkeypatch, limit, refused):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    if not refused:
+        check_address_space()
+        return
+    with pytest.raises(LabError, match=r"have 2,048 MiB of address space \(ulimit -v\)"):
+        check_address_space()
+
+
+def test_too_little_address_space_is_refused_before_anything_is_written(
+    monkeypatch, tmp_path, s2s, experiment_file
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
+    code, _, err = s2s("train", f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert not (tmp_path / "run").exists()

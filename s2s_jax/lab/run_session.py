@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from s2s_jax.data.files import clear_abandoned
 from s2s_jax.data.task import Task
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.config import Config, Overrides, flat_keys
@@ -53,6 +54,7 @@ class RunSession:
         with contextlib.ExitStack() as stack:
             # Before the config is written, for their lock: of two processes one alone writes its.
             self.checkpoints = stack.enter_context(Checkpoints(run.checkpoints))
+            clear_abandoned(run.folder)
             run.start(config, task.vocabularies)
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step

@@ -1,12 +1,12 @@
 """The splits of a dataset that is prepared on disk: prepared once, then opened and read."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from s2s_jax.data.pairs import DataError, Pairs, damaged
+from s2s_jax.data.paths import data_folder
 
 
 class PreparedSplits(Mapping[str, Pairs]):
@@ -68,13 +68,13 @@ def load_or_prepare(
         raises.
     """
     config = re.sub(r"[^\w.-]+", "_", config)
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = Path(root).expanduser() / name / config / version
+    root = data_folder(data_dir)
+    folder = root / name / config / version
     names = _split_names(folder)
     if not names:  # TFDS is imported only now: a start of a run waits for it
         from s2s_jax.data.builders import prepare
 
-        folder = prepare(name, config, version, make_splits, data_dir)
+        folder = prepare(name, config, version, make_splits, str(root))
         names = _split_names(folder)
     if not names:
         raise DataError(damaged(folder, "it names no splits"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from s2s_jax.lab.config import apply_overrides, parse_config
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment_file import sweep_of
+from s2s_jax.lab.experiment_file import split_config, sweep_of
 from s2s_jax.lab.experiment_parts import check_config
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import Run
@@ -75,10 +75,9 @@ def plan_sweep(
     Raises:
       LabError: a run's config cannot be used.
     """
-    if ":" in config_file:
-        raise LabError(
-            f"a sweep chooses the schedules itself: write --config={config_file.split(':')[0]}"
-        )
+    file, argument = split_config(config_file)
+    if argument:
+        raise LabError(f"a sweep chooses the schedules itself: write --config={file}")
     if num_seeds is not None and num_seeds < 1:
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []

@@ -1,8 +1,10 @@
 """Files that are written whole or not at all, and names that follow from contents."""
 
+import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +36,35 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_abandoned(folder: Path, min_age: float = 0.0) -> None:
+    """Removes what writers that were killed have left in a folder: `write_whole`'s half files.
+
+    Those of processes that live are left alone, and so is what cannot be removed.
+
+    Args:
+      folder: where.
+      min_age: seconds; for folders where processes of other machines, whose numbers mean nothing
+        here, may be writing.
+    """
+    for path in folder.glob(".*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and not _is_alive(int(number)):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime >= min_age:
+                    path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def fingerprint(*parts: object) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, merge_references, one_reference
+from s2s_jax.data.paths import user_path
 from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 from s2s_jax.data.text_lines import read_lines
 
@@ -101,7 +102,7 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
     """
     if not folder:
         raise DataError("data.folder is not set: the folder that holds the text files")
-    root = Path(folder).expanduser()
+    root = user_path(folder, "data.folder")
     if not root.is_dir():
         raise DataError(f"data.folder {folder} is not a folder")
     found: dict[str, tuple[Path, ...]] = {}

@@ -1,7 +1,6 @@
 """The splits of a dataset that is prepared on disk: prepared once, then opened and read."""
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -10,6 +9,7 @@ from pathlib import Path
 from s2s_jax.data.files import fingerprint
 from s2s_jax.data.json_shapes import parse
 from s2s_jax.data.pairs import DataError, Pairs, damaged
+from s2s_jax.data.paths import data_folder
 
 _prepares = ContextVar("_prepares", default=True)
 
@@ -111,8 +111,8 @@ def load_or_prepare(
         raises.
     """
     config = re.sub(r"[^\w.-]+", "_", config)
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = Path(root).expanduser() / name / config / version
+    root = data_folder(data_dir)
+    folder = root / name / config / version
 
     def find_names() -> list[str]:
         nonlocal folder
@@ -120,7 +120,7 @@ def load_or_prepare(
         if not names:  # TFDS is imported only now: a start of a run waits for it
             from s2s_jax.data.builders import prepare
 
-            folder = prepare(name, config, version, make_splits, data_dir)
+            folder = prepare(name, config, version, make_splits, str(root))
             splits.derived = folder / "tokens"
             names = _split_names(folder)
         if not names:

@@ -12,11 +12,14 @@ import numpy as np
 
 from s2s_jax.data import batching, vocabularies
 from s2s_jax.data.batching import Sequences, TokenPairs, tokenize
-from s2s_jax.data.files import fingerprint, write_whole
+from s2s_jax.data.files import clear_abandoned, fingerprint, write_whole
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_dropped")
+
+
+_ABANDONED_SECONDS = 3600.0  # no writer of this folder takes so long
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class TokenCache:
             return
         try:
             path.parent.mkdir(exist_ok=True)
+            clear_abandoned(path.parent, _ABANDONED_SECONDS)
             write_whole(path, content())
         except OSError:
             pass  # the next run makes it again

@@ -5,6 +5,7 @@ from typing import Any
 
 from s2s_jax.data.files import files_fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, damaged, one_reference
+from s2s_jax.data.paths import data_folder
 from s2s_jax.data.splits import PreparedSplits
 from s2s_jax.names import nearest
 
@@ -87,7 +88,7 @@ def _builder(name: str, data_dir: str) -> Any:
         hint = nearest(config, cls.builder_configs)
         raise DataError(f"TFDS's {dataset} has no configuration {config!r}; {hint}")
     try:
-        return tfds.builder(name, data_dir=data_dir or None)
+        return tfds.builder(name, data_dir=str(data_folder(data_dir)))
     except (ValueError, AssertionError, RuntimeError) as error:
         raise DataError(f"TFDS cannot make {name}: {error}") from error
 

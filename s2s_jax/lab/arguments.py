@@ -2,6 +2,7 @@
 
 import argparse
 
+from s2s_jax.data.paths import expand, user_path
 from s2s_jax.lab.processes import EXIT_BAD_INPUT
 
 _OVERRIDE_HELP = (
@@ -103,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     exposure.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     exposure.add_argument(
-        "--output", default="", help="folder for table and picture; default WORKDIR if it is one"
+        "--output", default=None, help="folder for table and picture; default WORKDIR if it is one"
     )
     _add_checkpoint(exposure)
 
@@ -132,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--transition", default=None, help='of what follows each symbol (".9,.1;.2,.8")'
     )
     verify.add_argument("--seed", type=int, default=0)
-    verify.add_argument("--output", default="", metavar="FILE.json", help="the table as JSON")
+    verify.add_argument("--output", default=None, metavar="FILE.json", help="the table as JSON")
     verify.add_argument(
         "--dependence",
         default=None,
@@ -140,9 +141,43 @@ def make_parser() -> argparse.ArgumentParser:
         ' symbols: "0,.25,.5,.75,1"; the chain is that of the dataset hmm, of length 4',
     )
     verify.add_argument(
-        "--picture", default="", metavar="FILE.png", help="the figure of --dependence"
+        "--picture", default=None, metavar="FILE.png", help="the figure of --dependence"
     )
     return parser
+
+
+def expand_paths(options: argparse.Namespace) -> None:
+    """Expands `~` in every path of a command; "-" and what was not given stay.
+
+    Raises:
+      DataError: a path that cannot be used.
+    """
+    for name in ("workdir", "workdirs", "sweep_dir", "config", "input", "output", "picture"):
+        value = getattr(options, name, None)
+        if value is None or value == "-":
+            continue
+        flag = (
+            name.upper().removesuffix("S") if name in _POSITIONAL[options.command] else f"--{name}"
+        )
+        # Of a file that we alone read or write any bytes are a name.
+        convert = (
+            expand if name in ("input", "output") and options.command == "decode" else user_path
+        )
+        if isinstance(value, list):
+            setattr(options, name, [str(convert(one, flag)) for one in value])
+        else:
+            setattr(options, name, str(convert(value, flag)))
+
+
+_POSITIONAL = {
+    "train": (),
+    "sweep": (),
+    "evaluate": ("workdir",),
+    "decode": ("workdir",),
+    "exposure": ("workdirs",),
+    "compare": ("sweep_dir",),
+    "verify": (),
+}
 
 
 class _Parser(argparse.ArgumentParser):

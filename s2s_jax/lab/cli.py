@@ -17,6 +17,7 @@ from s2s_jax.lab.processes import (
     EXIT_STOPPED,
     StopSignals,
     prepare_jax,
+    provide_home,
     stop_on_signals,
     tolerate_garbage,
 )
@@ -65,11 +66,16 @@ def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
             raise
         warn(str(error))
         return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno is None or error.filename is None:
+            raise
+        warn(f"cannot use {error.filename}: {error.strerror}")
+        return EXIT_BAD_INPUT
 
 
 def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
     """Runs one command; returns its exit code."""
-    from s2s_jax.lab.arguments import make_parser
+    from s2s_jax.lab.arguments import expand_paths, make_parser
 
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
@@ -80,6 +86,8 @@ def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
             parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
     except SystemExit as ended:  # a word of help, or of what is wrong
         return int(ended.code or 0)
+    provide_home()
+    expand_paths(options)
     options.signals = signals
     return _COMMANDS[options.command](options, overrides)
 
@@ -250,9 +258,9 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
         initial=options.initial,
         transition=options.transition,
         seed=options.seed,
-        output=options.output,
+        output=options.output or "",
         dependence=options.dependence,
-        picture=options.picture,
+        picture=options.picture or "",
         report=tell,
     )
     print(table)

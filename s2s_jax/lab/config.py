@@ -14,7 +14,13 @@ from ml_collections.config_dict import FieldReference, placeholder
 
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment_file import function_of, load_experiment, one_line, where
+from s2s_jax.lab.experiment_file import (
+    function_of,
+    load_experiment,
+    one_line,
+    split_config,
+    where,
+)
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.names import nearest
 
@@ -165,10 +171,15 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     Raises:
       LabError: what is wrong with them, in one line.
     """
+    for one in arguments:
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            raise LabError(f"{ascii(one)[1:-1]} is not UTF-8, which a config is kept in") from None
     files = [one.split("=", 1)[1] for one in arguments if one.startswith("--config=")]
     if len(files) != 1:
         raise LabError("name one config: --config=FILE or --config=FILE:SCHEDULE")
-    path, _, argument = files[0].partition(":")
+    path, argument = split_config(files[0])
     module = load_experiment(path)
     get_config = function_of(module, "get_config", path)
     try:
@@ -188,9 +199,9 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
         if one.startswith("--config="):
             continue
         key, equals, text = one.removeprefix("--config.").partition("=")
+        check_key(config, key)
         if not equals:
             raise LabError(f"{one} has no value; write --config.{key}=VALUE")
-        check_key(config, key)
         if text == "None" and _may_be_none(config, key):  # which absl's flags have no word for
             given = [(other, value) for other, value in given if other != key]
             overrides[key] = None

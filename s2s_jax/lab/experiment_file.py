@@ -11,6 +11,27 @@ from s2s_jax.lab.errors import LabError
 from s2s_jax.names import nearest
 
 
+def split_config(name: str) -> tuple[str, str]:
+    """FILE[:ARGUMENT] as the file and the argument, "" for none; the file's path may have colons.
+
+    The shortest part before a colon that is a file is it, but for a whole that is one.
+
+    Example:
+      >>> split_config("experiments/g2p.py:linear"), split_config("a:b/pt.py")
+      (('experiments/g2p.py', 'linear'), ('a:b/pt.py', ''))
+    """
+    parts = name.split(":")
+    splits = [(":".join(parts[:end]), ":".join(parts[end:])) for end in range(1, len(parts))]
+    splits.insert(0, (name, ""))
+    found = next((one for one in splits if Path(one[0]).is_file()), None)
+    if found is not None:
+        return found
+    # None of them exists: what looks most like a file and a word is named.
+    file, _, argument = name.rpartition(":")
+    named = file and "/" not in argument and not argument.endswith(".py")
+    return (file, argument) if named else (name, "")
+
+
 def load_experiment(path: str) -> ModuleType:
     """Imports an experiment file.
 
@@ -19,8 +40,8 @@ def load_experiment(path: str) -> ModuleType:
     """
     file = Path(path)
     if not file.is_file():
-        siblings = [str(one) for one in sorted(file.parent.glob("*.py"))]
-        hint = f"; {nearest(str(file), siblings)}" if siblings else ""
+        siblings = [one.stem for one in sorted(file.parent.glob("*.py"))]
+        hint = f"; {nearest(file.stem, siblings)}" if siblings else ""
         raise LabError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"s2s_experiment_{file.stem}", file)
     assert spec is not None
@@ -43,7 +64,7 @@ def sweep_of(path: str) -> list[dict[str, Any]]:
     Raises:
       LabError: the file has no such function, or it raises or yields something else.
     """
-    path = path.partition(":")[0]
+    path, _ = split_config(path)
     sweep = function_of(load_experiment(path), "sweep", path)
     try:
         runs = list(sweep())

@@ -1,7 +1,9 @@
 """Files that are written whole or not at all, and read with a word about what is broken."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,41 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     path = Path(path)
     with writing(path):
         write_whole(path, data.encode() if isinstance(data, str) else data)
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuses, before the work, a file that could not be written after it; writes nothing.
+
+    Args:
+      path: of a file, which may be there.
+
+    Raises:
+      LabError: its folder is missing or cannot be written, or it is a folder itself.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        code = errno.EISDIR
+    elif not path.parent.exists():
+        code = errno.ENOENT
+    elif not path.parent.is_dir():
+        code = errno.ENOTDIR
+    elif path.exists() and not path.is_file():  # a device or a pipe is opened as it is
+        code = 0 if os.access(path, os.W_OK) else errno.EACCES
+    else:
+        code = why_not_writable(path.parent)
+    if code:
+        raise LabError(f"cannot write {path}: {os.strerror(code)}")
+
+
+def why_not_writable(folder: Path) -> int:
+    """The error number of what keeps a folder from being written; 0 for nothing."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return 0
+    try:
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError:
+        read_only = False
+    return errno.EROFS if read_only else errno.EACCES
 
 
 def to_json(value: Any) -> Any:

@@ -9,7 +9,10 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from s2s_jax.lab.errors import LabError, writing
+from s2s_jax.lab.streams import warn
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -156,8 +159,30 @@ def tolerate_garbage() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+def provide_home() -> None:
+    """Gives a user without a home folder a temporary one, for all that is kept in a home; says so.
+
+    In a container a process can have a number for a user that no account has.
+    """
+    if not os.path.expanduser("~").startswith("~"):  # noqa: PTH111, Path's raises
+        return
+    folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"s2s_jax-{os.getuid()}"
+    with writing(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # compiled programs of others are not run
+            raise LabError(f"{folder} belongs to another user; set HOME to a folder of your own")
+    os.environ["HOME"] = str(folder)
+    warn(f"there is no home folder; {folder} takes its place (set HOME to choose another)")
+
+
 def prepare_jax() -> None:
-    """Compiled programs are kept between runs, unless the user has said where or not at all."""
+    """Opens the platform that the user has asked for, with a cache of compiled programs.
+
+    The cache is where the user has said, nowhere if so, or else in the user's own cache folder.
+
+    Raises:
+      LabError: the platform is not there.
+    """
     from s2s_jax.lab.allocator import keep_freed_memory
 
     keep_freed_memory()
@@ -171,3 +196,46 @@ def prepare_jax() -> None:
             # Else the cache's own path is part of what a program is found by, and a cache that was
             # moved or copied is lost.
             jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    check_platforms()
+
+
+def check_platforms() -> None:
+    """Opens JAX's devices.
+
+    Raises:
+      LabError: a platform was asked for by JAX_PLATFORMS that JAX cannot open here.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter of a plugin that is half there
+        config: Any = jax.config  # its options are attributes that no type checker knows
+        asked = config.jax_platforms or ""
+        if not asked:
+            raise LabError(f"JAX finds no device: {error}") from error
+        there = _platforms()
+        raise LabError(
+            f"JAX_PLATFORMS is {asked}, and JAX cannot open that here;"
+            f" there is {' and '.join(there)}; {_remedy(asked)}"
+        ) from error
+
+
+def _platforms() -> list[str]:
+    """The platforms that can be opened here."""
+    import jax
+
+    jax.config.update("jax_platforms", "")
+    try:
+        return sorted({device.platform for device in jax.devices()})
+    except (RuntimeError, AssertionError):
+        return ["none"]
+
+
+def _remedy(asked: str) -> str:
+    """What to do about a platform that is not there."""
+    packages = {"cuda": "jax[cuda13]", "gpu": "jax[cuda13]", "tpu": "jax[tpu]"}
+    wanted = [packages[one] for one in asked.split(",") if one in packages]
+    if not wanted:
+        return "unset it, or set it to cpu, cuda or tpu"
+    return f"install {wanted[0]} where there is such a device, or unset it"

@@ -1,5 +1,6 @@
 """A run's folder: what belongs to whom, and whether this run may go on there."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from s2s_jax.data.pairs import DataError
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.config import Config, Overrides, flat_keys
 from s2s_jax.lab.errors import LabError, writing
-from s2s_jax.lab.files import read_json, read_jsonl, to_json, write_json
+from s2s_jax.lab.files import read_json, read_jsonl, to_json, why_not_writable, write_json
 from s2s_jax.lab.locks import lock_owner
 from s2s_jax.lab.provenance import (
     PROVENANCE,
@@ -110,9 +111,9 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise LabError(f"workdir {self.folder} is a file; name a folder")
         there = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            reason = "Permission denied" if there.is_dir() else "Not a directory"
-            raise LabError(f"cannot write to workdir {self.folder}: {reason}: {there}")
+        code = why_not_writable(there) if there.is_dir() else errno.ENOTDIR
+        if code:
+            raise LabError(f"cannot write to workdir {self.folder}: {os.strerror(code)}: {there}")
         if not (self.folder / "config.json").exists():
             if self.folder.is_dir() and (self.folder / "result.json").exists():
                 raise LabError(

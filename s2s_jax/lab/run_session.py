@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from s2s_jax.data.files import clear_abandoned
 from s2s_jax.data.task import Task
 from s2s_jax.lab.checkpoints import Checkpoints
 from s2s_jax.lab.config import Config, Overrides, flat_keys
@@ -60,6 +61,7 @@ class RunSession:
             self.checkpoints = stack.enter_context(
                 Checkpoints(run.checkpoints, belongs_to=belongs_to)
             )
+            clear_abandoned(run.folder)
             run.start(config, task.vocabularies, provenance)
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step

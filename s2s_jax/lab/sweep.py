@@ -8,7 +8,7 @@ from pathlib import Path
 from s2s_jax.lab.assignment import Assignment, with_varied
 from s2s_jax.lab.config import parse_config, plain_value
 from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment_file import sweep_of
+from s2s_jax.lab.experiment_file import split_config, sweep_of
 from s2s_jax.lab.experiment_parts import check_config, config_scorer
 from s2s_jax.lab.group_key import group_key
 from s2s_jax.lab.run import DataCheck, Run
@@ -74,10 +74,9 @@ def plan_sweep(
     Raises:
       LabError: a run's config cannot be used, or the data of a finished run have changed.
     """
-    if ":" in config_file:
-        raise LabError(
-            f"a sweep chooses the schedules itself: write --config={config_file.split(':')[0]}"
-        )
+    file, argument = split_config(config_file)
+    if argument:
+        raise LabError(f"a sweep chooses the schedules itself: write --config={file}")
     if num_seeds is not None and num_seeds < 1:
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []

@@ -1,5 +1,8 @@
 """Source lines in, hypotheses out, with a trained run."""
 
+import contextlib
+import os
+import stat
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +18,7 @@ from s2s_jax.data.text_lines import on_one_line, read_lines, split_lines
 from s2s_jax.decoding import Decoded, beam_search, greedy
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import TrainedRun, load_run
-from s2s_jax.lab.files import write_atomic
+from s2s_jax.lab.files import check_writable, write_atomic
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
 _NUM_SHAPES = 3
@@ -94,9 +97,10 @@ def translate_file(
       How many source symbols were unknown, and how many lines there were.
 
     Raises:
-      LabError: a file that cannot be written, or no trained run.
+      LabError: a file that cannot be written or is the input, or no trained run.
       DataError: a file that cannot be read, or what `split_lines` refuses.
     """
+    _check_output(source, output)
     lines = _read_lines(source)
     run = load_run(workdir, checkpoint)
     vocabulary = run.vocabularies.source
@@ -116,6 +120,18 @@ def translate_file(
     else:
         write_atomic(output, content)
     return unknown, len(lines)
+
+
+def _check_output(source: str, output: str) -> None:
+    """Refuses, before anything is decoded, a file that cannot be written or is the input."""
+    if output == "-":
+        return
+    check_writable(output)
+    with contextlib.suppress(OSError):  # no descriptor, or no such file: others say so
+        there = Path(output).stat()
+        read = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
+        if stat.S_ISREG(there.st_mode) and os.path.samestat(there, read):
+            raise LabError(f"--output={output} is the input; name another file")
 
 
 def _read_lines(source: str) -> list[str]:

@@ -90,6 +90,115 @@ def test_a_wrong_config_is_refused(refused, experiment_file, tmp_path, schedule,
     assert message in refused("train", *arguments, *flags)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--config=x.py", "--workdir="],
+        ["sweep", "--config=x.py", "--workdir="],
+        ["train", "--config=", "--workdir=x"],
+        ["evaluate", ""],
+        ["decode", "x", "--input="],
+        ["decode", "x", "--output="],
+        ["exposure", "x", ""],
+        ["exposure", "x", "--output="],
+        ["compare", ""],
+        ["verify", "--output="],
+        ["verify", "--dependence=1", "--picture="],
+    ],
+)
+def test_an_empty_path_is_refused(refused, arguments):
+    assert "is empty; perhaps a variable is not set" in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~no-such-user/run", "~no-such-user has no home folder"),
+        ("x" * 300, "File name too long"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9, which is not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
+def test_a_path_that_nobody_can_use_is_refused(refused, experiment_file, command, path, message):
+    arguments = [f"--config={experiment_file}", f"--workdir={path}"]
+    line = refused(command, *(arguments if command == "train" else [path]))
+    assert message in line
+
+
+def test_a_home_folder_is_expanded_in_every_path(s2s, experiment_file, copied, monkeypatch):
+    monkeypatch.setenv("HOME", str(copied.parent))
+    code, out, err = s2s("train", f"--config={experiment_file}:linear", "--workdir=~/run")
+    assert (code, out) == (2, "")
+    assert f"workdir {copied} holds another config" in err
+    assert "~/run/x holds no run" not in s2s("evaluate", "~/run/x")[2]
+    assert s2s("decode", "~/run", "--output=~/no/out")[2] == (
+        f"s2s: cannot write {copied.parent}/no/out: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize("key", ["data.folder", "data.data_dir"])
+def test_a_config_is_utf8(refused, experiment_file, tmp_path, key):
+    value = os.fsdecode(b"/tmp/caf\xe9")
+    flags = [f"--config={experiment_file}", f"--workdir={tmp_path}/run"]
+    assert "is not UTF-8" in refused("train", *flags, f"--config.{key}={value}")
+
+
+@pytest.mark.parametrize("value", [os.fsdecode(b"caf\xe9"), "~no-such-user/x"])
+def test_the_folder_of_datasets_is_checked(refused, text_flags, monkeypatch, value):
+    _, flags = text_flags
+    monkeypatch.setenv("TFDS_DATA_DIR", value)
+    assert "TFDS_DATA_DIR is" in refused(
+        "train", *(one for one in flags if "data_dir" not in one), "--config.data.data_dir="
+    )
+
+
+def test_a_file_may_have_colons_in_its_path(s2s, refused, experiment_file, copied, tmp_path):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    path = folder / "tiny.py"
+    assert f"{path} does not exist" in refused(
+        "train", f"--config={path}:linear", f"--workdir={copied}"
+    )
+    shutil.copy(experiment_file, path)
+    source = path.read_text()
+    path.write_text(
+        source.replace("Path(__file__).parent", f"Path({str(experiment_file.parent)!r})")
+    )
+    for argument in ("linear", "lin:ear"):
+        code, _, err = s2s("train", f"--config={path}:{argument}", f"--workdir={copied}")
+        assert code == 2
+        assert ("holds another config" if argument == "linear" else "'lin:ear'") in err
+    assert f"write --config={path}\n" in refused(
+        "sweep", f"--config={path}:linear", f"--workdir={copied}"
+    )
+
+
+def test_a_section_without_a_value_is_listed(refused, experiment_file, tmp_path):
+    flags = [f"--config={experiment_file}", f"--workdir={tmp_path}/run"]
+    message = refused("train", *flags, "--config.model")
+    assert "config key model is a section; its keys are model." in message
+    assert "does not exist" in refused("train", *flags, "--config.modle")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "foo"])
+def test_a_platform_that_is_not_there_is_named(platform, tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    script = "from s2s_jax.lab.cli import main; main(['evaluate', 'nowhere'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        f"s2s: JAX_PLATFORMS is {platform}, and JAX cannot open that here;"
+    )
+    assert "there is cpu; " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_config_that_raises_is_refused(refused, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config(schedule=''):\n    return 1 / 0\n")
@@ -307,6 +416,23 @@ def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
 )
 def test_decode_refuses_what_it_cannot_do(refused, finished, flags, message):
     assert message in refused("decode", finished, *flags, stdin=b"abc\n")
+
+
+def test_decode_says_first_that_it_cannot_write(refused, finished, tmp_path, monkeypatch):
+    from s2s_jax.lab import translate
+
+    monkeypatch.setattr(translate, "load_run", lambda *_: pytest.fail("it decodes"))
+    source = tmp_path / "in.txt"
+    source.write_text("abc\n")
+    (tmp_path / "link").symlink_to(source)
+    for output, message in (
+        (tmp_path / "no" / "out", "No such file or directory"),
+        (source / "out", "Not a directory"),
+        (tmp_path, "Is a directory"),
+        (source, "is the input; name another file"),
+        (tmp_path / "link", "is the input; name another file"),
+    ):
+        assert message in refused("decode", finished, f"--input={source}", f"--output={output}")
 
 
 def test_decode_refuses_what_is_not_utf8(refused, finished, tmp_path):

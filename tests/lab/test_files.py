@@ -1,11 +1,14 @@
 import json
 import math
 import os
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s2s_jax.data.files import clear_abandoned
 from s2s_jax.lab import files
 from s2s_jax.lab.errors import LabError
 
@@ -111,3 +114,32 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     os.close(reader)
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_what_killed_writers_left_is_cleared(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = {
+        f".result.json.{ended.pid}.tmp": False,
+        f".result.json.{os.getpid()}.tmp": True,
+        f".old.{os.getppid()}.tmp": True,
+        ".mine.tmp": True,
+        f"result.json.{ended.pid}.tmp": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("half")
+    clear_abandoned(tmp_path, min_age=60)
+    assert len(list(tmp_path.iterdir())) == len(names)
+    clear_abandoned(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_a_read_only_file_system_is_called_that(monkeypatch, tmp_path):
+    class ReadOnly:
+        f_flag = os.ST_RDONLY
+
+    assert files.why_not_writable(tmp_path) == 0
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert os.strerror(files.why_not_writable(tmp_path)) == "Permission denied"
+    monkeypatch.setattr(os, "statvfs", lambda _: ReadOnly)
+    assert os.strerror(files.why_not_writable(tmp_path)) == "Read-only file system"

@@ -1,13 +1,17 @@
 """What signals do to a process that trains, and how one is prepared."""
 
 import json
+import os
+import pwd
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from s2s_jax.lab.processes import EXIT_STOPPED
+from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.processes import EXIT_STOPPED, provide_home
 
 CHILD = """
 import ctypes, sys, time
@@ -129,3 +133,37 @@ def test_little_is_imported_before_the_signals_are_heard():
     loaded = set(json.loads(done.stdout))
     assert "s2s_jax.lab.processes" in loaded
     assert not loaded & {"jax", "numpy", "argparse", "absl", "ml_collections"}
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """No home folder: a number for a user that no account has."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path / f"s2s_jax-{os.getuid()}"
+
+
+def test_a_temporary_folder_stands_for_a_home_that_is_not_there(homeless, capsys, monkeypatch):
+    provide_home()
+    assert Path.home() == homeless
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    assert capsys.readouterr().err == (
+        f"s2s: there is no home folder; {homeless} takes its place (set HOME to choose another)\n"
+    )
+    provide_home()  # there is one now
+    assert not capsys.readouterr().err
+
+
+def test_a_folder_of_another_user_is_not_taken_for_a_home(homeless, monkeypatch):
+    homeless.mkdir()
+    uid = os.getuid() + 1
+    homeless.rename(homeless.with_name(f"s2s_jax-{uid}"))
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    with pytest.raises(LabError, match="belongs to another user"):
+        provide_home()
+    assert "HOME" not in os.environ

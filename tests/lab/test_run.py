@@ -76,7 +76,7 @@ def test_the_result(finished, make_config):
     result = json.loads((finished / "result.json").read_text())
     config = json.loads((finished / "config.json").read_text())
     needed = {"status", "config", "overrides", "steps", "metrics", "versions", "wall_seconds"}
-    assert set(result) == needed | {"best_step", "scores"}
+    assert set(result) == needed | {"data", "best_step", "scores"}
     assert (result["status"], result["steps"]) == ("finished", 12)
     assert result["config"] == config == make_config().to_dict()
     assert result["versions"] == versions()

@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_owner_is_refused(tmp_path):
 @pytest.mark.parametrize("found", ["{}", '{"custom_metadata": {"score": "x"}}', "[]", "3", "1e400"])
 def test_metadata_of_a_checkpoint_that_are_not_ours_are_one_line(copied, found):
     (copied / "40" / "_CHECKPOINT_METADATA").write_text(found)
-    with pytest.raises(LabError, match="40 is damaged; delete that folder to go on from .* 20"):
+    with pytest.raises(LabError, match=r"40 is damaged; delete that .* 20"):
         Checkpoints(copied)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s2s_jax.lab.arguments import make_parser
-from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.bounds import check_flag_numbers
+from s2s_jax.lab.errors import LabError, is_for_the_user, is_out_of_memory, out_of_memory_line
 from s2s_jax.lab.processes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
     try:
+        check_flag_numbers(options)
         _COMMANDS[options.command](options, overrides)
     except KeyboardInterrupt:  # where nobody waits for the end of a step
         print("s2s: interrupted", file=sys.stderr)
@@ -43,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not is_for_the_user(error):
             raise
         sys.exit(_fail(str(error)))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(_fail(out_of_memory_line(error)))
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,6 +24,7 @@ Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
 
 _LAST_STEP = 2**31 - 1  # the step is an int32
+_LARGEST = 1e30  # well inside of float32, where infinity times step 0 is NaN
 
 
 def teacher_forcing() -> partial[jax.Array]:
@@ -81,7 +82,7 @@ def linear(
 
     Args:
       k: teacher_prob at the start, in (0, 1].
-      c: how much it falls each step, above 0.
+      c: how much it falls each step, in (0, 1e30].
       floor: where it stops, in [0, 1) and not above k.
       first_step: the last step that is still at the start, >= 0.
 
@@ -95,8 +96,8 @@ def linear(
     """
     k = _number("linear", "k", k, "in (0, 1]")
     _check("linear", "k", k, 0 < k <= 1, "in (0, 1]")
-    c = _number("linear", "c", c, "finite and above 0")
-    _check("linear", "c", c, 0 < c < math.inf, "finite and above 0")
+    c = _number("linear", "c", c, "in (0, 1e30]")
+    _check("linear", "c", c, 0 < c <= _LARGEST, "in (0, 1e30]")
     floor = _floor("linear", floor, k)
     first_step = _step("linear", "first_step", first_step, 0)
     return partial(_linear, k=k, c=c, floor=floor, first_step=first_step)
@@ -145,7 +146,7 @@ def inverse_sigmoid(
         teacher_prob(step) = max(floor, start * k / (k + exp(i / k) - 1))
 
     Args:
-      k: how slowly it falls, >= 1 and finite.
+      k: how slowly it falls, in [1, 1e30].
       floor: where it stops, in [0, 1) and not above the start.
       first_step: the last step that is still at the start, >= 0.
       start: None for the paper's form; in (0, 1] for the normalised one.
@@ -160,8 +161,8 @@ def inverse_sigmoid(
       >>> float(inverse_sigmoid(500, start=1.0)(0))
       1.0
     """
-    k = _number("inverse_sigmoid", "k", k, ">= 1 and finite")
-    _check("inverse_sigmoid", "k", k, 1 <= k < math.inf, ">= 1 and finite")
+    k = _number("inverse_sigmoid", "k", k, "in [1, 1e30]")
+    _check("inverse_sigmoid", "k", k, 1 <= k <= _LARGEST, "in [1, 1e30]")
     start = _start("inverse_sigmoid", start)
     floor = _floor("inverse_sigmoid", floor, k / (k + 1) if start is None else start)
     first_step = _step("inverse_sigmoid", "first_step", first_step, 0)

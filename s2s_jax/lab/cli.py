@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Nothing more: what is imported here comes before the signals are heard.
-from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.errors import LabError, is_for_the_user, is_out_of_memory, out_of_memory_line
 from s2s_jax.lab.processes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -66,6 +66,11 @@ def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
             raise
         warn(str(error))
         return EXIT_BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        warn(out_of_memory_line(error))
+        return EXIT_BAD_INPUT
     except OSError as error:
         if error.errno is None or error.filename is None:
             raise
@@ -76,6 +81,7 @@ def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
 def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
     """Runs one command; returns its exit code."""
     from s2s_jax.lab.arguments import expand_paths, make_parser
+    from s2s_jax.lab.bounds import check_flag_numbers
 
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
@@ -86,6 +92,7 @@ def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
             parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
     except SystemExit as ended:  # a word of help, or of what is wrong
         return int(ended.code or 0)
+    check_flag_numbers(options)
     provide_home()
     expand_paths(options)
     options.signals = signals

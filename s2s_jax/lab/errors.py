@@ -24,6 +24,22 @@ def is_for_the_user(error: BaseException) -> bool:
     return isinstance(error, DataError)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether more memory was asked for than the host, or a program's device, has."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def out_of_memory_line(error: BaseException) -> str:
+    """What was asked for, as the allocator says it, in one line.
+
+    Example:
+      >>> out_of_memory_line(MemoryError("Unable to allocate 8. TiB for an array"))
+      'out of memory: Unable to allocate 8. TiB for an array; make the batch or the model smaller'
+    """
+    said = next(iter(str(error).splitlines()), "the host has no more")
+    return f"out of memory: {said}; make the batch or the model smaller"
+
+
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
     """Says of what the system refuses here, a full disk or a missing right, that it is a write.

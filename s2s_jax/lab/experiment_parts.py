@@ -8,9 +8,11 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.catalog import dataset_options
 from s2s_jax.data.markov import known_truth
 from s2s_jax.data.task import Task, Vocabularies, load_task
+from s2s_jax.lab.bounds import check_config_numbers
 from s2s_jax.lab.config import (
     Config,
     check_complete,
+    flat_keys,
     schedule_parameters,
 )
 from s2s_jax.lab.divergence import (
@@ -72,7 +74,7 @@ def check_config(config: Config) -> tuple[Schedule, optax.GradientTransformation
       LabError: what is wrong, in one line that names it.
     """
     check_complete(config)
-    _check_numbers(config)
+    check_config_numbers(flat_keys(config))
     config_scorer(config)
     schedule, optimizer = make_config_schedule(config), make_optimizer(config.train)
     for section, make in (
@@ -176,30 +178,3 @@ def make_divergence(config: Config, model: Seq2SeqModel, task: Task) -> Divergen
         )
     batch_size = config.eval.batch_size
     return Divergence(model, task.vocabularies, truth, task.splits["dev"], batch_size, predicted)
-
-
-def _check_numbers(config: Config) -> None:
-    """Refuses numbers that are out of range; NaN is out of every range."""
-    infinity = float("inf")
-    for section, name, lowest, highest in (
-        ("data", "num_buckets", 1, 64),
-        ("data", "max_tokens", 0, infinity),
-        ("train", "num_steps", 1, 2**31 - 1),
-        ("train", "batch_size", 1, infinity),
-        ("train", "learning_rate", 1e-12, 1e6),
-        ("train", "warmup_steps", 0, infinity),
-        ("train", "weight_decay", 0, 1e6),
-        ("train", "clip_norm", 0, infinity),
-        ("train", "label_smoothing", 0, 0.999),
-        ("train", "log_every", 1, infinity),
-        ("eval", "every", 1, infinity),
-        ("eval", "batch_size", 1, infinity),
-        ("eval", "num_examples", 0, infinity),
-        ("eval", "max_examples", 0, infinity),
-    ):
-        value = config[section][name]
-        if not (lowest <= value <= highest and value < infinity):
-            allowed = f"at least {lowest}" if highest == infinity else f"in [{lowest}, {highest}]"
-            raise LabError(f"{section}.{name} is {value}; it must be {allowed}")
-    if not 0 <= config.seed < 2**32:
-        raise LabError(f"seed is {config.seed}; it must be in [0, 2**32)")

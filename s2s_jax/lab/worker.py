@@ -20,7 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from s2s_jax.lab.assignment import Assignment
-from s2s_jax.lab.errors import LabError, is_for_the_user
+from s2s_jax.lab.errors import (
+    LabError,
+    is_for_the_user,
+    is_out_of_memory,
+    out_of_memory_line,
+)
 from s2s_jax.lab.processes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
@@ -97,7 +102,7 @@ def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[]
         if is_for_the_user(error):
             code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
         elif is_out_of_memory(error):
-            code, text = EXIT_OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}\n"
+            code, text = EXIT_OUT_OF_MEMORY, f"{out_of_memory_line(error)}\n"
         else:
             code, text = EXIT_FAILED, traceback.format_exc()
         for log in logs:
@@ -106,11 +111,6 @@ def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[]
     finally:
         for log in logs:
             log.close()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a program asked for more than its device has."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _train(

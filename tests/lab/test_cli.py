@@ -404,9 +404,9 @@ def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--beam-size=0"], "the beam size is 0; it must be at least 1"),
-        (["--max-length=-1"], "the max length is -1"),
-        (["--batch-size=0"], "the batch size is 0"),
+        (["--beam-size=0"], "--beam-size is 0; it must be in [1, 1024]"),
+        (["--max-length=-1"], "--max-length is -1; it must be in [0, 100000]"),
+        (["--batch-size=0"], "--batch-size is 0; it must be in [1, 1048576]"),
         (["--beam-size=2", "--length-penalty=nan"], "length"),
         (["--beam-size=2", "--length-penalty=-1"], "length"),
         (["--beam-size=1", "--length-penalty=nan"], "length"),

@@ -300,7 +300,7 @@ def test_groups_are_capped_and_cut_between_seeds():
     [
         (["--population", "--jobs=2"], "--jobs=2 has no part in it"),
         (["--population", "--launcher=print"], "leave one of them out"),
-        (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be at least 1"),
+        (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be in [1, 4096]"),
         (["--max-lanes=4"], "add --population"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from s2s_jax.lab.decorations import Decorations
 from s2s_jax.lab.errors import LabError, writing
 from s2s_jax.lab.files import write_atomic
+from s2s_jax.lab.markup import csv_cell, visible
 from s2s_jax.lab.statistics import estimate
 from s2s_jax.lab.sweep_runs import Run as Run
 from s2s_jax.lab.sweep_runs import Runs as Runs
@@ -105,7 +106,7 @@ def points(runs: Runs) -> DataFrame:
 
 def _run_points(run: Run) -> list[tuple[int, str, float]]:
     logged = [
-        (int(record["step"]), str(name), float(value))
+        (int(record["step"]), visible(str(name)), float(value))
         for record in run.records
         if isinstance(record.get("step"), int)
         for name, value in record.items()
@@ -163,7 +164,7 @@ def report(
     points(runs).to_parquet(parquet, index=False)
     together = frame.join(differences.to_frame(rows)) if rows else frame
     files: dict[str, str | bytes] = {
-        "compare.csv": together.to_csv(),
+        "compare.csv": _to_csv(together),
         "compare.md": _joined(
             tables.to_markdown(runs, frame), difference_tables.to_markdown(rows, first)
         ),
@@ -192,6 +193,15 @@ def report(
     text = _joined(tables.to_text(runs, frame), difference_tables.to_text(rows, first))
     told = "".join(f"{line}\n" for line in left_out)
     return f"{text}\nIn {runs.folder}: {', '.join(files)}\n{told}"
+
+
+def _to_csv(frame: DataFrame) -> str:
+    """The table as CSV, its texts no formulas."""
+
+    def cell(value: object) -> object:
+        return csv_cell(value) if isinstance(value, str) else value
+
+    return frame.rename(index=cell, columns=cell).map(cell).to_csv()
 
 
 def _joined(*texts: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from s2s_jax.lab.differences import MOST_SEEDS, Row, sentence
-from s2s_jax.lab.tables import NO_INTERVAL, describe, latex_cell
+from s2s_jax.lab.markup import latex_comment, latex_row, markdown
+from s2s_jax.lab.tables import NO_INTERVAL, describe
 from s2s_jax.lab.text_tables import align
 
 ABOUT = (
@@ -41,11 +42,11 @@ def to_markdown(rows: Sequence[Row], headline: str) -> str:
       rows: of `find_differences`.
       headline: what the conclusions are about.
     """
-    parts = ["\n".join(f"- {sentence(row)}" for row in rows if row.metric == headline)]
+    parts = ["\n".join(f"- {markdown(sentence(row))}" for row in rows if row.metric == headline)]
     for title, labels, cells, remarks in table_parts(rows):
         lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *cells]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts += [f"**{title}**", table, *remarks]
+        table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
+        parts += [f"**{markdown(title)}**", table, *map(markdown, remarks)]
     return "\n\n".join([*parts, ABOUT]) + "\n" if rows else ""
 
 
@@ -71,11 +72,11 @@ def to_latex(rows: Sequence[Row], headline: str) -> str:
     if not chosen:
         return ""
     labels = _labels(chosen)
-    lines = [f"% {_title(chosen)}", *(f"% {remark}" for remark in _remarks(chosen))]
+    lines = [latex_comment(text) for text in (_title(chosen), *_remarks(chosen))]
     lines += [r"\begin{tabular}{l" + "r" * (len(labels) - 1) + "}", r"\toprule"]
     rule = [r"\midrule"]
     for number, line in enumerate([labels, *map(_cells, chosen)]):
-        lines += rule * (number == 1) + [" & ".join(map(latex_cell, line)) + r" \\"]
+        lines += rule * (number == 1) + [latex_row(line)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -16,6 +16,7 @@ from s2s_jax.lab.difference_tables import ABOUT, table_parts
 from s2s_jax.lab.differences import Row, sentence
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.item_scores import read_predictions
+from s2s_jax.lab.markup import visible
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -209,4 +210,4 @@ def _list(lines: Sequence[str], kind: str = "") -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(text)
+    return html.escape(visible(text))

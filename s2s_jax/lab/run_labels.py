@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from s2s_jax.lab.markup import visible
 from s2s_jax.lab.run_names import short_key
 
 SCHEDULE_ORDER = (
@@ -85,7 +86,9 @@ def row_labels(
 ) -> list[str]:
     """Each schedule's label, followed by its (key, value as JSON) of what else is varied."""
     return [
-        ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
+        visible(
+            ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
+        )
         for label, own in zip(schedule_labels(schedules), varied, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.files import read_json, read_jsonl
+from s2s_jax.lab.markup import visible
 from s2s_jax.lab.provenance import Provenance, differing_data, differing_vocabularies
 from s2s_jax.lab.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, RESULT
 from s2s_jax.lab.run_labels import json_leaves, row_labels, schedule_order
@@ -165,7 +166,7 @@ def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
       >>> left_out_lines([("linear/seed_0", "its status is stopped")])
       ['Left out (1):', '  linear/seed_0: its status is stopped']
     """
-    lines = [f"  {name}: {reason}" for name, reason in left_out]
+    lines = [visible(f"  {name}: {reason}") for name, reason in left_out]
     return [f"Left out ({len(left_out)}):", *lines] if lines else []
 
 
@@ -317,5 +318,12 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
 def _named(runs: list[Run]) -> list[Run]:
     """The runs in the order of the rows, called by their schedule and what tells it from others."""
     labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
-    named = [replace(run, schedule=label) for run, label in zip(runs, labels, strict=True)]
+    named = [
+        replace(
+            run,
+            schedule=label,
+            metrics={visible(name): value for name, value in run.metrics.items()},
+        )
+        for run, label in zip(runs, labels, strict=True)
+    ]
     return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

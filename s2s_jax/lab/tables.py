@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from s2s_jax.lab.budgets import budgets
 from s2s_jax.lab.budgets import to_text as to_budget_text
+from s2s_jax.lab.markup import latex, latex_comment, latex_row, markdown, visible
 from s2s_jax.lab.sweep_runs import left_out_lines
 
 if TYPE_CHECKING:
@@ -150,10 +151,10 @@ def to_markdown(runs: Runs, frame: DataFrame) -> str:
     """
     labels, rows = table_parts(frame)
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
     below = "\n".join(
         remark.replace("  ", "  - ", 1) if remark.startswith("  ") else f"- {remark}"
-        for remark in remarks(runs, frame)
+        for remark in map(markdown, remarks(runs, frame))
     )
     return f"{table}\n\n{below}\n"
 
@@ -174,7 +175,7 @@ def to_latex(runs: Runs, frame: DataFrame) -> str:
       frame: of `comparison.compare`.
     """
     metrics = _metrics(frame)
-    lines = [f"% {remark}" for remark in remarks(runs, frame)]
+    lines = [latex_comment(remark) for remark in remarks(runs, frame)]
     lines += [r"\begin{tabular}{l" + "r" * (1 + len(metrics)) + "}", r"\toprule"]
     headings, rules, place = ["", ""], [], 3
     for prefixes, count in _groups(metrics):
@@ -185,10 +186,9 @@ def to_latex(runs: Runs, frame: DataFrame) -> str:
         place += count
     if rules:
         lines += [" & ".join(headings) + r" \\", " ".join(rules)]
-    labels = ["schedule", "$n$", *(latex_cell(metric.label_with_unit) for metric in metrics)]
+    labels = ["schedule", "$n$", *(latex(metric.label_with_unit) for metric in metrics)]
     lines += [" & ".join(labels) + r" \\", r"\midrule"]
-    for row in _rows(frame):
-        lines.append(" & ".join(map(latex_cell, row)) + r" \\")
+    lines += map(latex_row, _rows(frame))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -242,12 +242,4 @@ def remarks(runs: Runs, frame: DataFrame) -> list[str]:
     ]
     budget = to_budget_text(budgets(runs))
     lines += [budget] if budget else []
-    return [*lines, *runs.notes, *left_out_lines(runs.left_out)]
-
-
-def latex_cell(text: str) -> str:
-    """A cell's text as LaTeX has it."""
-    for mark in "%_&#":
-        text = text.replace(mark, "\\" + mark)
-    text = " ".join(text.split()).replace("<", "$<$").replace(">", "$>$")
-    return text.replace("±", r"$\pm$").replace(NO_INTERVAL, "--")
+    return [visible(line) for line in (*lines, *runs.notes, *left_out_lines(runs.left_out))]

@@ -12,8 +12,9 @@ runs, so that comparing again leaves nothing twice.
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -31,6 +32,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from s2s_jax.lab.markup import visible
 from s2s_jax.lab.plots import curve
 from s2s_jax.lab.run_names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.tables import describe
@@ -42,6 +44,9 @@ FOLDER = "over_seeds"
 """Below the sweep's folder."""
 
 _FILE = "events.out.tfevents.0000000000.compare"
+_MOST_BYTES = 200
+"""Of a folder's name; file systems have 255, of which a copy's name may need some."""
+
 _PARTS = ("mean", "low", "high")
 _CURVES = ("gold/token_accuracy", "own/token_accuracy", "gap")
 _MISSING = object()
@@ -82,9 +87,17 @@ def event_files(runs: Runs, metrics: Sequence[str]) -> dict[str, bytes]:
             continue
         if not files:
             events = [_layout(score, time), _experiment(runs, metrics, time), *events]
-        folder = re.sub(r"[^\w.,=+-]+", "_", label).strip("_")
-        files[f"{FOLDER}/{folder}/{_FILE}"] = _records(events, time)
+        files[_file_of(label, files)] = _records(events, time)
     return files
+
+
+def _file_of(label: str, taken: Container[str]) -> str:
+    """A row's event file, in a folder of its own below `FOLDER`, whatever the row is called."""
+    name = re.sub(r"[^\w.,=+-]+", "_", label).strip("._") or "row"
+    short = name.encode()[:_MOST_BYTES].decode(errors="ignore")
+    names = itertools.chain([short], (f"{short}-{number}" for number in itertools.count(2)))
+    paths = (f"{FOLDER}/{one}/{_FILE}" for one in names)
+    return next(path for path in paths if path not in taken)
 
 
 def remove_others(sweep_dir: Path, files: Collection[str]) -> None:
@@ -214,7 +227,7 @@ def _shown_hparams(run: Run) -> dict[str, bool | float | str]:
         if isinstance(value, int | float):
             value = value if isinstance(value, bool) else float(value)
         else:
-            value = str(_restored(value))
+            value = visible(str(_restored(value)))
         shown[HPARAM_NAMES.get(key, key)] = value
     return shown
 

@@ -1,0 +1,94 @@
+"""Text of others, such as a name in a result.json that somebody sent, as text and no more.
+
+A name may hold what a terminal, LaTeX, Markdown or a spreadsheet would obey. `visible` is for text
+of every kind; the others are for the markup that a text goes into.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction in which what is around them is shown."""
+
+_LATEX = str.maketrans(
+    {
+        **{mark: f"\\{mark}" for mark in "%_&#${}"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": "$<$",
+        ">": "$>$",
+        "±": r"$\pm$",
+        "\N{EN DASH}": "--",
+    }
+)
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, with control characters as their escapes.
+
+    Those are what a terminal obeys, line breaks, what turns the direction of text, and halves of
+    characters that no file can hold.
+
+    Example:
+      >>> print(visible("linear\x1b[2J\n"))
+      linear\x1b[2J\n
+    """
+    return "".join(
+        one.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(one) in _NO_TEXT or one in _TURNS
+        else one
+        for one in text
+    )
+
+
+def latex(text: str) -> str:
+    r"""The text as LaTeX has it.
+
+    Example:
+      >>> print(latex(r"\input{a_b}"))
+      \textbackslash{}input\{a\_b\}
+    """
+    return " ".join(visible(text).split()).translate(_LATEX)
+
+
+def latex_row(cells: Iterable[str]) -> str:
+    r"""A row of a table in LaTeX.
+
+    Example:
+      >>> print(latex_row(["[1]", "[2, 3]"]))
+      {}[1] & [2, 3] \\
+    """
+    row = " & ".join(map(latex, cells))
+    # The end of the row before would take these for its option.
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
+
+
+def latex_comment(text: str) -> str:
+    """A comment in LaTeX, which ends where its line does."""
+    return f"% {visible(text)}"
+
+
+def markdown(text: str) -> str:
+    r"""The text as a cell or an item of Markdown has it: no HTML, code, link, column or emphasis.
+
+    Example:
+      >>> print(markdown("a|b <b>, p<0.001, teacher_forcing [1, 2]"))
+      a\|b \<b>, p<0.001, teacher_forcing [1, 2]
+    """
+    text = re.sub(r"([\\|`*~]|<(?=[A-Za-z/!?]))", r"\\\1", visible(text))
+    return re.sub(r"\](?=[(\[])", r"]\\", text)
+
+
+def csv_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula, by the apostrophe that it does not show.
+
+    Example:
+      >>> csv_cell("=1+1"), csv_cell("linear")
+      ("'=1+1", 'linear')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -86,7 +86,9 @@ def test_exact_match_is_of_the_text_as_error_rates_are(trained, monkeypatch):
     said = [trained.vocabularies.target.encode(text) for text in pairs.targets]
     by_ids = {"gold/token_accuracy": 1.0, "own/token_accuracy": 1.0, "own/exact_match": 1.0}
     monkeypatch.setattr("s2s_jax.lab.evaluator.evaluate", lambda *_: Evaluation(dict(by_ids), said))
-    found = Evaluator(trained.model, task, scores="characters", batch_size=2).dev(trained.params)
+    found = Evaluator(trained.model, task, scorer=make_scorer("characters"), batch_size=2).dev(
+        trained.params
+    )
     assert found["eval/own/exact_match"] == 0.5
     assert found["eval/own/cer"] == pytest.approx(100 / 11)
 

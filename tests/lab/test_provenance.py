@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.run import Run
@@ -223,7 +224,7 @@ def test_under_other_switches_a_run_opens_and_does_not_go_on(
 
 
 def test_lanes_that_would_draw_other_numbers_are_refused(make_config, tmp_path):
-    plan = [PlannedRun(f"{n}", Path(), (), "waiting", seed=n) for n in range(2)]
+    plan = [PlannedRun(f"{n}", Assignment("a.py", Path()), "waiting", seed=n) for n in range(2)]
     runs = [RunSpec(make_config(seed=n), tmp_path / str(n)) for n in range(2)]
     assert make_groups(plan, 2)
     with jax.default_prng_impl("rbg"):

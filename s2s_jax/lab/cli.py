@@ -191,6 +191,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     run = load_run(options.workdir, options.checkpoint)
     task = load_run_task(run, warn)
     metrics = evaluate_run(run, options.split, task)
+    tell(f"{options.checkpoint} checkpoint: {run.origin}")
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:{width}}  {value:.6g}")
@@ -216,6 +217,7 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
         length_penalty=options.length_penalty,
         max_length=options.max_length,
         batch_size=options.batch_size,
+        report=tell,
     )
     if unknown:
         warn(f"{unknown} unknown symbols in {lines} lines were read as <unk>")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from s2s_jax.data.files import fingerprint
 from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.checkpoints import Checkpoints
@@ -82,6 +83,13 @@ class TrainedRun:
     params: Params
     step: int
     provenance: Provenance | None = None
+
+    @property
+    def origin(self) -> str:
+        """Which step it is, and which data it was trained on: their name and fingerprint."""
+        known = self.provenance.data if self.provenance else {}
+        data = f" {fingerprint(sorted(known.items()))}" if known else ""
+        return f"step {self.step:,}, trained on {self.config.data.name}{data}"
 
 
 def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best") -> TrainedRun:

@@ -181,10 +181,11 @@ def prepare_jax() -> None:
     The cache is where the user has said, nowhere if so, or else in the user's own cache folder.
 
     Raises:
-      LabError: the platform is not there.
+      LabError: the platform is not there, or there are too few addresses to use it.
     """
-    from s2s_jax.lab.allocator import keep_freed_memory
+    from s2s_jax.lab.allocator import check_address_space, keep_freed_memory
 
+    check_address_space()
     keep_freed_memory()
     import jax
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -87,11 +88,12 @@ def translate_file(
     length_penalty: float = 1.0,
     max_length: int = 0,
     batch_size: int = 256,
+    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
     """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
 
     Lines are read as those of training files are, see `split_lines`. Each gets one line of output:
-    a line end within a hypothesis is written as a space.
+    a line end within a hypothesis is written as a space. `report` takes a line about the run.
 
     Returns:
       How many source symbols were unknown, and how many lines there were.
@@ -119,6 +121,7 @@ def translate_file(
         sys.stdout.flush()
     else:
         write_atomic(output, content)
+    report(f"{checkpoint} checkpoint: {run.origin}")
     return unknown, len(lines)
 
 

@@ -12,7 +12,7 @@ import jax
 
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.allocator import check_address_space
+from s2s_jax.lab.allocator import check_memory
 from s2s_jax.lab.compiled_update import CompiledUpdate, batch_template
 from s2s_jax.lab.config import Config, Overrides
 from s2s_jax.lab.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
@@ -110,7 +110,6 @@ class Workbench:
                 results.append(LabError(str(error)))
         waiting = [number for number, result in enumerate(results) if result is None]
         if waiting:
-            check_address_space()
             left = [runs[number] for number in waiting]
             shared = self._shared_by(left)
             for one in left:
@@ -166,6 +165,7 @@ class _Shared:
             partial(make_optimizer, config.train),
             batch_template(batches.batch_size, batches.shapes_from(0)[0]),
         )
+        check_memory(update.template, update.template.state.params)
         evaluator = make_evaluator(config, parts.model, parts.task)
         return cls(
             group_key(config),

@@ -1,6 +1,7 @@
 """Freed memory stays in the process, unless the user has set the allocator."""
 
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -55,6 +56,20 @@ def test_too_little_address_space_is_refused(monkeypatch, limit, refused):
         return
     with pytest.raises(LabError, match=r"have 2,048 MiB of address space \(ulimit -v\)"):
         check_address_space()
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_anything_is_written(
+    tmp_path, s2s, experiment_file
+):
+    size = "--config.model.hidden_size=65536"
+    code, _, err = s2s(
+        "train", f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}", size
+    )
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert re.search(
+        r"optimiser's state take [\d,.]+ GB, and this machine's cpu has [\d.]+ GB", err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_little_address_space_is_refused_before_anything_is_written(

@@ -11,8 +11,8 @@ METRICS_LINE = {"step": int, ...: (float, None)}
 CONFIG = {"seed": int, "data": {"name": str}, "schedule": {"name": str}}
 """The shape of config.json as far as everybody needs it; `check_complete` knows all of it."""
 
-ENDING = {"status": frozenset({"finished", "stopped", "failed"}), "error?": str}
-"""The shape of a result.json of which only how the run ended is asked."""
+ENDING = {"status": frozenset({"finished", "stopped", "failed"}), "steps?": int, "error?": str}
+"""The shape of a result.json of which only how and where the run ended is asked."""
 
 RESULT = ENDING | {
     "config": CONFIG,

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from s2s_jax.lab.errors import LabError, writing
+from s2s_jax.lab.files import read_json
 from s2s_jax.lab.processes import EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.result_shapes import ENDING
 from s2s_jax.lab.run import Run
 from s2s_jax.lab.sweep import PlannedRun
 from s2s_jax.lab.sweep_display import Display, PlainDisplay
@@ -330,8 +332,8 @@ def _new_result(job: _Job, state: RunState) -> dict[str, Any]:
 def _result(run: PlannedRun) -> dict[str, Any]:
     """What a run has written of its end; {} before."""
     try:
-        return Run(run.workdir).result() or {}
-    except LabError:
+        return read_json(run.workdir / "result.json", ENDING)
+    except LabError:  # it is not there, or not whole
         return {}
 
 

@@ -462,7 +462,7 @@ def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
 
     def report(line):
         lines.append(line)
-        if line.startswith("run_1: finished"):
+        if line.startswith(("run_1: finished", "run_1: FAILED")):
             lock.release()
 
     assert run_sweep(plan, 1, display=PlainDisplay(report)) == []

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from s2s_jax.data.json_shapes import parse
 
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Name -> shape and dtype."""
+
+_one_at_a_time = threading.RLock()
+"""Orbax's threads tell each other of their folders by a number that the whole process shares: of
+two saves side by side, as of a population's lanes, one fails or both wait for ever."""
 
 
 def write_arrays(
@@ -38,7 +43,7 @@ def write_arrays(
 
     _remove(folder)
     try:
-        with _literal_paths(), _quiet():
+        with _one_at_a_time, _literal_paths(), _quiet():
             ocp.save(_literal(folder), dict(arrays), custom_metadata=dict(metadata))
         if read_shapes(folder) != {name: (one.shape, one.dtype) for name, one in arrays.items()}:
             raise OSError(f"not everything that was written to {folder} can be read back")
@@ -57,7 +62,7 @@ def read_shapes(folder: Path) -> Shapes:
 
     # First, since orbax logs a traceback for each array that it does not find.
     _store(folder).list().result()
-    with _literal_paths(), _quiet():
+    with _one_at_a_time, _literal_paths(), _quiet():
         found: Any = ocp.metadata(_literal(folder)).metadata
     return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in found.items()}
 
@@ -86,7 +91,7 @@ def read_arrays(folder: Path, template: Mapping[str, np.ndarray]) -> dict[str, n
     # end in tracebacks on stderr.
     for name in store.list().result():
         store.read(name).result()
-    with _literal_paths(), _quiet():
+    with _one_at_a_time, _literal_paths(), _quiet():
         return ocp.load(_literal(folder), dict(template))
 
 

@@ -103,6 +103,18 @@ def test_metadata_of_a_checkpoint_that_are_not_ours_are_one_line(copied, found):
         Checkpoints(copied)
 
 
+def test_the_states_of_several_runs_are_saved_side_by_side(tmp_path):
+    runs = [Checkpoints(tmp_path / str(number) / "checkpoints") for number in range(3)]
+    for step in range(1, 4):
+        for run in runs:
+            run.save(step, make_state(step))
+    for run in runs:
+        step, state = run.restore(make_state())
+        assert step == 3
+        assert_same(state, make_state(3))
+        run.close()
+
+
 def test_newest_and_best_are_kept(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["20", "40"]
     with Checkpoints(saved, read_only=True) as checkpoints:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -354,15 +355,16 @@ def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypa
     bad_value = replace(bad_value, varied=(("seed", -1),))
     bad_folder.workdir.write_text("")
     damaged.workdir.mkdir()
-    (damaged.workdir / "target_vocabulary.json").write_text("[")
-    trained = []
+    (damaged.workdir / "config.json").write_text("[")
+    trained, run = [], SimpleNamespace(task=None)
 
     def train(self, should_stop):
         trained.extend(one.config.seed for one in self._runs)
         return [{"status": "finished"}]
 
     monkeypatch.setattr(workbench._Group, "train", train)
-    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: None)
+    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: SimpleNamespace(experiment=run))
+    monkeypatch.setattr(workbench, "check_vocabulary_size", lambda task, overrides: None)
     bad_key = replace(good, workdir=tmp_path / "seed_9", varied=(("sed", 1),))
     job = [bad_key, bad_value, bad_folder, damaged, good]
     assert worker.work(Workbench(), job, lambda: False) == EXIT_BAD_INPUT
@@ -370,9 +372,9 @@ def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypa
     last = {path.stem: path.read_text().splitlines()[-1] for path in tmp_path.glob("*.log")}
     assert last.pop("seed_0").startswith("look at the run with: ")
     assert last.pop("seed_9") == "s2s: config key sed does not exist; did you mean 'seed'?"
-    assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 2**32)"
+    assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 4294967295]"
     assert last.pop("seed_2").endswith("seed_2 is a file; name a folder")
-    assert last.pop("seed_3").startswith("s2s: cannot read vocabulary ")
+    assert "seed_3/config.json is not whole JSON" in last.pop("seed_3")
 
 
 SWEEP = """

@@ -63,9 +63,10 @@ def test_what_is_read_is_what_was_made_in_its_order(tmp_path, capfd):
 
 
 def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
-    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "default"))
-    load_or_prepare("pairs", "c", "1.0.0", lambda: SPLITS)
-    assert (tmp_path / "default" / "pairs" / "c" / "1.0.0").is_dir()
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(load_or_prepare("pairs", "c", "1.0.0", lambda: SPLITS)) == list(SPLITS)
+    assert (tmp_path / "tensorflow_datasets" / "pairs" / "c" / "1.0.0").is_dir()
 
 
 def test_a_split_is_read_when_it_is_asked_for_and_once(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ class Checkpoints:
         belongs_to: Mapping[str, str] | None = None,
     ):
         self._belongs_to = dict(belongs_to or {})
-        self._folder = Path(folder).absolute()
+        self._folder = Path(folder).resolve()  # orbax refuses ".."
         if read_only and not self._folder.is_dir():
             raise self._none()
         # Step -> score, of those in the folder, and of those that this object has written or read.

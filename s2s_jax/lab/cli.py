@@ -38,6 +38,7 @@ _TRAINING = ("train", "sweep")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    take_streams()  # first, or the descriptors of what is opened next could be theirs
     trains = bool(arguments) and arguments[0] in _TRAINING
     signals = stop_on_signals() if trains else None
     try:
@@ -52,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
     """Runs one command, and says what it cannot; returns its exit code."""
     tolerate_garbage()
-    take_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
     try:

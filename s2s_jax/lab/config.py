@@ -305,7 +305,11 @@ def check_key(config: Config, key: str) -> None:
     inside = [one for one in known if one.startswith(key + ".")]
     if inside:
         raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}")
-    raise LabError(f"config key {key} does not exist; {nearest(key, known)}")
+    hint = nearest(key, known)
+    siblings = [one for one in known if one.startswith(f"{key.rpartition('.')[0]}.")]
+    if siblings and not hint.startswith("did you mean"):
+        hint = nearest(key, siblings)
+    raise LabError(f"config key {key} does not exist; {hint}")
 
 
 def check_complete(config: Config) -> None:

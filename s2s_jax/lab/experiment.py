@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from s2s_jax.data.files import fingerprint
 from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.checkpoints import Checkpoints
@@ -88,7 +87,7 @@ class TrainedRun:
     def origin(self) -> str:
         """Which step it is, and which data it was trained on: their name and fingerprint."""
         known = self.provenance.data if self.provenance else {}
-        data = f" {fingerprint(sorted(known.items()))}" if known else ""
+        data = f", data {known.get('train', known.get('all', ''))}" if known else ""
         return f"step {self.step:,}, trained on {self.config.data.name}{data}"
 
 

@@ -39,6 +39,8 @@ def load_experiment(path: str) -> ModuleType:
       LabError: it is missing, or raises.
     """
     file = Path(path)
+    if file.is_dir():
+        raise LabError(f"config file {path} is a folder; name a file in it")
     if not file.is_file():
         siblings = [one.stem for one in sorted(file.parent.glob("*.py"))]
         hint = f"; {nearest(file.stem, siblings)}" if siblings else ""

@@ -74,13 +74,16 @@ def latex_comment(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""The text as a cell or an item of Markdown has it: no HTML, code, link, column or emphasis.
+    r"""The text as a cell or an item of Markdown has it: no HTML, code, formula, link or emphasis.
 
     Example:
       >>> print(markdown("a|b <b>, p<0.001, teacher_forcing [1, 2]"))
       a\|b \<b>, p<0.001, teacher_forcing [1, 2]
+      >>> print(markdown("_x_ $a$ &lt;"))
+      \_x\_ \$a\$ \&lt;
     """
-    text = re.sub(r"([\\|`*~]|<(?=[A-Za-z/!?]))", r"\\\1", visible(text))
+    marks = r"[\\|`*~$]|(?<!\w)_|_(?!\w)|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+    text = re.sub(f"({marks})", r"\\\1", visible(text))
     return re.sub(r"\](?=[(\[])", r"]\\", text)
 
 

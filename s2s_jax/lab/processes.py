@@ -181,13 +181,17 @@ def prepare_jax() -> None:
     The cache is where the user has said, nowhere if so, or else in the user's own cache folder.
 
     Raises:
-      LabError: the platform is not there, or there are too few addresses to use it.
+      LabError: the platform is not there, there are too few addresses to use it, or a variable for
+        JAX has a wrong value.
     """
     from s2s_jax.lab.allocator import check_address_space, keep_freed_memory
 
     check_address_space()
     keep_freed_memory()
-    import jax
+    try:
+        import jax
+    except ValueError as error:  # a variable such as JAX_ENABLE_X64 has a value that it cannot have
+        raise LabError(f"JAX cannot use its environment variables: {error}") from error
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

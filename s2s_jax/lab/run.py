@@ -285,7 +285,7 @@ class Run:
 
 
 class DataCheck:
-    """Whether the data of finished runs are what they were; looked at once a data section."""
+    """Whether the data of runs are there and what they were; looked at once a data section."""
 
     def __init__(self):
         self._found: dict[str, dict[str, str] | DataError] = {}
@@ -301,19 +301,37 @@ class DataCheck:
         """
         if run.provenance() is None:
             return []
-        section = json.dumps(to_json(config.data.to_dict()), sort_keys=True)
-        said_before = section in self._found
-        if not said_before:
-            try:
-                self._found[section] = config_fingerprints(config)
-            except DataError as error:
-                self._found[section] = error
-        found = self._found[section]
+        said_before = _section(config) in self._found
+        found = self._find(config)
         if not isinstance(found, DataError):
             run.check_data(found)
             return []
         line = f"whether the data of {run.folder} have changed cannot be told: {found}"
         return [] if said_before else [line]
+
+    def require(self, config: Config) -> None:
+        """Refuses a run that is to be trained and whose data cannot be found; prepares nothing.
+
+        Raises:
+          DataError: why they cannot.
+        """
+        found = self._find(config)
+        if isinstance(found, DataError):
+            raise found
+
+    def _find(self, config: Config) -> dict[str, str] | DataError:
+        section = _section(config)
+        if section not in self._found:
+            try:
+                self._found[section] = config_fingerprints(config)
+            except DataError as error:
+                self._found[section] = error
+        return self._found[section]
+
+
+def _section(config: Config) -> str:
+    """The data section of a config, to know it again."""
+    return json.dumps(to_json(config.data.to_dict()), sort_keys=True)
 
 
 def _from_json(value: Any) -> Config:

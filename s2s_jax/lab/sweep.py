@@ -72,7 +72,8 @@ def plan_sweep(
       report: takes a line on what could not be checked.
 
     Raises:
-      LabError: a run's config cannot be used, or the data of a finished run have changed.
+      LabError, DataError: a run's config or data cannot be used, or the data of a finished run have
+        changed.
     """
     file, argument = split_config(config_file)
     if argument:
@@ -96,7 +97,9 @@ def plan_sweep(
         run = Run(folder)
         run.check(config)
         result, finished = run.result(), run.finished(config)
-        if finished is not None:
+        if finished is None:
+            data.require(config)
+        else:
             for line in data.check(run, config):
                 report(line)
         status = result["status"] if result else "waiting"

@@ -52,6 +52,7 @@ class PlainDisplay:
     def __init__(self, report: Callable[[str], None] = print):
         self._report = report
         self._states: Sequence[RunState] = ()
+        self._said: dict[str, str] = {}
         self._reported = time.monotonic()
 
     def begin(self, states: Sequence[RunState], num_jobs: int) -> None:
@@ -79,7 +80,10 @@ class PlainDisplay:
         self._reported = time.monotonic()
         for one in self._states:
             if one.status == "running":
-                self._report(f"{one.run.name}: {(last_lines(one.run) or ['starting'])[-1]}")
+                line = f"{one.run.name}: {(last_lines(one.run) or ['starting'])[-1]}"
+                if line != self._said.get(one.run.name):
+                    self._said[one.run.name] = line
+                    self._report(line)
 
     def note(self, line: str) -> None:
         """Says it."""

@@ -1,6 +1,7 @@
 """Source lines in, hypotheses out, with a trained run."""
 
 import contextlib
+import gzip
 import os
 import stat
 import sys
@@ -93,7 +94,8 @@ def translate_file(
     """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
 
     Lines are read as those of training files are, see `split_lines`. Each gets one line of output:
-    a line end within a hypothesis is written as a space. `report` takes a line about the run.
+    a line end within a hypothesis is written as a space. Files called
+    *.gz are gzipped. `report` takes a line about the run.
 
     Returns:
       How many source symbols were unknown, and how many lines there were.
@@ -120,7 +122,8 @@ def translate_file(
         sys.stdout.write(content)
         sys.stdout.flush()
     else:
-        write_atomic(output, content)
+        data = content.encode()
+        write_atomic(output, gzip.compress(data, mtime=0) if output.endswith(".gz") else data)
     report(f"{checkpoint} checkpoint: {run.origin}")
     return unknown, len(lines)
 

@@ -115,6 +115,14 @@ def test_the_states_of_several_runs_are_saved_side_by_side(tmp_path):
         run.close()
 
 
+def test_a_folder_may_be_named_by_way_of_another(tmp_path):
+    (tmp_path / "other").mkdir()
+    with Checkpoints(tmp_path / "other" / ".." / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(6, make_state(6))
+    with Checkpoints(tmp_path / "other/../run/checkpoints", read_only=True) as checkpoints:
+        assert_same(checkpoints.restore(make_state())[1], make_state(6))
+
+
 def test_newest_and_best_are_kept(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["20", "40"]
     with Checkpoints(saved, read_only=True) as checkpoints:

@@ -182,9 +182,28 @@ def test_a_section_without_a_value_is_listed(refused, experiment_file, tmp_path)
     assert "does not exist" in refused("train", *flags, "--config.modle")
 
 
-@pytest.mark.parametrize("platform", ["cuda", "foo"])
-def test_a_platform_that_is_not_there_is_named(platform, tmp_path):
-    environment = os.environ | {"JAX_PLATFORMS": platform}
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "JAX_PLATFORMS",
+            "cuda",
+            "JAX_PLATFORMS is cuda, and JAX cannot open that here; there is cpu",
+        ),
+        (
+            "JAX_PLATFORMS",
+            "foo",
+            "JAX_PLATFORMS is foo, and JAX cannot open that here; there is cpu",
+        ),
+        (
+            "JAX_ENABLE_X64",
+            "maybe",
+            "JAX cannot use its environment variables: invalid truth value",
+        ),
+    ],
+)
+def test_a_setting_that_jax_cannot_use_is_named(name, value, said, tmp_path):
+    environment = os.environ | {name: value}
     script = "from s2s_jax.lab.cli import main; main(['evaluate', 'nowhere'])"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -194,11 +213,21 @@ def test_a_platform_that_is_not_there_is_named(platform, tmp_path):
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(
-        f"s2s: JAX_PLATFORMS is {platform}, and JAX cannot open that here;"
-    )
-    assert "there is cpu; " in done.stderr
+    assert done.stderr.startswith(f"s2s: {said}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_is_no_config(refused, tmp_path):
+    message = refused("train", f"--config={tmp_path}", f"--workdir={tmp_path / 'run'}")
+    assert f"config file {tmp_path} is a folder; name a file in it" in message
+
+
+def test_an_unknown_key_of_a_section_is_told_what_the_section_has(
+    refused, experiment_file, tmp_path
+):
+    flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"
+    message = refused("train", *flags, "--config.train.optimizer=adam")
+    assert "train.optimizer does not exist; it must be one of train.batch_size, " in message
 
 
 def test_a_config_that_raises_is_refused(refused, tmp_path):
@@ -449,7 +478,7 @@ def test_unknown_characters_are_counted(s2s, finished):
     assert code == 0
     assert len(out.splitlines()) == 3
     origin, unknown = err.splitlines()
-    assert re.fullmatch(r"best checkpoint: step \d+, trained on tsv [0-9a-f]{16}", origin)
+    assert re.fullmatch(r"best checkpoint: step \d+, trained on tsv, data [0-9a-f]{16}", origin)
     assert unknown == "s2s: 4 unknown symbols in 3 lines were read as <unk>"
 
 
@@ -465,7 +494,9 @@ def test_greedy_is_a_beam_of_one_and_files_are_as_the_standard_streams(s2s, fini
     )
     assert (code, out) == (0, "")
     assert target.read_text() == greedy
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+    assert s2s("decode", finished, f"--input={source}", f"--output={target}.gz")[0] == 0
+    assert gzip.decompress((tmp_path / "out.txt.gz").read_bytes()).decode() == greedy
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt", "out.txt.gz"]
 
 
 def test_nothing_in_nothing_out(s2s, finished):

@@ -180,7 +180,7 @@ def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
         ("constant", {"teacher_prob": 1.5}, r"teacher_prob must be in \[0, 1\], not 1.5"),
         ("constant", {"teacher_prob": math.nan}, r"teacher_prob must be in \[0, 1\], not nan"),
         ("exponential", {"k": 1.0}, r"k must be in \(0, 1\), not 1.0"),
-        ("inverse_sigmoid", {"k": 0.5}, "k must be >= 1"),
+        ("inverse_sigmoid", {"k": 0.5}, r"k must be in \[1, 1e30\]"),
         ("linear", {"c": -1.0}, "c must be"),
         ("linear", {"floor": 1.5}, "floor must be"),
         ("linear", {"first_step": 1000}, "step must be"),

@@ -295,9 +295,9 @@ def test_some_measures_alone(copied, s2s):
         (["--min-count=1000"], "min_count is 1000, and decoder states are compared for 512"),
         (["--min-count=1000", "--measures=states"], "leave states out (--measures=positions,"),
         (["--min-count=1000", "--measures=positions,recovery"], "no position has min_count = 1000"),
-        (["--min-count=0"], "min_count is 0"),
-        (["--num-resamples=1"], "num_resamples is 1"),
-        (["--max-examples=-1"], "max_examples is -1"),
+        (["--min-count=0"], "--min-count is 0; it must be in"),
+        (["--num-resamples=1"], "--num-resamples is 1; it must be in"),
+        (["--max-examples=-1"], "--max-examples is -1; it must be in"),
         (["--checkpoint=newest"], "invalid choice"),
     ],
 )

@@ -104,7 +104,8 @@ def test_evaluate_says_that_the_data_have_changed_and_records_them(moved, s2s):
             change(pairs, "test")
         code, _, err = s2s("evaluate", folder, "--split=test")
         said = "s2s: the run was trained with other data (test): the content has changed since\n"
-        assert (code, err) == (0, said if changed else "")
+        origin = f"best checkpoint: {load_run(folder).origin}\n"
+        assert (code, err) == (0, (said if changed else "") + origin)
         record = json.loads((folder / "evaluation_test.json").read_text())["provenance"]
         assert (record["data"] == trained_on.data) != changed
         assert record["vocabularies"] == trained_on.vocabularies

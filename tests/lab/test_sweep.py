@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from s2s_jax.data.pairs import DataError
 from s2s_jax.lab import sweep_pool, worker_process
 from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.config import (
@@ -753,3 +754,9 @@ def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
 def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_file, tmp_path):
     monkeypatch.setattr(sweep_pool, "run_sweep", lambda *_, **__: ["linear/seed_0"])
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1
+
+
+def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path):
+    with pytest.raises(DataError, match="/no/such is not a folder"):
+        plan_sweep(str(experiment_file), ["--config.data.folder=/no/such"], tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()

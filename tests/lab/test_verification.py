@@ -132,8 +132,8 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained,
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--length=0"], "length is 0; with 2 symbols it must be 1 to 6"),
-        (["--length=7"], "length is 7"),
+        (["--length=0"], "--length is 0; it must be in"),
+        (["--length=7"], "length is 7; with 2 symbols it must be 1 to 6"),
         (["--initial=.7,.2"], "initial sums to 0.9, not to 1"),
         (["--initial=a"], "initial is 'a'; it must be numbers separated by commas"),
         (["--transition=.9,.1"], "transition has 1 rows of 2"),

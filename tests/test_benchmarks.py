@@ -25,7 +25,7 @@ from s2s_jax.batch import EOS, NUM_RESERVED, PAD, Batch
 from s2s_jax.objectives import make_objective
 
 # What its fixtures compile is compiled once, not once a worker.
-pytestmark = pytest.mark.xdist_group("benchmarks")
+pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
 BUCKETS = [(shape, bucket) for shape in shapes.SHAPES for bucket in shape.buckets]

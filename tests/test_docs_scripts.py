@@ -17,7 +17,7 @@ import pytest
 from s2s_jax.batch import Batch, gold_inputs
 
 # What its fixtures train is made once, not once a worker.
-pytestmark = pytest.mark.xdist_group("docs_scripts")
+pytestmark = [pytest.mark.xdist_group("docs_scripts"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/what_does_the_decoder_pass_itself.md").read_text(encoding="utf-8")

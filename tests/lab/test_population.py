@@ -388,6 +388,7 @@ def sweep():
 """
 
 
+@pytest.mark.slow
 def test_three_lanes_on_two_devices(s2s, experiment_file, make_config, monkeypatch, tmp_path):
     """By the command; half of the steps are all gold, and a fourth lane fills up."""
     path, folder = tmp_path / "mine.py", tmp_path / "sweep"

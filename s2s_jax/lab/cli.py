@@ -136,7 +136,10 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.sweep import plan_sweep, plan_table
     from s2s_jax.lab.sweep_groups import MAX_LANES, groups_table, make_groups
 
-    plan = plan_sweep(options.config, overrides, options.workdir, options.seeds, warn)
+    starts = not options.dry_run and options.launcher == "local"
+    plan = plan_sweep(
+        options.config, overrides, options.workdir, options.seeds, warn, needs_data=starts
+    )
     max_lanes = MAX_LANES if options.max_lanes is None else options.max_lanes
     groups = make_groups(plan, max_lanes if options.population else 1)
     if options.launcher == "print":

@@ -61,6 +61,8 @@ def plan_sweep(
     workdir: str | Path,
     num_seeds: int | None = None,
     report: Callable[[str], None] = lambda line: None,
+    *,
+    needs_data: bool = False,
 ) -> list[PlannedRun]:
     """The runs of an experiment's `sweep()`, every one of them checked; nothing is written.
 
@@ -70,6 +72,7 @@ def plan_sweep(
       workdir: the sweep's folder; run folders are `<workdir>/<schedule>/seed_<n>`.
       num_seeds: only the seeds below it; None for all.
       report: takes a line on what could not be checked.
+      needs_data: whether the data of runs that are not finished have to be there.
 
     Raises:
       LabError, DataError: a run's config or data cannot be used, or the data of a finished run have
@@ -97,11 +100,11 @@ def plan_sweep(
         run = Run(folder)
         run.check(config)
         result, finished = run.result(), run.finished(config)
-        if finished is None:
-            data.require(config)
-        else:
+        if finished is not None:
             for line in data.check(run, config):
                 report(line)
+        elif needs_data:
+            data.require(config)
         status = result["status"] if result else "waiting"
         if status == "finished" and finished is None:
             status = "stopped"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from s2s_jax.data.pairs import DataError
 from s2s_jax.lab import sweep_pool, worker_process
 from s2s_jax.lab.assignment import Assignment
 from s2s_jax.lab.config import (
@@ -756,7 +755,11 @@ def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1
 
 
-def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path):
-    with pytest.raises(DataError, match="/no/such is not a folder"):
-        plan_sweep(str(experiment_file), ["--config.data.folder=/no/such"], tmp_path / "sweep")
-    assert not (tmp_path / "sweep").exists()
+def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path, s2s):
+    workdir = tmp_path / "sweep"
+    flags = f"--config={experiment_file}", f"--workdir={workdir}", "--config.data.folder=/no/such"
+    code, out, err = s2s("sweep", *flags)
+    assert (code, out) == (2, "")
+    assert err == "s2s: data.folder /no/such is not a folder\n"
+    assert s2s("sweep", *flags, "--dry-run")[0] == 0  # where no run would start here
+    assert not workdir.exists()

@@ -240,7 +240,7 @@ folder, script = Path(sys.argv[1]), sys.argv[2]
 popen = worker_process.subprocess.Popen
 worker_process.subprocess.Popen = lambda command, **options: popen(
     [sys.executable, "-c", script], **options)
-sweep.plan_sweep = lambda *_: [
+sweep.plan_sweep = lambda *_, **__: [
     sweep.PlannedRun("a", sweep.Assignment("", folder / "a"), "finished", num_steps=4),
     sweep.PlannedRun("b", sweep.Assignment("", folder / "b"), "waiting", num_steps=4),
 ]

@@ -100,6 +100,7 @@ def sweep(finished, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_one_line(sweep, make_config, name):
     folder, config = sweep / "inverse_sigmoid" / "seed_0", make_config()

@@ -171,6 +171,7 @@ def test_damage_grows_with_what_the_source_hides():
     assert half[-1] == pytest.approx(alone.kl, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
     truth = make_hmm_truth(*HMM, length=2)
     recipe = DependenceRecipe(hidden_size=8, num_rows=64, num_steps=200, learning_rate=0.03)

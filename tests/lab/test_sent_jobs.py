@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_what_the_user_can_mend_before_the_first_job_is_a_line():
 
 @pytest.mark.slow
 def test_a_process_without_its_sweep_trains_its_run_no_further(experiment_file, tmp_path):
-    run = Assignment(str(experiment_file), tmp_path / "run", ("--config.train.num_steps=300",))
+    run = Assignment(str(experiment_file), tmp_path / "run", ("--config.train.num_steps=300000",))
     with (tmp_path / "errors").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "s2s_jax.lab.worker"],
@@ -97,12 +98,16 @@ def test_a_process_without_its_sweep_trains_its_run_no_further(experiment_file, 
             stdout=subprocess.DEVNULL,
             stderr=errors,
         )
-    process.communicate(f"{json.dumps([run.to_json()])}\n".encode(), timeout=300)
-    said = (tmp_path / "errors").read_text() + Path(f"{run.workdir}.log").read_text()
+    assert process.stdin is not None
+    process.stdin.write(f"{json.dumps([run.to_json()])}\n".encode())
+    process.stdin.flush()
+    log = Path(f"{run.workdir}.log")
+    while process.poll() is None and not (log.exists() and "loss " in log.read_text()):
+        time.sleep(0.05)
+    process.communicate(timeout=300)  # closes the pipe, as a sweep's death does
+    said = (tmp_path / "errors").read_text() + log.read_text()
     assert process.returncode == 75, said
-    result = run.workdir / "result.json"
-    if result.exists():  # else not a step was made
-        found = json.loads(result.read_text())
-        assert found["status"] == "stopped", said
-        assert 0 < found["steps"] < 300
-        assert (run.workdir / "checkpoints" / str(found["steps"])).is_dir()
+    found = json.loads((run.workdir / "result.json").read_text())
+    assert found["status"] == "stopped", said
+    assert 0 < found["steps"] < 300_000
+    assert (run.workdir / "checkpoints" / str(found["steps"])).is_dir()

@@ -94,8 +94,8 @@ def translate_file(
     """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
 
     Lines are read as those of training files are, see `split_lines`. Each gets one line of output:
-    a line end within a hypothesis is written as a space. Files called
-    *.gz are gzipped. `report` takes a line about the run.
+    a line end within a hypothesis is written as a space. Files called *.gz are gzipped. `report`
+    takes a line about the run.
 
     Returns:
       How many source symbols were unknown, and how many lines there were.

@@ -243,7 +243,7 @@ class _Group:
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
             key = jax.random.key(self._runs[number].config.seed)
             starts.append(session.start or update.start(key))
-            # Behind what compiles: its clock runs from here on.
+            # After what compiles, since its clock runs from here on.
             lanes.append(self._lane(self._runs[number], session, evaluator))
             session.start = None  # the programs below take it
         if len(lanes) == 1:

@@ -3,8 +3,8 @@
 python -m s2s_jax.lab.worker
 
 A job is a line of standard input: a JSON list of runs, each an `Assignment`; several runs are lanes
-of one program. What the process says of a run goes to the run's
-own log, beside its folder; how the run ended is in its `result.json`. A job that has finished, or
+of one program. What the process says of a run goes to the run's own log, beside its folder; how
+the run ended is in its `result.json`. A job that has finished, or
 whose input or loss was bad, is answered on standard output by the exit code that `s2s train` would
 have, and what was loaded and compiled stays for the next one. After anything else, a signal, a lack
 of memory or what nobody foresaw, the process ends with the code of that instead. After the last job

@@ -21,6 +21,13 @@ _CHUNK = 10_000  # examples a read; one call a split would hold every record twi
 _FORMAT = "array_record"
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """What TFDS keeps of a dataset that exists on this machine alone."""
+
+    def initialize_from_bucket(self) -> None:
+        """Looks nowhere: TFDS's own looks online, and leaves a temporary folder."""
+
+
 class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS dataset of {source, targets}, from splits that exist in memory.
 
@@ -49,7 +56,7 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.BuilderConfig(name=name)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description="Pairs of source and target texts, with every accepted target.",
             features=tfds.features.FeaturesDict(

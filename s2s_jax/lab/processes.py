@@ -58,6 +58,8 @@ class StopSignals:
     def is_set(self) -> bool:
         """Whether to stop; whoever trains asks after every step, and leaves a checkpoint then."""
         self._at_work = True
+        if self._requested:  # the process may end soon: what follows is said before
+            self._has_said.wait(_GRACE_SECONDS)
         return self._requested
 
     def begin_anew(self) -> None:
@@ -119,6 +121,7 @@ class StopSignals:
                     f"{name}: stopping with a checkpoint after the step or compilation that is"
                     " under way; a second one ends at once"
                 )
+                self._has_said.set()
             elif number != signal.SIGHUP:
                 _say(f"{name} again: ended at once; the same command goes on from the checkpoint")
                 os._exit(EXIT_STOPPED)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Findings, Row, add_options, from_json, say, to_table
-from s2s_jax.lab.files import read_json, write_json
+from s2s_jax.lab.base.files import read_json, write_json
 
 PARTS = (
     "train_step",

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import MT, TINY_MT, Bucket, Shape, make_batch, make_model, make_optimizer
 from benchmarks.timing import Training, interleave, passes_for, schedule_probs
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.training import init_train_state, make_update

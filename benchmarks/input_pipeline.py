@@ -21,7 +21,7 @@ from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_model, make_optimizer, shapes
 from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches, choose_buckets
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.training import init_train_state, make_update
 

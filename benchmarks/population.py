@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_batch, make_model, make_optimizer, shapes
 from benchmarks.timing import interleave, median_ratio
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.schedules import (
     Schedule,

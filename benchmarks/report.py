@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from s2s_jax.lab.files import write_json
+from s2s_jax.lab.base.files import write_json
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def machine() -> dict[str, Any]:
     """The machine, its load and the versions; asked before anything is timed."""
     import jax
 
-    from s2s_jax.lab.versions import versions
+    from s2s_jax.lab.base.versions import versions
 
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -25,7 +25,7 @@ from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Bucket, Shape, make_batch, make_model, make_optimizer, shapes
 from benchmarks.timing import Training, interleave, passes_for, schedule_probs
 from benchmarks.train_step import make_teacher_forcing_update
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.training import init_train_state, make_update
 

@@ -28,7 +28,7 @@ from benchmarks.timing import (
     schedule_probs,
 )
 from s2s_jax.batch import BOS, Batch, to_jax
-from s2s_jax.lab.allocator import keep_freed_memory
+from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel

@@ -11,7 +11,7 @@ import pytest
 
 from s2s_jax.batch import Batch
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.rnn.functions import make_rnn_model
 
 VOCAB_SIZE = 10
 

@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 
 from s2s_jax.data.catalog import LOADERS
-from s2s_jax.lab.config import (
-    COMPARED_SCHEDULES,
-    apply_overrides,
-    flat_keys,
-    parse_config,
-)
-from s2s_jax.lab.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.experiment_parts import check_config
-from s2s_jax.lab.sweep import plan_sweep
+from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
+from s2s_jax.lab.config.keys import COMPARED_SCHEDULES, apply_overrides, flat_keys, parse_config
+from s2s_jax.lab.sweeps.plan import plan_sweep
+from s2s_jax.lab.training.build import check_config
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from s2s_jax.batch import EOS, Batch
-from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import make_objective
 from s2s_jax.training import init_train_state, make_update
 

@@ -16,7 +16,37 @@ ALL_FILES = sorted(PACKAGE.rglob("*.py"))
 CORE_FILES = [
     path for path in ALL_FILES if path.relative_to(PACKAGE).parts[0] not in ("data", "lab")
 ]
-CONFIG_READERS = {"lab/config.py", "lab/experiment.py", "lab/run.py"}
+TESTS = Path(__file__).parent
+CONFIG_READERS = {"lab/config/keys.py", "lab/runs/run.py"}
+ROOMS = (
+    "base",
+    "config",
+    "runs",
+    "evaluation",
+    "training",
+    "verification",
+    "exposure",
+    "comparison",
+    "sweeps",
+)
+"""The packages of the lab; each may import those before it."""
+
+WHOLE_BEHAVIOURS = {
+    "test_benchmarks.py": "benchmarks/",
+    "test_docs_scripts.py": "docs/scripts/",
+    "test_experiments.py": "experiments/",
+    "test_gpu.py": "the core on a GPU",
+    "test_imports.py": "the whole package",
+    "test_platforms.py": "the core lowered for other platforms",
+    "test_readme.py": "README.md and docs/",
+    "test_results_page.py": "docs/scripts/results.py",
+    "lab/test_browser.py": "TensorBoard and report.html in a browser",
+    "lab/test_damaged_files.py": "every command on damaged files",
+    "lab/training/test_population.py": "runs as lanes of one program",
+    "lab/training/test_resume.py": "stopped and killed runs",
+    "lab/verification/test_convergence.py": "the train step, to its end",
+}
+"""Tests of more than one module, and of what."""
 
 
 def module_name(path: Path) -> str:
@@ -52,14 +82,14 @@ def relative(path: Path) -> str:
 
 def test_the_files_of_core_data_and_lab_are_found():
     core = {relative(path) for path in CORE_FILES}
-    assert {"__init__.py", "rollout.py", "training.py", "models/rnn.py"} <= core
+    assert {"__init__.py", "rollout.py", "training.py", "models/rnn/functions.py"} <= core
     assert len(CORE_FILES) < len(ALL_FILES)
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=relative)
 def test_the_core_imports_jax_flax_optax_numpy_and_itself(path):
     allowed = {"jax", "numpy", "optax", "s2s_jax", *sys.stdlib_module_names}
-    if path.parent.name == "models":
+    if relative(path).startswith("models/"):
         allowed.add("flax")
     for name in imports_of(path):
         assert name.split(".")[0] in allowed
@@ -97,3 +127,39 @@ def test_importing_the_core_loads_nothing_that_jax_flax_and_optax_do_not():
     assert set(modules) <= set(loaded)
     theirs = {"jax", "jaxlib", "flax", "optax", "numpy", "ml_dtypes", *sys.stdlib_module_names}
     assert {name.split(".")[0] for name in loaded} - theirs == {"s2s_jax"}
+
+
+def room(name: str) -> str | None:
+    """The package of the lab that a module is in; None for other modules and the lab's own."""
+    parts = name.split(".")
+    return (
+        parts[2] if parts[:2] == ["s2s_jax", "lab"] and parts[2:3] and parts[2] in ROOMS else None
+    )
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in ALL_FILES if room(module_name(path))], ids=relative
+)
+def test_the_rooms_of_the_lab_import_downwards(path):
+    own = ROOMS.index(str(room(module_name(path))))
+    for name in imports_of(path):
+        other = room(name)
+        if is_inside(name, "s2s_jax.lab") and other is None:
+            assert name == "s2s_jax.lab", f"{name} is one of the lab's doors"
+        elif other is not None:
+            assert ROOMS.index(other) <= own, f"{name} is above"
+
+
+def test_every_package_of_the_lab_is_a_room():
+    packages = {path.parent.name for path in (PACKAGE / "lab").glob("*/__init__.py")}
+    assert packages == set(ROOMS)
+
+
+def test_tests_mirror_the_rooms():
+    for path in TESTS.rglob("test_*.py"):
+        name = path.relative_to(TESTS).as_posix()
+        if name in WHOLE_BEHAVIOURS:
+            continue
+        module = PACKAGE / path.relative_to(TESTS).with_name(path.name.removeprefix("test_"))
+        assert module.exists() or module.with_suffix("").is_dir(), name
+    assert all((TESTS / name).exists() for name in WHOLE_BEHAVIOURS)

@@ -15,7 +15,7 @@ from s2s_jax.batch import BOS, Batch, gold_inputs
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import make_objective
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.rollout import toss_coins

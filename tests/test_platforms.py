@@ -10,7 +10,7 @@ import pytest
 from s2s_jax.batch import Batch
 from s2s_jax.decoding import beam_search
 from s2s_jax.evaluation import make_evaluate_step
-from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import make_objective
 from s2s_jax.training import init_train_state, make_update
 

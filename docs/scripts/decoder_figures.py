@@ -14,7 +14,7 @@ from matplotlib.ticker import ScalarFormatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's, as in s2s_jax/lab/plots.py.
+# Okabe and Ito's, as in s2s_jax/lab/comparison/plots.py.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#000000", "linestyle": "-", "marker": "o"},
     {"color": "#D55E00", "linestyle": "--", "marker": "s"},

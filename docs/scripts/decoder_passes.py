@@ -35,7 +35,7 @@ from s2s_jax.batch import Batch
 from s2s_jax.data.cmudict import dictionary_path, parse_dictionary, split_dictionary
 from s2s_jax.data.pairs import Pairs
 from s2s_jax.data.task import Task, Vocabularies
-from s2s_jax.lab.statistics import estimate
+from s2s_jax.lab.base.seed_statistics import estimate
 from s2s_jax.metrics import Mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2s_jax.lab.significance import paired_difference
+from s2s_jax.lab.comparison.significance import paired_difference
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 """A generator -> the [seeds, items] differences of one sweep."""

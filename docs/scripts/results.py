@@ -25,10 +25,17 @@ import results_theory
 from results_page import Page, write
 from results_sweeps import Sweep, read_sweep
 
-from s2s_jax.lab import difference_plots, difference_tables, plots, tables
-from s2s_jax.lab.comparison import DEFAULT_METRICS, compare, metric_names
-from s2s_jax.lab.differences import Row, find_differences, headline
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.comparison import (
+    DEFAULT_METRICS,
+    compare,
+    difference_plots,
+    difference_tables,
+    metric_names,
+    plots,
+    tables,
+)
+from s2s_jax.lab.comparison.differences import Row, find_differences, headline
 from s2s_jax.names import nearest
 
 

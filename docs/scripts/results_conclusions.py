@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from results_sweeps import Sweep, listed
 
-from s2s_jax.lab.budgets import budgets, unequal
-from s2s_jax.lab.differences import Row, sentence
-from s2s_jax.lab.statistics import Estimate, estimate
-from s2s_jax.lab.tables import describe
+from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.seed_statistics import Estimate, estimate
+from s2s_jax.lab.comparison.budgets import budgets, unequal
+from s2s_jax.lab.comparison.differences import Row, sentence
 
 LEAST_SEEDS, SEEDS_FOR_A_CLAIM = 5, 10
 """See docs/comparing.md."""

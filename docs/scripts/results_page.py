@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.figures import to_png
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.figures import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.files import read_json, to_json
+from s2s_jax.lab.base.metric_catalog import describe
 from s2s_jax.lab.comparison import collect
-from s2s_jax.lab.config import ConfigDict, flat_keys
-from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.files import read_json, to_json
-from s2s_jax.lab.run_names import trial_of
-from s2s_jax.lab.scores import Scorer
-from s2s_jax.lab.sweep_runs import Runs
-from s2s_jax.lab.tables import describe
+from s2s_jax.lab.config import flat_keys
+from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
+from s2s_jax.lab.evaluation.scores import Scorer
+from s2s_jax.lab.runs.collect import Runs
+from s2s_jax.lab.runs.names import trial_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from results_sweeps import Sweep
 
-from s2s_jax.lab.differences import Row, find_differences, sentence
-from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.figures import make_styles, new_figure
-from s2s_jax.lab.plots import curve, draw_curves, finish_steps
-from s2s_jax.lab.statistics import Estimate, estimate
-from s2s_jax.lab.tables import describe
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.figures import make_styles, new_figure
+from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.seed_statistics import Estimate, estimate
+from s2s_jax.lab.comparison.differences import Row, find_differences, sentence
+from s2s_jax.lab.comparison.plots import curve, draw_curves, finish_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from s2s_jax.lab.sweep_runs import Run
+    from s2s_jax.lab.runs.collect import Run
 
 MEASURED, PREDICTED = "eval/kl_to_truth", "eval/kl_predicted"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from s2s_jax.chains import Chains, check_chain, draw, observe
+from s2s_jax.theory.chains import Chains, check_chain, draw, observe
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class ChainTruth:
 
         Defined for any prefix. One that contradicts the source's past is believed; a symbol that
         cannot be where it stands makes the symbols before it worthless, see
-        `s2s_jax.chains.observe`; and a source that cannot go on from the prefix tells its next
-        symbol and nothing else.
+        `s2s_jax.theory.chains.observe`; and a source that cannot go on from the prefix tells its
+        next symbol and nothing else.
 
         Args:
           prefix: [num_prefixes, t] numbers of symbols, 0 <= t < length.

@@ -37,7 +37,7 @@ def load_markov(
     """Markov chains behind a source that never changes: "_" -> "0 0 1".
 
     The only uncertainty is the target's own, so scheduled sampling damages this task the most;
-    `s2s_jax.theory.scheduled_sampling_optimum` says how much.
+    `s2s_jax.theory.optimum.scheduled_sampling_optimum` says how much.
 
     Args:
       data_dir: TFDS's folder; "" means its default.

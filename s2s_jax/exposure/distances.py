@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from s2s_jax.information import kl_divergence
+from s2s_jax.theory.information import kl_divergence
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> np.ndarray:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s2s_jax.chains import draw
 from s2s_jax.exposure.distances import find_distance
 from s2s_jax.exposure.intervals import Bootstrap
 from s2s_jax.exposure.known_truth import AccumulatedError, RelativeDistance, accumulate, relate
 from s2s_jax.exposure.next_token import NextTokenProbs, ask, check_known, check_support
-from s2s_jax.information import kl_divergence
+from s2s_jax.theory.chains import draw
+from s2s_jax.theory.information import kl_divergence
 
 _PLACE = "a prefix of row"
 

@@ -13,7 +13,7 @@ import numpy as np
 from s2s_jax.exposure.distances import find_distance
 from s2s_jax.exposure.intervals import divide
 from s2s_jax.exposure.next_token import Tables, check_known, check_support
-from s2s_jax.information import kl_divergence
+from s2s_jax.theory.information import kl_divergence
 
 
 class AccumulatedError(NamedTuple):
@@ -69,7 +69,7 @@ def accumulated_error(truth: Tables, model: Tables) -> AccumulatedError:
         that the model can make, or the other way round: the divergence is infinite.
 
     Example:
-      >>> from s2s_jax.theory import next_token_tables
+      >>> from s2s_jax.theory.optimum import next_token_tables
       >>> truth = next_token_tables((0.7, 0.3), ((0.95, 0.05), (0.3, 0.7)), length=4)
       >>> model = next_token_tables((0.7, 0.3), ((0.9, 0.1), (0.05, 0.95)), length=4)
       >>> accumulated_error(truth, model).excess_percent.round(1).tolist()
@@ -108,7 +108,7 @@ def relative_distance(
       ValueError: tables that do not fit or hold no distributions, or an unknown distance.
 
     Example:
-      >>> from s2s_jax.theory import next_token_tables
+      >>> from s2s_jax.theory.optimum import next_token_tables
       >>> truth = next_token_tables((0.5, 0.5), ((0.9, 0.1), (0.2, 0.8)), length=3)
       >>> model = next_token_tables((0.6, 0.4), ((0.8, 0.2), (0.2, 0.8)), length=3)
       >>> relative_distance(truth, model).ratio.round(3).tolist()

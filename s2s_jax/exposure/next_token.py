@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from s2s_jax.batch import BOS
-from s2s_jax.chains import MAX_SEQUENCES
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
+from s2s_jax.theory.chains import MAX_SEQUENCES
 
 NextTokenProbs = Callable[[np.ndarray], ArrayLike]
 """prefixes [num_prefixes, t] int32 -> probabilities of what follows, [num_prefixes, num_symbols].
@@ -23,7 +23,7 @@ The empty prefix comes as [num_prefixes, 0].
 Tables = Sequence[np.ndarray]
 """For each step t an array with t + 1 axes of num_symbols: p(b | y_1 ... y_t).
 
-`s2s_jax.theory` makes those of a truth, and of what scheduled sampling makes of it.
+`s2s_jax.theory.optimum` makes those of a truth, and of what scheduled sampling makes of it.
 """
 
 

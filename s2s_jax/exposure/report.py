@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from s2s_jax.batch import Batch
-from s2s_jax.chains import MAX_SEQUENCES
 from s2s_jax.exposure import outputs
 from s2s_jax.exposure.distances import DISTANCES
 from s2s_jax.exposure.drawn_prefixes import estimate_accumulated_error, estimate_relative_distance
@@ -35,6 +34,7 @@ from s2s_jax.exposure.recovery import KINDS, self_recovery
 from s2s_jax.exposure.state_divergence import state_divergence
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.names import nearest
+from s2s_jax.theory.chains import MAX_SEQUENCES
 
 GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states")
 """What of `measure_exposure` can be asked for by itself; see `measure_observations`."""

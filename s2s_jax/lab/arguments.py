@@ -3,7 +3,7 @@
 import argparse
 
 from s2s_jax.data.paths import expand, user_path
-from s2s_jax.lab.processes import EXIT_BAD_INPUT
+from s2s_jax.lab.base.processes import EXIT_BAD_INPUT
 
 _OVERRIDE_HELP = (
     "Any key of the config can be set: --config.train.num_steps=500 --config.model.hidden_size=128"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Nothing more: what is imported here comes before the signals are heard.
-from s2s_jax.lab.errors import LabError, is_for_the_user, is_out_of_memory, out_of_memory_line
-from s2s_jax.lab.processes import (
+from s2s_jax.lab.base.errors import LabError, is_for_the_user, is_out_of_memory, out_of_memory_line
+from s2s_jax.lab.base.processes import (
     EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -21,7 +21,7 @@ from s2s_jax.lab.processes import (
     stop_on_signals,
     tolerate_garbage,
 )
-from s2s_jax.lab.streams import (
+from s2s_jax.lab.base.streams import (
     check_stdout,
     printing_is_decoration,
     take_streams,
@@ -81,7 +81,7 @@ def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
 def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
     """Runs one command; returns its exit code."""
     from s2s_jax.lab.arguments import expand_paths, make_parser
-    from s2s_jax.lab.bounds import check_flag_numbers
+    from s2s_jax.lab.config.bounds import check_flag_numbers
 
     parser = make_parser()
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
@@ -112,14 +112,14 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.config import parse_config
+    from s2s_jax.lab.config.keys import parse_config
 
     printing_is_decoration()
 
     config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
     prepare_jax()
+    from s2s_jax.lab.base.shell_commands import command_line
     from s2s_jax.lab.experiment import train_and_evaluate
-    from s2s_jax.lab.programs import command_line
 
     result = train_and_evaluate(
         config, options.workdir, chosen, report=_report, should_stop=options.signals.is_set
@@ -133,8 +133,8 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_population(options)
-    from s2s_jax.lab.sweep import plan_sweep, plan_table
-    from s2s_jax.lab.sweep_groups import MAX_LANES, groups_table, make_groups
+    from s2s_jax.lab.sweeps.groups import MAX_LANES, groups_table, make_groups
+    from s2s_jax.lab.sweeps.plan import plan_sweep, plan_table
 
     starts = not options.dry_run and options.launcher == "local"
     plan = plan_sweep(
@@ -151,9 +151,9 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
             print(f"\n{groups_table(groups)}")
         return 0
     printing_is_decoration()
-    from s2s_jax.lab.programs import command_line
-    from s2s_jax.lab.sweep_display import make_display
-    from s2s_jax.lab.sweep_pool import run_sweep
+    from s2s_jax.lab.base.shell_commands import command_line
+    from s2s_jax.lab.sweeps.display import make_display
+    from s2s_jax.lab.sweeps.pool import run_sweep
 
     display = make_display(sys.stdout, _report)
     options.signals.interrupt_from_now_on()
@@ -187,9 +187,9 @@ def _check_population(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
+    from s2s_jax.lab.base.files import write_json
     from s2s_jax.lab.experiment import evaluate_run, load_run, load_run_task
-    from s2s_jax.lab.files import write_json
-    from s2s_jax.lab.provenance import Provenance
+    from s2s_jax.lab.runs.provenance import Provenance
 
     run = load_run(options.workdir, options.checkpoint)
     task = load_run_task(run, warn)
@@ -207,7 +207,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
-    from s2s_jax.lab.translate import translate_file
+    from s2s_jax.lab.decode import translate_file
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as the source is
@@ -229,9 +229,9 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
-    from s2s_jax.lab.exposure import measure_runs
-    from s2s_jax.lab.exposure_runs import Settings
-    from s2s_jax.lab.exposure_tables import to_text
+    from s2s_jax.lab.exposure.exposure import measure_runs
+    from s2s_jax.lab.exposure.settings import Settings
+    from s2s_jax.lab.exposure.tables import to_text
 
     settings = Settings(
         split=options.split,
@@ -249,9 +249,9 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.comparison import report
-    from s2s_jax.lab.programs import command_line
-    from s2s_jax.lab.tensorboard_layouts import address
+    from s2s_jax.lab.base.shell_commands import command_line
+    from s2s_jax.lab.comparison.comparison import report
+    from s2s_jax.lab.comparison.tensorboard_layouts import address
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
     print(report(options.sweep_dir, metrics, options.baseline))
@@ -261,7 +261,7 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.verification_report import run_verification
+    from s2s_jax.lab.verification.report import run_verification
 
     prepare_jax()
     table, lands = run_verification(

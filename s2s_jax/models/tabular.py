@@ -75,7 +75,7 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
 
 
 def tables_of_rows(rows: ArrayLike, length: int) -> Sequence[jax.Array]:
-    """The rows of `make_tabular_model`'s table by step, in the form of `s2s_jax.theory`.
+    """The rows of `make_tabular_model`'s table by step, in the form of `s2s_jax.theory.optimum`.
 
     Args:
       rows: [num_rows, vocab_size], the parameters or their softmax.

@@ -15,7 +15,7 @@ from s2s_jax.data.markov import (
     symbol_texts,
 )
 from s2s_jax.data.pairs import DataError
-from s2s_jax.theory import next_token_tables, sequence_probs
+from s2s_jax.theory.optimum import next_token_tables, sequence_probs
 
 SIZES: dict[str, Any] = {"num_train": 4000, "num_dev": 30, "num_test": 20}
 CHAIN = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))

@@ -9,7 +9,7 @@ from s2s_jax.exposure import (
     estimate_relative_distance,
     relative_distance,
 )
-from s2s_jax.theory import next_token_tables
+from s2s_jax.theory.optimum import next_token_tables
 
 TRUTH = (0.7, 0.3), ((0.95, 0.05), (0.3, 0.7))
 MODEL = (0.7, 0.3), ((0.9, 0.1), (0.05, 0.95))

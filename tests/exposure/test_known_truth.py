@@ -9,8 +9,8 @@ from s2s_jax.exposure import (
     relative_distance,
     total_variation,
 )
-from s2s_jax.information import kl_divergence
-from s2s_jax.theory import next_token_tables, sequence_probs
+from s2s_jax.theory.information import kl_divergence
+from s2s_jax.theory.optimum import next_token_tables, sequence_probs
 
 TRUTH = (0.7, 0.3), ((0.95, 0.05), (0.3, 0.7))
 MODEL = (0.7, 0.3), ((0.9, 0.1), (0.05, 0.95))

@@ -8,7 +8,7 @@ import pytest
 from s2s_jax.batch import BOS
 from s2s_jax.exposure import make_next_token_probs, tabulate
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.theory import next_token_tables
+from s2s_jax.theory.optimum import next_token_tables
 
 TRUTH = (0.7, 0.3), ((0.95, 0.05), (0.3, 0.7))
 IDS = np.array([6, 4, 5])  # of symbols 0, 1, 2

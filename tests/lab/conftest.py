@@ -15,14 +15,14 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.cli import main
+from s2s_jax.lab.config.experiment_file import load_experiment
 from s2s_jax.lab.experiment import TrainedRun, load_run, train_and_evaluate
-from s2s_jax.lab.experiment_file import load_experiment
 
 EXPERIMENT = '''"""A tiny experiment."""
 
 from pathlib import Path
 
-from s2s_jax.lab.config import base_config
+from s2s_jax.lab.config.keys import base_config
 
 
 def get_config(schedule="teacher_forcing"):

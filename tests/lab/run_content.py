@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from s2s_jax.lab.checkpoints import Checkpoints
-from s2s_jax.lab.compiled_update import progress_template
-from s2s_jax.lab.experiment_parts import make_experiment
-from s2s_jax.lab.named_arrays import flatten
-from s2s_jax.lab.run import Run
+from s2s_jax.lab.runs.checkpoints import Checkpoints
+from s2s_jax.lab.runs.named_arrays import flatten
+from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.compiled_update import progress_template
 
 CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from s2s_jax.lab.comparison import report
-from s2s_jax.lab.tensorboard_layouts import address
-from s2s_jax.lab.tracking import Tracker
+from s2s_jax.lab.comparison.comparison import report
+from s2s_jax.lab.comparison.tensorboard_layouts import address
+from s2s_jax.lab.runs.tracking import Tracker
 
 SECONDS = 240  # a busy machine; a page is looked at again until it shows what it should
 SCHEDULES = ("teacher_forcing", "linear")

@@ -15,9 +15,9 @@ import jax
 import pytest
 
 from s2s_jax.lab import cli
-from s2s_jax.lab.checkpoints import Checkpoints
+from s2s_jax.lab.base.processes import prepare_jax
 from s2s_jax.lab.experiment import load_run
-from s2s_jax.lab.processes import prepare_jax
+from s2s_jax.lab.runs.checkpoints import Checkpoints
 
 # What its fixtures train is made once, not once a worker.
 pytestmark = pytest.mark.xdist_group("cli")
@@ -247,7 +247,7 @@ def text_flags(tmp_path):
             (folder / f"{split}.{language}").write_text("one two\nthree four\n")
     config = tmp_path / "text.py"
     config.write_text(
-        "from s2s_jax.lab.config import base_config\n"
+        "from s2s_jax.lab.config.keys import base_config\n"
         "def get_config(schedule='teacher_forcing'):\n"
         "    return base_config('parallel_text', schedule)\n"
     )
@@ -302,7 +302,7 @@ def test_an_empty_or_missing_split_is_named(refused, text_flags):
 def test_a_tfds_set_that_is_not_here_is_refused(refused, tmp_path, name, message):
     config = tmp_path / "wmt.py"
     config.write_text(
-        "from s2s_jax.lab.config import base_config\n"
+        "from s2s_jax.lab.config.keys import base_config\n"
         "def get_config(schedule='teacher_forcing'):\n"
         "    return base_config('tfds_translation', schedule)\n"
     )
@@ -450,7 +450,7 @@ def test_decode_refuses_what_it_cannot_do(refused, finished, flags, message):
 
 
 def test_decode_says_first_that_it_cannot_write(refused, finished, tmp_path, monkeypatch):
-    from s2s_jax.lab import translate
+    from s2s_jax.lab import decode as translate
 
     monkeypatch.setattr(translate, "load_run", lambda *_: pytest.fail("it decodes"))
     source = tmp_path / "in.txt"

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from s2s_jax.data.pairs import DataError
-from s2s_jax.lab.comparison import compare, points
-from s2s_jax.lab.difference_plots import _measured_positions
-from s2s_jax.lab.errors import LabError
-from s2s_jax.lab.experiment_parts import check_config, make_model
-from s2s_jax.lab.item_scores import read_predictions
-from s2s_jax.lab.run import Run
-from s2s_jax.lab.run_progress import read_progress
-from s2s_jax.lab.sweep_runs import collect
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.comparison.comparison import compare, points
+from s2s_jax.lab.comparison.difference_plots import _measured_positions
+from s2s_jax.lab.comparison.item_scores import read_predictions
+from s2s_jax.lab.runs.collect import collect
+from s2s_jax.lab.runs.progress import read_progress
+from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.training.build import check_config, make_model
 
 WHOLE = ("[]", "null", "3", "{}", "1e400", 5000 * "[", "")
 """What a file, or a line, may hold in the place of an object."""

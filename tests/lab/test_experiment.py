@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from s2s_jax.lab.errors import LabError
+from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.experiment_parts import make_experiment
-from s2s_jax.lab.lane import NonFiniteLossError
-from s2s_jax.lab.run import Run
-from s2s_jax.lab.solo_program import SoloProgram
+from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.lane import NonFiniteLossError
+from s2s_jax.lab.training.solo_program import SoloProgram
 
 
 @pytest.fixture

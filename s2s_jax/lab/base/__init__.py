@@ -1,0 +1,1 @@
+"""What every room of the lab stands on: errors, files, locks, tables, figures, processes."""

@@ -1,0 +1,152 @@
+"""What each schedule of a sweep was given: updates, target tokens, seconds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from s2s_jax.lab.runs.collect import Run, Runs
+
+_RATE = ("train/tokens_per_second", "train/seconds")
+
+_TOKENS_ALIKE = 0.03
+"""Relative; with other seeds it is other batches that the last epoch was cut off at."""
+
+_SECONDS_ALIKE = 0.25
+"""Relative; the clock of a shared machine says no more."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one row's runs used, a mean over seeds.
+
+    Attributes:
+      schedule: the row's label.
+      updates: optimiser steps.
+      tokens: target tokens trained on; NaN where they are not known.
+      seconds: wall-clock time of a run, evaluations counted; NaN where it is not known.
+      seconds_low: of the quickest run.
+      seconds_high: of the slowest.
+    """
+
+    schedule: str
+    updates: float
+    tokens: float
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+
+
+def budgets(runs: Runs) -> list[Budget]:
+    """The budget of each row, in the order of the rows."""
+    found = []
+    for label, members in runs.by_schedule.items():
+        seconds = [run.wall_seconds for run in members if math.isfinite(run.wall_seconds)]
+        found.append(
+            Budget(
+                label,
+                _mean([run.num_steps for run in members]),
+                _mean([tokens for run in members if math.isfinite(tokens := run_tokens(run))]),
+                _mean(seconds),
+                min(seconds, default=math.nan),
+                max(seconds, default=math.nan),
+            )
+        )
+    return found
+
+
+def run_tokens(run: Run) -> float:
+    """How many target tokens a run was trained on, from its record.
+
+    They are the last "train/target_tokens". A record without them has rates, and then it is about
+
+        tokens = num_steps * median_k rate_k * seconds_k / steps_k
+
+    over the stretches k between two lines of training without an evaluation between them; the
+    second line has the rate. The median, since a stretch in which a run was resumed took longer
+    than its rate says.
+
+    Returns:
+      NaN where the record has neither.
+    """
+    counted = [one for record in run.records if (one := record.get("train/target_tokens"))]
+    if counted:
+        return float(counted[-1])
+    a_step: list[float] = []
+    last: tuple[float, float] | None = None
+    for record in run.records:
+        values = [record.get(name) for name in ("step", *_RATE)]
+        numbers = [float(one) for one in values if isinstance(one, int | float)]
+        if len(numbers) < len(values):
+            if any(name.startswith(("eval/", "test/")) for name in record):
+                last = None
+            continue
+        step, rate, seconds = numbers
+        if last is not None and step > last[0]:
+            a_step.append(rate * (seconds - last[1]) / (step - last[0]))
+        last = (step, seconds)
+    return run.num_steps * statistics.median(a_step) if a_step else math.nan
+
+
+def unequal(found: Sequence[Budget]) -> list[str]:
+    """What is not the same for all rows, a line each; nothing where the budgets are equal."""
+    lines = []
+    updates = [one.updates for one in found]
+    if len(set(updates)) > 1:
+        lines.append(f"Updates differ: {_listed(found, updates, '{:,.0f}')}.")
+    tokens = [one.tokens for one in found]
+    if _differ(tokens, _TOKENS_ALIKE):
+        lines.append(f"Target tokens differ: about {_listed(found, tokens, '{:,.3g}')}.")
+    seconds = [one.seconds for one in found]
+    if _differ(seconds, _SECONDS_ALIKE):
+        lines.append(
+            f"Wall-clock time differs: {_listed(found, seconds, '{:,.0f} s')}."
+            " That counts compiling, which the first runs do for the others, and all else that the"
+            " machine did meanwhile."
+        )
+    return lines
+
+
+def to_text(found: Sequence[Budget]) -> str:
+    """One line: what all had, or the ranges; then what differs."""
+    parts = []
+    for values, form, unit in (
+        ([one.updates for one in found], "{:,.0f}", "updates"),
+        ([one.tokens for one in found], "{:,.3g}", "target tokens"),
+    ):
+        known = [value for value in values if math.isfinite(value) and value]
+        if known:
+            parts.append(f"{_range(known, form)} {unit}")
+    known = [one for one in found if math.isfinite(one.seconds)]
+    if known:
+        low, high = (min(one.seconds_low for one in known), max(one.seconds_high for one in known))
+        parts.append(f"{_range([low, high], '{:,.0f}')} s of wall-clock time")
+    if not parts:
+        return ""
+    differing = unequal(found)
+    verdict = "" if differing else " Equal, as far as is known."
+    return " ".join([f"Budget of a run: {', '.join(parts)}.{verdict}", *differing])
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = (form.format(end) for end in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _differ(values: Sequence[float], tolerance: float) -> bool:
+    known = [value for value in values if math.isfinite(value)]
+    return bool(known) and max(known) > (1 + tolerance) * min(known)
+
+
+def _listed(found: Sequence[Budget], values: Sequence[float], form: str) -> str:
+    return ", ".join(
+        f"{one.schedule} {form.format(value)}" for one, value in zip(found, values, strict=True)
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

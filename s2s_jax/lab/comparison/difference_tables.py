@@ -1,0 +1,135 @@
+"""The differences from a baseline as tables and sentences, for the terminal and for files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from s2s_jax.lab.base.markup import latex_comment, latex_row, markdown
+from s2s_jax.lab.base.metric_catalog import NO_INTERVAL, describe
+from s2s_jax.lab.base.text_tables import align
+from s2s_jax.lab.comparison.differences import MOST_SEEDS, Row, sentence
+
+ABOUT = (
+    "Interval: 95 %, over seeds and test items, of one schedule by itself. p: the interval's own,"
+    " at most 0.05 where it leaves out 0; Holm: corrected for the number of schedules. P(better): a"
+    " run of the schedule against one of the baseline, item by item, ties half. Seeds needed: for a"
+    " power of 0.8 at the difference and spread observed."
+)
+"""What the columns are."""
+
+
+def to_text(rows: Sequence[Row], headline: str) -> str:
+    """The differences by one metric for a terminal, with a sentence for each schedule.
+
+    Args:
+      rows: of `find_differences`.
+      headline: the metric.
+    """
+    chosen = [row for row in rows if row.metric == headline]
+    if not chosen:
+        return ""
+    labels, cells = _labels(chosen), [_cells(row) for row in chosen]
+    lines = [f"{_title(chosen)}:", *align([labels, *cells], left={0})]
+    return "\n".join([*lines, "", *map(sentence, chosen), *_remarks(chosen), ABOUT]) + "\n"
+
+
+def to_markdown(rows: Sequence[Row], headline: str) -> str:
+    """The conclusions, and below them the differences by every metric.
+
+    Args:
+      rows: of `find_differences`.
+      headline: what the conclusions are about.
+    """
+    parts = ["\n".join(f"- {markdown(sentence(row))}" for row in rows if row.metric == headline)]
+    for title, labels, cells, remarks in table_parts(rows):
+        lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *cells]
+        table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
+        parts += [f"**{markdown(title)}**", table, *map(markdown, remarks)]
+    return "\n\n".join([*parts, ABOUT]) + "\n" if rows else ""
+
+
+def table_parts(
+    rows: Sequence[Row],
+) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
+    """Of every metric its table's title, labels, cells and remarks."""
+    groups = [list(group) for _, group in groupby(rows, lambda row: row.metric)]
+    return [
+        (_title(group), _labels(group), [_cells(row) for row in group], _remarks(group))
+        for group in groups
+    ]
+
+
+def to_latex(rows: Sequence[Row], headline: str) -> str:
+    """The differences by one metric in LaTeX, for the package booktabs.
+
+    Args:
+      rows: of `find_differences`.
+      headline: the metric.
+    """
+    chosen = [row for row in rows if row.metric == headline]
+    if not chosen:
+        return ""
+    labels = _labels(chosen)
+    lines = [latex_comment(text) for text in (_title(chosen), *_remarks(chosen))]
+    lines += [r"\begin{tabular}{l" + "r" * (len(labels) - 1) + "}", r"\toprule"]
+    rule = [r"\midrule"]
+    for number, line in enumerate([labels, *map(_cells, chosen)]):
+        lines += rule * (number == 1) + [latex_row(line)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _title(rows: Sequence[Row]) -> str:
+    metric = describe(rows[0].metric)
+    better = f" ({metric.better} is better)" if metric.better else ""
+    against = " and ".join(dict.fromkeys(row.baseline for row in rows))
+    name = rows[0].metric if metric.label == rows[0].metric else metric.name
+    scope = rows[0].metric.split("/")[0]
+    return f"Against {against} by {name}{better}, {scope} split"
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    unit = describe(rows[0].metric).difference_unit
+    return [
+        "schedule",
+        "n",
+        f"difference ({unit})" if unit else "difference",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "P(better)",
+        "seeds needed",
+    ]
+
+
+def _cells(row: Row) -> list[str]:
+    metric, found = describe(row.metric), row.difference
+    known = not math.isnan(found.low)
+    needed = str(row.seeds_needed) if row.seeds_needed else f">{MOST_SEEDS}"
+    return [
+        row.schedule,
+        str(found.num_seeds),
+        metric.show(found.value, signed=True),
+        f"[{metric.show(found.low)}, {metric.show(found.high)}]" if known else NO_INTERVAL,
+        _p_value(found.p_value),
+        _p_value(row.p_holm),
+        NO_INTERVAL if math.isnan(row.improvement) else f"{row.improvement:.3f}",
+        NO_INTERVAL if not known or row.differs or not found.value else needed,
+    ]
+
+
+def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return NO_INTERVAL
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """Which rows are of seeds alone, and why."""
+    remarks = []
+    for remark in dict.fromkeys(row.remark for row in rows if row.remark):
+        of = [row.schedule for row in rows if row.remark == remark]
+        who = "" if len(of) == len(rows) else f"{', '.join(of)}: "
+        remarks.append(f"{who}by seeds alone (paired t-test): {remark}.")
+    return remarks

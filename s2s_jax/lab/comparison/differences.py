@@ -1,0 +1,313 @@
+"""What each schedule of a sweep differs by from a baseline, in numbers and in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.seed_statistics import holm, probability_of_improvement, seeds_needed
+from s2s_jax.lab.comparison.item_scores import Predictions, item_scores, read_predictions
+from s2s_jax.lab.comparison.significance import Difference, paired_difference
+from s2s_jax.names import nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from s2s_jax.lab.runs.collect import Run, Runs
+
+DEFAULT_BASELINE = "teacher_forcing"
+
+ALPHA = 0.05
+"""The corrected p-value from which on a difference is called one."""
+
+MOST_SEEDS = 100
+"""Where the search for the number of seeds needed ends."""
+
+HEADLINES = ("own/wer", "own/per", "own/ser", "own/cer", "own/bleu", "own/exact_match", "gold/nll")
+"""What a conclusion is about unless metrics are named: the first that there is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One schedule against its baseline by one metric.
+
+    Attributes:
+      schedule: its row's label.
+      baseline: the label of what it is held against.
+      metric: the full name.
+      seeds: those that both have, which are compared pair by pair.
+      difference: schedule minus baseline, in the metric's stored unit.
+      p_holm: its p-value, corrected for the number of schedules; NaN for none.
+      improvement: the probability that one run of the schedule does better on an item than one of
+        the baseline, ties half; NaN where it is not known which way is better.
+      seeds_needed: to see a difference of this size; None where `MOST_SEEDS` are too few.
+      remark: why only the seeds were used, if so.
+    """
+
+    schedule: str
+    baseline: str
+    metric: str
+    seeds: tuple[int, ...]
+    difference: Difference
+    p_holm: float
+    improvement: float
+    seeds_needed: int | None
+    remark: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the corrected p-value says that the two differ."""
+        return self.p_holm <= ALPHA
+
+
+def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
+    """What each row is held against: row -> row, baselines left out.
+
+    Args:
+      runs: of `collect`.
+      baseline: a row's label, or the name of a schedule: of a sweep that varies more than the
+        schedule, each row is then held against that schedule's row with the same other keys. None
+        for teacher forcing, or where there is none for the first row, or its schedule.
+
+    Raises:
+      LabError: there is no such row, or a schedule's name fits several rows.
+    """
+    rows = {label: members[0] for label, members in runs.by_schedule.items()}
+    wanted = baseline
+    if wanted is None:
+        names = {label: run.config.get("schedule", {}).get("name") for label, run in rows.items()}
+        first = next(iter(rows))
+        wanted = names[first] if rows[first].varied else first
+        if DEFAULT_BASELINE in names.values():
+            wanted = DEFAULT_BASELINE
+    if wanted in rows and not rows[wanted].varied:
+        return {label: wanted for label in rows if label != wanted}
+    if wanted in rows and baseline is not None:
+        return {label: wanted for label in rows if label != wanted}
+    of_name = [
+        label for label, run in rows.items() if run.config.get("schedule", {}).get("name") == wanted
+    ]
+    if not of_name:
+        raise LabError(f"no row {baseline!r} to compare with; {nearest(str(baseline), rows)}")
+    found = {}
+    for label, run in rows.items():
+        if label in of_name:
+            continue
+        alike = [one for one in of_name if rows[one].varied == run.varied]
+        if len(alike) > 1 or (not alike and len(of_name) > 1):
+            raise LabError(
+                f"baseline {wanted!r} is {len(of_name)} rows, of which not just one fits"
+                f" {label!r}; name one of {', '.join(of_name)}"
+            )
+        found[label] = (alike or of_name)[0]
+    # Several rows of the baseline's schedule: each but the first against the first.
+    return found | dict.fromkeys(of_name[1:], of_name[0])
+
+
+def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = None) -> list[Row]:
+    """Every schedule against its baseline, by every metric; p-values corrected over the schedules.
+
+    The correction is over the schedules of one metric and not over metrics: choose the metric
+    before you look.
+
+    Args:
+      runs: of `collect`.
+      metrics: full names.
+      baseline: see `baselines`.
+
+    Raises:
+      LabError: there is no such baseline.
+    """
+    pairs = baselines(runs, baseline)
+    members = runs.by_schedule
+    items = _Items()
+    rows: list[Row] = []
+    for metric in metrics:
+        of_metric = [
+            _row(metric, label, members[label], other, members[other], items, len(pairs))
+            for label, other in pairs.items()
+        ]
+        corrected = holm([row.difference.p_value for row in of_metric])
+        rows += [replace(row, p_holm=p) for row, p in zip(of_metric, corrected, strict=True)]
+    return rows
+
+
+def headline(metrics: Sequence[str], chosen: bool) -> str:
+    """The metric that the sentences are about: the first chosen, else the first of `HEADLINES`."""
+    if not chosen:
+        for name in HEADLINES:
+            for metric in metrics:
+                if metric.endswith(name):
+                    return metric
+    return metrics[0]
+
+
+def to_frame(rows: Sequence[Row]) -> DataFrame:
+    """The differences as columns "<metric>/difference", "/low", "/high", "/p", ... by schedule."""
+    import pandas as pd
+
+    columns: dict[str, dict[str, object]] = {}
+    for row in rows:
+        here = columns.setdefault(row.schedule, {"baseline": row.baseline})
+        found = row.difference
+        here |= {
+            f"{row.metric}/difference": found.value,
+            f"{row.metric}/difference_low": found.low,
+            f"{row.metric}/difference_high": found.high,
+            f"{row.metric}/num_pairs": found.num_seeds,
+            f"{row.metric}/num_items": found.num_items,
+            f"{row.metric}/p": found.p_value,
+            f"{row.metric}/p_holm": row.p_holm,
+            f"{row.metric}/probability_of_improvement": row.improvement,
+            f"{row.metric}/seeds_needed": row.seeds_needed,
+        }
+    return pd.DataFrame.from_dict(columns, orient="index").rename_axis("schedule")
+
+
+def sentence(row: Row) -> str:
+    """What can be said of one schedule, plainly.
+
+    Example:
+      >>> found = Difference(1.2, -0.4, 2.8, 0.09, 3, 500, 0.4, 0.0)
+      >>> row = Row("linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5)
+      >>> print(sentence(row).partition(";")[2])
+       about 5 seeds would be needed to see a difference of this size.
+    """
+    metric, found = describe(row.metric), row.difference
+    count = found.num_seeds
+    if not count:
+        return f"{row.schedule}: not compared; it has no seed in common with {row.baseline}."
+    shown = f"{metric.name} {metric.show(found.value, signed=True)}"
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    if count == 1:
+        return (
+            f"{row.schedule}: {shown}{unit} against {row.baseline}, of one seed; one seed says"
+            " nothing of the noise between seeds: run at least 3."
+        )
+    if found.value == found.low == found.high == 0:
+        return (
+            f"{row.schedule}: the same as {row.baseline} in each of {count} seeds ({metric.name})."
+        )
+    p_value = "p<0.001" if row.p_holm < 0.001 else f"p={row.p_holm:.2g}"
+    if row.p_holm > found.p_value:
+        p_value = f"Holm-corrected {p_value}"
+    numbers = f"{shown} [{metric.show(found.low)}, {metric.show(found.high)}]{unit}, {p_value}"
+    if row.differs:
+        better = (found.value < 0) == (metric.better == "lower")
+        word = (" (better)" if better else " (worse)") if metric.better else ""
+        more = "higher" if found.value > 0 else "lower"
+        return f"{row.schedule}: {more}{word} than {row.baseline} at n={count} ({numbers})."
+    return (
+        f"{row.schedule}: not distinguishable from {row.baseline} at n={count} ({numbers});"
+        f" {_needed(row)}."
+    )
+
+
+def _needed(row: Row) -> str:
+    if row.difference.value == 0:
+        return "the observed difference is 0"
+    size = "would be needed to see a difference of this size"
+    if row.seeds_needed is not None:
+        return f"about {row.seeds_needed} seeds {size}"
+    of_items = row.difference.item_variance > row.difference.seed_variance / MOST_SEEDS
+    return f"more than {MOST_SEEDS} seeds{' or more test items' if of_items else ''} {size}"
+
+
+def _row(
+    metric: str,
+    label: str,
+    ours: Sequence[Run],
+    baseline: str,
+    theirs: Sequence[Run],
+    items: _Items,
+    num_rows: int,
+) -> Row:
+    """One of `num_rows` schedules against its baseline by one metric, p-value uncorrected."""
+    pairs = _paired(metric, ours, theirs)
+    scores, remark = items.of_pairs(metric, pairs)
+    if scores is None:
+        totals = [[run.metrics[metric] for run in pair] for pair in pairs]
+        scores = np.array(totals, float).reshape(-1, 2).T[..., None]
+    left, right = scores
+    found = paired_difference(left, right)
+    sign = {"higher": 1.0, "lower": -1.0}.get(describe(metric).better)
+    improvement = math.nan
+    if sign is not None and len(pairs):
+        improvement = probability_of_improvement(sign * left, sign * right)
+    needed = None
+    if len(pairs) > 1:
+        variances = (found.seed_variance, found.item_variance)
+        level = ALPHA / num_rows
+        needed = seeds_needed(found.value, *variances, alpha=level, most=MOST_SEEDS)
+    seeds = tuple(run.seed for run, _ in pairs)
+    return Row(label, baseline, metric, seeds, found, math.nan, improvement, needed, remark)
+
+
+def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """The runs of the seeds that both sides have, with a value each."""
+    others = {run.seed: run for run in theirs if math.isfinite(run.metrics.get(metric, math.nan))}
+    return [
+        (run, others[run.seed])
+        for run in ours
+        if run.seed in others and math.isfinite(run.metrics.get(metric, math.nan))
+    ]
+
+
+class _Items:
+    """The scores of the test items of runs, each file read and each score made once."""
+
+    def __init__(self):
+        self._read: dict[Path, Predictions | str] = {}
+        self._scores: dict[tuple[Path, str], np.ndarray | str] = {}
+
+    def of_pairs(
+        self, metric: str, pairs: Sequence[tuple[Run, Run]]
+    ) -> tuple[np.ndarray | None, str]:
+        """[2, seeds, items] scores; or None and why there are none."""
+        split = metric.split("/")[0]
+        found, first = [], None
+        for run in (run for side in zip(*pairs, strict=True) for run in side):
+            predictions = self._predictions(run.folder / f"predictions_{split}.jsonl")
+            if isinstance(predictions, str):
+                return None, predictions
+            first = first or predictions
+            if not predictions.same_items(first):
+                return None, "the runs were tested on different items"
+            if len(predictions.sources) == 1:
+                return None, "the test set has one item"
+            scores = self._of_run(run, metric, predictions)
+            if isinstance(scores, str):
+                return None, scores
+            found.append(scores)
+        if not found:
+            return None, ""
+        return np.stack(found).reshape(2, len(pairs), -1), ""
+
+    def _of_run(self, run: Run, metric: str, predictions: Predictions) -> np.ndarray | str:
+        """[items] scores; or why there are none."""
+        key = (run.folder, metric)
+        if key not in self._scores:
+            tokenize = str(run.config.get("eval", {}).get("bleu_tokenize", "13a"))
+            try:
+                scores = item_scores(predictions, metric, run.metrics[metric], tokenize)
+            except LabError as error:
+                scores = str(error)
+            missing = "the hypotheses do not give its value"
+            self._scores[key] = missing if scores is None else scores
+        return self._scores[key]
+
+    def _predictions(self, path: Path) -> Predictions | str:
+        if path not in self._read:
+            try:
+                there = path.exists()
+                self._read[path] = read_predictions(path) if there else f"there is no {path.name}"
+            except LabError:
+                self._read[path] = f"a {path.name} is not whole"
+        return self._read[path]

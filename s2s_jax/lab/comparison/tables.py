@@ -1,0 +1,154 @@
+"""The comparison as a table for the terminal, for Markdown and for LaTeX."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from s2s_jax.lab.base.markup import latex, latex_comment, latex_row, markdown, visible
+from s2s_jax.lab.base.metric_catalog import NO_INTERVAL, Metric, describe
+from s2s_jax.lab.comparison.budgets import budgets
+from s2s_jax.lab.comparison.budgets import to_text as to_budget_text
+from s2s_jax.lab.runs.collect import left_out_lines
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from s2s_jax.lab.runs.collect import Runs
+
+
+def to_text(runs: Runs, frame: DataFrame) -> str:
+    """The table for a terminal, columns of gold and own prefixes under their headings.
+
+    Args:
+      runs: of `collect`.
+      frame: of `comparison.compare`.
+    """
+    metrics = _metrics(frame)
+    rows = _rows(frame)
+    labels = ["schedule", "n", *(metric.label_with_unit for metric in metrics)]
+    widths = [max(map(len, column)) for column in zip(labels, *rows, strict=True)]
+    groups = _groups(metrics)
+    headings = [""] * 2
+    spans = [widths[0], widths[1]]
+    place = 2
+    for prefixes, count in groups:
+        heading = f"{prefixes} prefixes" if prefixes else ""
+        missing = len(heading) - sum(widths[place : place + count]) - 2 * (count - 1)
+        widths[place] += max(missing, 0)
+        spans.append(sum(widths[place : place + count]) + 2 * (count - 1))
+        headings.append(heading)
+        place += count
+    ruled = [
+        f" {heading} ".center(span, "─") if heading else " " * span
+        for heading, span in zip(headings, spans, strict=True)
+    ]
+    lines = ["  ".join(ruled).rstrip()] if any(headings) else []
+    for cells in [labels, *rows]:
+        first = cells[0].ljust(widths[0])
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join([*lines, "", *remarks(runs, frame)]) + "\n"
+
+
+def to_markdown(runs: Runs, frame: DataFrame) -> str:
+    """The table in Markdown, with what was left out below it.
+
+    Args:
+      runs: of `collect`.
+      frame: of `comparison.compare`.
+    """
+    labels, rows = table_parts(frame)
+    lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
+    table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
+    below = "\n".join(
+        remark.replace("  ", "  - ", 1) if remark.startswith("  ") else f"- {remark}"
+        for remark in map(markdown, remarks(runs, frame))
+    )
+    return f"{table}\n\n{below}\n"
+
+
+def table_parts(frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The labels of the table's columns, with the prefixes, and its cells row by row."""
+    labels = ["schedule", "n"]
+    for metric in _metrics(frame):
+        labels.append(metric.label_with_unit + (f" ({metric.prefixes})" if metric.prefixes else ""))
+    return labels, _rows(frame)
+
+
+def to_latex(runs: Runs, frame: DataFrame) -> str:
+    """The table in LaTeX, for the package booktabs, with what was left out as comments.
+
+    Args:
+      runs: of `collect`.
+      frame: of `comparison.compare`.
+    """
+    metrics = _metrics(frame)
+    lines = [latex_comment(remark) for remark in remarks(runs, frame)]
+    lines += [r"\begin{tabular}{l" + "r" * (1 + len(metrics)) + "}", r"\toprule"]
+    headings, rules, place = ["", ""], [], 3
+    for prefixes, count in _groups(metrics):
+        heading = f"{prefixes} prefixes" if prefixes else ""
+        headings.append(rf"\multicolumn{{{count}}}{{c}}{{{heading}}}")
+        if prefixes:
+            rules.append(rf"\cmidrule(lr){{{place}-{place + count - 1}}}")
+        place += count
+    if rules:
+        lines += [" & ".join(headings) + r" \\", " ".join(rules)]
+    labels = ["schedule", "$n$", *(latex(metric.label_with_unit) for metric in metrics)]
+    lines += [" & ".join(labels) + r" \\", r"\midrule"]
+    lines += map(latex_row, _rows(frame))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _names(frame: DataFrame) -> list[str]:
+    return [column.removesuffix("/mean") for column in frame.columns if column.endswith("/mean")]
+
+
+def _metrics(frame: DataFrame) -> list[Metric]:
+    return [describe(name) for name in _names(frame)]
+
+
+def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
+    """Neighbours of the same prefixes, with their number."""
+    groups: list[tuple[str, int]] = []
+    for metric in metrics:
+        if groups and groups[-1][0] == metric.prefixes:
+            groups[-1] = (metric.prefixes, groups[-1][1] + 1)
+        else:
+            groups.append((metric.prefixes, 1))
+    return groups
+
+
+def _rows(frame: DataFrame) -> list[list[str]]:
+    """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
+    columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
+    for name in _names(frame):
+        metric = describe(name)
+        means, halves, counts = (frame[f"{name}/{part}"] for part in ("mean", "half_width", "n"))
+        shown = [
+            [
+                NO_INTERVAL if math.isnan(value) else f"{value * metric.scale:.{metric.digits}f}"
+                for value in values
+            ]
+            for values in (means, halves)
+        ]
+        width = max(map(len, shown[1]))
+        cells = []
+        for mean, half, count, total in zip(*shown, counts, frame["n"], strict=True):
+            cell = f"{mean} ± {half:>{width}}" if count else NO_INTERVAL
+            cells.append(cell if count == total or not count else f"{cell} (n={count})")
+        columns.append(cells)
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def remarks(runs: Runs, frame: DataFrame) -> list[str]:
+    """What a reader has to know beside the numbers, a line each."""
+    scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
+    of = f" Of the {' and '.join(scope)} split." if scope else ""
+    lines = [
+        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} where seeds are too few.{of}"
+    ]
+    budget = to_budget_text(budgets(runs))
+    lines += [budget] if budget else []
+    return [visible(line) for line in (*lines, *runs.notes, *left_out_lines(runs.left_out))]

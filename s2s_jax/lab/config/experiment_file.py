@@ -1,0 +1,107 @@
+"""Experiment files: Python modules with `get_config` and `sweep`, and what is wrong with one."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.names import nearest
+
+
+def split_config(name: str) -> tuple[str, str]:
+    """FILE[:ARGUMENT] as the file and the argument, "" for none; the file's path may have colons.
+
+    The shortest part before a colon that is a file is it, but for a whole that is one.
+
+    Example:
+      >>> split_config("experiments/g2p.py:linear"), split_config("a:b/pt.py")
+      (('experiments/g2p.py', 'linear'), ('a:b/pt.py', ''))
+    """
+    parts = name.split(":")
+    splits = [(":".join(parts[:end]), ":".join(parts[end:])) for end in range(1, len(parts))]
+    splits.insert(0, (name, ""))
+    found = next((one for one in splits if Path(one[0]).is_file()), None)
+    if found is not None:
+        return found
+    # None of them exists: what looks most like a file and a word is named.
+    file, _, argument = name.rpartition(":")
+    named = file and "/" not in argument and not argument.endswith(".py")
+    return (file, argument) if named else (name, "")
+
+
+def load_experiment(path: str) -> ModuleType:
+    """Imports an experiment file.
+
+    Raises:
+      LabError: it is missing, or raises.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise LabError(f"config file {path} is a folder; name a file in it")
+    if not file.is_file():
+        siblings = [one.stem for one in sorted(file.parent.glob("*.py"))]
+        hint = f"; {nearest(file.stem, siblings)}" if siblings else ""
+        raise LabError(f"config file {path} does not exist{hint}")
+    spec = importlib.util.spec_from_file_location(f"s2s_experiment_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # An experiment may build on another of its folder: `from experiments import g2p`.
+    root = str(file.resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.append(root)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise LabError(f"config file {path} cannot be read: {where(error, file)}") from error
+    return module
+
+
+def sweep_of(path: str) -> list[dict[str, Any]]:
+    """What the `sweep` function of an experiment file yields: the overrides of each run.
+
+    Raises:
+      LabError: the file has no such function, or it raises or yields something else.
+    """
+    path, _ = split_config(path)
+    sweep = function_of(load_experiment(path), "sweep", path)
+    try:
+        runs = list(sweep())
+    except (Exception, SystemExit) as error:
+        message = where(error, Path(path))
+        raise LabError(f"sweep() of {path} cannot be used: {message}") from error
+    if not all(isinstance(one, dict) and all(isinstance(key, str) for key in one) for one in runs):
+        raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}")
+    return runs
+
+
+def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
+    """A function of an experiment file; LabError where it has none of that name."""
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise LabError(f"config file {path} has no function {name}()")
+    return function
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without its line breaks."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
+def where(error: BaseException, file: Path) -> str:
+    """The error, and the last of the file's own lines that led to it."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    frame, line = error.__traceback__, None
+    while frame is not None:
+        if Path(frame.tb_frame.f_code.co_filename).resolve() == file.resolve():
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    place = f"line {line}: " if line else ""
+    if isinstance(error, SystemExit):
+        return f"{place}it calls sys.exit({error.code!r})"
+    return f"{place}{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,1 @@
+"""The scores of a trained model, and what is shown of it."""

@@ -1,0 +1,185 @@
+"""The evaluation of a task: metrics with both prefixes, the task's scores, what to look at."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import Batch, gold_inputs
+from s2s_jax.data.task import EvaluationData, Task
+from s2s_jax.decoding import greedy
+from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
+from s2s_jax.lab.base.decorations import Attempt
+from s2s_jax.lab.base.files import write_atomic
+from s2s_jax.lab.evaluation.divergence import Divergence
+from s2s_jax.lab.evaluation.pictures import attention_picture, examples_table
+from s2s_jax.lab.evaluation.scores import HIGHER_IS_BETTER, Scorer
+from s2s_jax.lab.runs.tracking import Tracker
+from s2s_jax.models.interface import Params, Seq2SeqModel
+
+
+class Evaluator:
+    """Evaluates one model on the splits of its task.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      task: the splits.
+      scorer: of hypotheses.
+      batch_size: rows of a batch.
+      max_examples: of the dev split in `dev`; 0 for all.
+      num_shown: examples in `show`.
+      divergence: of the dev split, where its truth is known.
+    """
+
+    def __init__(
+        self,
+        model: Seq2SeqModel,
+        task: Task,
+        *,
+        scorer: Scorer,
+        batch_size: int,
+        max_examples: int = 0,
+        num_shown: int = 0,
+        divergence: Divergence | None = None,
+    ):
+        self._divergence = divergence
+        self._model, self._task, self._batch_size = model, task, batch_size
+        self.scorer, self._num_shown = scorer, num_shown
+        self._dev = task.evaluation("dev", batch_size, max_examples)
+        self._steps: dict[int, EvaluateStep] = {}
+        self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
+        self.headline = scorer.headline
+
+    def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
+        """The same for another run of the task; what was compiled is shared."""
+        other = copy.copy(self)
+        other._divergence = divergence
+        return other
+
+    def dev(self, params: Params) -> dict[str, float]:
+        """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""
+        return self._evaluate(params, "dev", "eval", self._dev)[0]
+
+    def split(
+        self, params: Params, split: str, predictions: Path | None = None
+    ) -> dict[str, float]:
+        """A whole split's metrics, named by the split ("eval" for dev).
+
+        Args:
+          params: the model's.
+          split: which one.
+          predictions: a file for the hypotheses, one JSON object a line.
+        """
+        data = self._task.evaluation(split, self._batch_size)
+        prefix = "eval" if split == "dev" else split
+        metrics, texts = self._evaluate(params, split, prefix, data)
+        if predictions is not None:
+            rows = zip(data.sources, data.references, texts, strict=True)
+            lines = (
+                json.dumps(
+                    {"source": source, "references": list(references), "hypothesis": text},
+                    ensure_ascii=False,
+                )
+                for source, references, text in rows
+            )
+            write_atomic(predictions, "".join(line + "\n" for line in lines))
+        return metrics
+
+    @property
+    def knows_the_truth(self) -> bool:
+        """Whether `divergence` has anything to say."""
+        return self._divergence is not None
+
+    def divergence(self, params: Params) -> dict[str, float]:
+        """The dev split's "eval/kl_to_truth" and what goes with it; {} where no truth is known."""
+        found = {} if self._divergence is None else self._divergence(params)
+        return {f"eval/{name}": value for name, value in found.items()}
+
+    def cost(self, metrics: Mapping[str, float]) -> float:
+        """What selects the best checkpoint from dev metrics: the lower, the better."""
+        value = metrics[f"eval/own/{self.headline}"]
+        return -value if self.headline in HIGHER_IS_BETTER else value
+
+    def summary(self, metrics: Mapping[str, float]) -> str:
+        """The metrics of one split in a few words: gold and own prefixes side by side."""
+        prefix = next(iter(metrics)).split("/")[0]
+        names = (f"own/{self.headline}", "own/token_accuracy", "gold/token_accuracy")
+        return "  ".join(f"{prefix}/{name} {metrics[f'{prefix}/{name}']:.4g}" for name in names)
+
+    def show(
+        self,
+        params: Params,
+        tracker: Tracker,
+        step: int,
+        attempt: Attempt = contextlib.nullcontext,
+    ) -> None:
+        """Logs decoded examples of the dev split as text, and where the first one attended.
+
+        Args:
+          params: the model's.
+          tracker: logs.
+          step: the training step.
+          attempt: what each of them, named, is made in; of `Decorations`, say.
+        """
+        tokens = self._dev.tokens
+        count = min(self._num_shown, len(tokens))
+        if not count:
+            return
+        with attempt("examples"):
+            # Spread over the split, which may be sorted.
+            chosen = np.linspace(0, len(tokens) - 1, count + 2).astype(int)[1:-1]
+            shape = (
+                int(tokens.source.lengths[chosen].max()),
+                int(tokens.target.lengths[chosen].max()),
+            )
+            batch = tokens.batch(chosen, shape)
+            length = self._task.max_decode_length("dev")
+            decoded, weights = jax.device_get(self._decode(params, batch, length))
+            vocabularies = self._task.vocabularies
+            texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
+            every_source, every_reference = self._dev.sources, self._dev.references
+            sources = [every_source[index] for index in chosen]
+            references = [every_reference[index] for index in chosen]
+            tracker.text(step, "eval/examples", examples_table(sources, references, texts))
+            if weights is None:
+                return
+            with attempt("attention picture"):
+                num_source = int(batch.source_mask[0].sum())
+                num_target = int(decoded.lengths[0])
+                picture = attention_picture(
+                    weights[0, :num_target, :num_source],
+                    vocabularies.source.labels(batch.source[0, :num_source].tolist()),
+                    vocabularies.target.labels(decoded.tokens[0, :num_target].tolist()),
+                )
+                tracker.image(step, "eval/attention", picture)
+
+    def _evaluate(
+        self, params: Params, split: str, prefix: str, data: EvaluationData
+    ) -> tuple[dict[str, float], list[str]]:
+        length = self._task.max_decode_length(split)
+        if length not in self._steps:
+            self._steps[length] = jax.jit(make_evaluate_step(self._model, length))
+        metrics, hypotheses = evaluate(self._steps[length], params, data)
+        texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
+        scores = self.scorer(texts, data.references)
+        # Of the text, as every other score: the ids of a target need not give its text back.
+        exact = [text == accepted[0] for text, accepted in zip(texts, data.references, strict=True)]
+        metrics["own/exact_match"] = float(np.mean(exact))
+        metrics |= {f"own/{name}": value for name, value in scores.items()}
+        metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
+        return metrics | (self.divergence(params) if split == "dev" else {}), texts
+
+
+def _decode_with_attention(model: Seq2SeqModel, params: Params, batch: Batch, max_length: int):
+    """Greedy hypotheses, and the attention weights on the way to them where the model has any."""
+    memory = model.encode(params, jnp.asarray(batch.source), jnp.asarray(batch.source_mask), None)
+    decoded = greedy(model, params, memory, max_length)
+    if model.attention_weights is None:
+        return decoded, None
+    return decoded, model.attention_weights(params, memory, gold_inputs(decoded.tokens))

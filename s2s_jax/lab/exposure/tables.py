@@ -1,0 +1,184 @@
+"""The measures of exposure bias as tables for the terminal: runs side by side, and curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby, zip_longest
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
+from s2s_jax.lab.base.seed_statistics import estimate
+from s2s_jax.lab.base.text_tables import align
+
+if TYPE_CHECKING:
+    from s2s_jax.exposure import Measure
+    from s2s_jax.lab.exposure.settings import RunExposure, Settings
+
+_ROWS = (
+    ("token accuracy", "%", ("gold/token_accuracy", "own/token_accuracy")),
+    ("  its gap", "%", ("gap",)),
+    ("  mean of sequences", "%", ("gold/token_accuracy_macro", "own/token_accuracy_macro")),
+    ("    its gap", "%", ("gap_macro",)),
+    ("NLL of a token", "nats", ("gold/nll",)),
+    ("exact match", "%", ("gold/exact_match", "own/exact_match")),
+    ("first-error hazard", "%", ("own/hazard",)),
+    ("post-error rate", "%", ("own/post_error_rate",)),
+    ("  over the hazard", "x", ("own/amplification",)),
+    ("edit-oracle cost", "nats", ("edit_oracle/gold_cost", "edit_oracle/own_cost")),
+    ("  its regret", "nats", ("edit_oracle/regret",)),
+    ("half-life, uniform", "tokens", ("recovery/uniform/half_life",)),
+    ("half-life, plausible", "tokens", ("recovery/plausible/half_life",)),
+    ("length ratio", "", ("own/length_ratio",)),
+    ("no EOS", "%", ("own/no_eos_rate",)),
+    ("KL to the truth", "nats", ("truth/kl",)),
+)
+"""Label, unit and the measures of a row; of two, the first is with gold prefixes."""
+
+_CURVES = {
+    "position": (
+        ("gold acc %", 100, "gold/accuracy_by_position"),
+        ("own acc %", 100, "own/accuracy_by_position"),
+        ("gap %", 100, "gap_by_position"),
+        ("gold NLL", 1, "gold/nll_by_position"),
+        ("hazard %", 100, "own/hazard_by_position"),
+        ("state MMD\N{SUPERSCRIPT TWO}", 1, "states/mmd_by_position"),
+        ("p", 1, "states/p_value_by_position"),
+        ("EB-C (TV)", 1, "truth/eb_c_total_variation_by_position"),
+        ("EB-C (JS)", 1, "truth/eb_c_jensen_shannon_by_position"),
+    ),
+    "distance": (
+        ("post-error %", 100, "own/post_error_rate_by_distance"),
+        ("NLL +, uniform", 1, "recovery/uniform/nll_increase_by_distance"),
+        ("NLL +, plausible", 1, "recovery/plausible/nll_increase_by_distance"),
+    ),
+    "length": (
+        ("edit-oracle AccErr", 1, "edit_oracle/accumulated_by_length"),
+        ("%ExAccErr", 1, "edit_oracle/excess_percent_by_length"),
+        ("true AccErr", 1, "truth/accumulated_by_length"),
+        ("true %ExAccErr", 1, "truth/excess_percent_by_length"),
+    ),
+    "n-gram": (
+        ("gold rep %", 100, "gold/repetition"),
+        ("own rep %", 100, "own/repetition"),
+    ),
+}
+"""The columns of each axis' table: label, value shown / value stored, measure."""
+
+_TINY = ("states/mmd_by_position",)
+
+
+def to_text(runs: Sequence[RunExposure], settings: Settings) -> str:
+    """The tables: single values of all runs side by side; of one run its curves as well.
+
+    Args:
+      runs: of `measure_runs`.
+      settings: with which they were measured.
+    """
+    parts = [_values_table(runs), _remark(runs, settings)]
+    if len(runs) == 1:
+        parts += [_curve_table(axis, runs[0].measures) for axis in _CURVES]
+    return "\n".join(part for part in parts if part)
+
+
+def _values_table(runs: Sequence[RunExposure]) -> str:
+    labels = {label: list(members) for label, members in groupby(runs, lambda run: run.label)}
+    # What tells runs apart can be long: a column is about as wide as its cells.
+    heads = [wrap(f"{label} (n={len(members)})", 24) for label, members in labels.items()]
+    rows = [["", "", *head] for head in zip_longest(*heads, fillvalue="")]
+    rows[0][1] = "prefixes"
+    for title, unit, names in _ROWS:
+        for number, name in enumerate(names):
+            if not any(name in run.measures for run in runs):
+                continue
+            label = f"{title} ({unit})" if unit and number == 0 else ("" if number else title)
+            cells = [_cell(members, name, unit) for members in labels.values()]
+            rows.append([label, _prefixes(name), *cells])
+    return "\n".join(align(rows, left={0, 1}))
+
+
+def _prefixes(name: str) -> str:
+    if name.startswith("gold/") or name.endswith("/gold_cost"):
+        return "gold"
+    return "own" if name.startswith("own/") or name.endswith("/own_cost") else ""
+
+
+def _cell(members: Sequence[RunExposure], name: str, unit: str) -> str:
+    """One run: the value and its bootstrap interval; several: the mean and its t-interval."""
+    scale = 100 if unit == "%" else 1
+    there = [run.measures[name] for run in members if name in run.measures]
+    if not there:
+        return NO_INTERVAL
+    if len(members) == 1:
+        value, low, high = (
+            _number(scale * float(part)) for part in (there[0].value, there[0].low, there[0].high)
+        )
+        return f"{value} [{low}, {high}]" if math.isfinite(there[0].low) else value
+    found = estimate(float(one.value) for one in there)
+    half = _number(scale * found.half_width)
+    count = "" if found.num_values == len(members) else f" (n={found.num_values})"
+    return f"{_number(scale * found.mean)} ± {half}{count}"
+
+
+def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
+    columns = [column for column in _CURVES[axis] if column[2] in measures]
+    if not columns:
+        return ""
+    places = np.unique(np.concatenate([np.asarray(measures[name].at) for *_, name in columns]))
+    rows = [[axis, "n", *(label for label, _, _ in columns)]]
+    for place in places.tolist():
+        cells, count = [], 0
+        for _, scale, name in columns:
+            one = measures[name]
+            index = np.flatnonzero(one.at == place)
+            if index.size:
+                count = max(count, int(one.n[index[0]]))
+                value = scale * float(one.value[index[0]])
+                cells.append(f"{value:.0e}" if name in _TINY and value else _number(value))
+            else:
+                cells.append("")
+        rows.append([str(place), f"{count:,}", *cells])
+    left_out = {place for *_, name in columns for place in measures[name].left_out}
+    left_out = sorted(left_out - set(places.tolist()))
+    lines = ["", *align(rows, left=())]
+    if left_out:
+        lines.append(f"Left out for too few sequences: {axis} {_ranges(left_out)}.")
+    return "\n".join(lines)
+
+
+def _remark(runs: Sequence[RunExposure], settings: Settings) -> str:
+    confidence = f"{100 * settings.confidence:g} %"
+    over = f"[ ]: {confidence} bootstrap interval over {runs[0].num_sequences:,} sequences"
+    if len({run.label for run in runs}) < len(runs):
+        over = f"±: half the 95 % t-interval over seeds; {over}"
+    return f"{over} of the {settings.split} split."
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return NO_INTERVAL
+    if math.isinf(value):
+        return "never" if value > 0 else "-inf"
+    size = abs(value)
+    if size < 5e-4:
+        return "0.000"  # and never -0.000
+    return f"{value:.{1 if size >= 100 else 2 if size >= 10 else 3}f}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Such as "12-15, 18".
+
+    Example:
+      >>> _ranges([12, 13, 14, 18])
+      '12-14, 18'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

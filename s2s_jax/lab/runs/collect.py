@@ -1,0 +1,329 @@
+"""The runs of a sweep as its folder holds them: which can be compared, and which not and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.files import read_json, read_jsonl
+from s2s_jax.lab.base.markup import visible
+from s2s_jax.lab.runs.provenance import Provenance, differing_data, differing_vocabularies
+from s2s_jax.lab.runs.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, RESULT
+from s2s_jax.lab.runs.labels import json_leaves, row_labels, schedule_order
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      folder: where it is.
+      schedule: what its row is called: the schedule's name, with the parameters in which the
+        sweep's schedules of that name differ and with `varied`.
+      seed: its seed.
+      config: its resolved config, nested.
+      metrics: final name -> value, NaN for none.
+      records: the lines of its `metrics.jsonl`.
+      varied: (key, value as JSON) of what the sweep varies besides schedule and seed.
+      overrides: what its command or its sweep set, by dotted key.
+      num_steps: updates that it made.
+      wall_seconds: that it took; NaN where it is not known.
+      provenance: what else its metrics depend on; None where that was not recorded.
+      versions: of the packages that it ended with.
+    """
+
+    folder: Path
+    schedule: str
+    seed: int
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    records: list[dict[str, Any]]
+    varied: tuple[tuple[str, str], ...] = ()
+    overrides: dict[str, Any] = field(default_factory=dict)
+    num_steps: int = 0
+    wall_seconds: float = math.nan
+    provenance: Provenance | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep.
+
+    Attributes:
+      folder: the sweep's folder.
+      compared: the runs that differ in schedule, seed and what the sweep varies alone, in the order
+        of the rows.
+      left_out: (folder below the sweep's, reason) of the others.
+      notes: what else a reader of the table should know.
+    """
+
+    folder: Path
+    compared: list[Run]
+    left_out: list[tuple[str, str]]
+    notes: list[str]
+
+    @property
+    def by_schedule(self) -> dict[str, list[Run]]:
+        """Schedule -> its runs, in the order of the rows."""
+        rows: dict[str, list[Run]] = defaultdict(list)
+        for run in self.compared:
+            rows[run.schedule].append(run)
+        return dict(rows)
+
+
+def collect(sweep_dir: str | Path) -> Runs:
+    """Reads the runs `<sweep>/<schedule>/seed_<n>`.
+
+    A run is compared if it has finished and its config differs from that of most others in nothing
+    but `schedule`, `seed` and what the sweep itself varies: the overrides that folders are named
+    by, such as `linear,coin=sequence/seed_0`. Each of their combinations is a row; one seed counts
+    once in it. Data, vocabularies and switches of JAX have to be those of most others, too. Every
+    other run is listed with the reason.
+
+    Args:
+      sweep_dir: the sweep's folder.
+
+    Raises:
+      LabError: the folder is missing or has no runs, the runs are of different tasks, or fewer
+        than two can be compared.
+    """
+    folder = Path(sweep_dir)
+    if not folder.is_dir():
+        raise LabError(f"there is no folder {folder}; give the folder of a sweep")
+    if (folder / "config.json").exists():
+        raise LabError(f"{folder} is one run; give the folder of the sweep that it is part of")
+    paths = run_folders(folder)
+    if not paths:
+        raise LabError(f"there are no runs in {folder}; looked for <schedule>/seed_<n> in it")
+    finished: list[Run] = []
+    left_out: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for path in paths:
+        name = str(path.relative_to(folder))
+        try:
+            run, num_bad = _read_run(path)
+        except LabError as error:
+            left_out.append((name, str(error)))
+            continue
+        finished.append(run)
+        if num_bad:
+            plural = "lines of" if num_bad > 1 else "line of"
+            notes.append(f"{num_bad} broken {plural} {name}/metrics.jsonl left out.")
+    tasks = sorted({str(run.config["data"]["name"]) for run in finished})
+    if len(tasks) > 1:
+        raise LabError(f"the runs in {folder} are of different tasks: {', '.join(tasks)}")
+    compared, differing = _alike(finished, folder)
+    compared, of_others = _of_one_provenance(compared, folder)
+    left_out = sorted(left_out + differing + of_others)
+    notes += _provenance_notes(compared)
+    if len(compared) < 2:
+        reasons = "".join(f"; {name}: {reason}" for name, reason in left_out[:3])
+        number = "only one run" if compared else "no run"
+        raise LabError(
+            f"nothing can be compared: {number} in {folder} has finished and fits{reasons}"
+        )
+    return Runs(folder, _named(compared), left_out, notes)
+
+
+def run_folders(sweep_dir: Path) -> list[Path]:
+    """The folders `<schedule>/seed_<n>` of a sweep that hold anything of a run, finished or not."""
+    return sorted(
+        path for path in sweep_dir.glob("*/seed_*") if any(path.glob("*.json*")) and path.is_dir()
+    )
+
+
+def finished_result(folder: Path) -> dict[str, Any]:
+    """The `result.json` of a finished run.
+
+    Raises:
+      LabError: the run has not finished; the reason alone, without the folder.
+    """
+    if not (folder / "result.json").exists():
+        raise LabError("has not finished: there is no result.json")
+    result = read_json(folder / "result.json", ENDING)
+    if result["status"] != "finished":
+        reason = result.get("error")
+        raise LabError(f"its status is {result['status']}" + (f": {reason}" if reason else ""))
+    result = read_json(folder / "result.json", RESULT)
+    steps, train = result["steps"], result["config"].get("train")
+    asked = train.get("num_steps", steps) if isinstance(train, dict) else steps
+    if steps != asked:
+        raise LabError(f"its status is finished after {steps} of {asked} updates")
+    return result
+
+
+def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """What is said of runs that are left out, (folder, reason) each; nothing where there are none.
+
+    Example:
+      >>> left_out_lines([("linear/seed_0", "its status is stopped")])
+      ['Left out (1):', '  linear/seed_0: its status is stopped']
+    """
+    lines = [visible(f"  {name}: {reason}") for name, reason in left_out]
+    return [f"Left out ({len(left_out)}):", *lines] if lines else []
+
+
+def _read_run(folder: Path) -> tuple[Run, int]:
+    """A finished run, and the number of broken lines in its record."""
+    result = finished_result(folder)
+    records, num_bad = [], 0
+    if (folder / METRICS_FILE).exists():
+        records, num_bad = read_jsonl(folder / METRICS_FILE, METRICS_LINE)
+    config, provenance = result["config"], result.get("provenance")
+    run = Run(
+        folder,
+        config["schedule"]["name"],
+        config["seed"],
+        config,
+        {
+            name: math.nan if value is None else float(value)
+            for name, value in result["metrics"].items()
+        },
+        records,
+        overrides=result.get("overrides", {}),
+        num_steps=result["steps"],
+        wall_seconds=float(result["wall_seconds"]),
+        provenance=Provenance.from_dict(provenance) if provenance else None,
+        versions=result.get("versions", {}),
+    )
+    return run, num_bad
+
+
+def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+    """The runs whose data, vocabularies and switches are those of most; the others with a reason.
+
+    A sweep may vary its data: those of the same data section are held against each other. A run
+    that did not record them is compared.
+    """
+    switches = _usual([one.provenance.switches for one in runs if one.provenance])
+    alike, others = [], []
+    for run in runs:
+        own = run.provenance
+        if own is None:
+            alike.append(run)
+            continue
+        beside = [
+            one.provenance
+            for one in runs
+            if one.provenance and one.config["data"] == run.config["data"]
+        ]
+        reasons = [
+            differing_data(_usual([one.data for one in beside]), own.data),
+            differing_vocabularies(_usual([one.vocabularies for one in beside]), own.vocabularies),
+        ]
+        told = [f"most runs had other {one}" for one in reasons if one]
+        told += [
+            f"{name} is {own.switches.get(name)}, most runs have {value}"
+            for name, value in switches.items()
+            if own.switches.get(name) != value
+        ]
+        if told:
+            others.append((str(run.folder.relative_to(folder)), "; ".join(told)))
+        else:
+            alike.append(run)
+    return alike, others
+
+
+def _usual(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The most common of some records; of equally common ones the first."""
+    counts = Counter(tuple(sorted(one.items())) for one in records)
+    return dict(counts.most_common(1)[0][0]) if counts else {}
+
+
+def _provenance_notes(runs: Sequence[Run]) -> list[str]:
+    """What is not known of the runs' data, and in which versions they differ."""
+    unknown = sum(run.provenance is None for run in runs)
+    notes = []
+    if 0 < unknown < len(runs):
+        plural = "runs" if unknown > 1 else "run"
+        notes.append(f"{unknown} {plural} did not record which data they were trained on.")
+    names = sorted({name for run in runs for name in run.versions})
+    found = {name: {run.versions.get(name, "none") for run in runs} for name in names}
+    told = [f"{name} {' or '.join(sorted(some))}" for name, some in found.items() if len(some) > 1]
+    if told:
+        notes.append(f"The runs are of different versions: {', '.join(told)}.")
+    return notes
+
+
+def _varied_keys(runs: Sequence[Run]) -> list[str]:
+    """What the sweep varies besides schedule and seed: the overrides that its folders name.
+
+    See `run_names.row_name`. An override that no folder names was given to all runs, or to one by
+    hand. What scores are made by is not varied: they could not be compared.
+    """
+    return sorted(
+        {
+            key
+            for run in runs
+            for key in run.overrides
+            if key not in ("seed", "eval.bleu_tokenize") and not key.startswith("schedule.")
+            if f",{key.rsplit('.', 1)[-1]}=" in run.folder.parent.name
+        }
+    )
+
+
+def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+    """The runs of the most common config, but for what the sweep varies, once a seed; the others.
+
+    Those that stay know what of their sweep's own keys is theirs.
+    """
+    if not runs:
+        return [], []
+    varied = _varied_keys(runs)
+    flat = [dict(json_leaves(run.config)) for run in runs]
+    settings = [
+        {
+            key: value
+            for key, value in one.items()
+            if key != "seed" and not key.startswith("schedule.") and key not in varied
+        }
+        for one in flat
+    ]
+    common = dict(Counter(tuple(sorted(one.items())) for one in settings).most_common(1)[0][0])
+    alike, others = [], []
+    seen: dict[tuple[Any, ...], str] = {}
+    for run, values, setting in zip(runs, flat, settings, strict=True):
+        name = str(run.folder.relative_to(folder))
+        own = tuple((key, values[key]) for key in varied if key in values)
+        identity = (run.seed, json.dumps(run.config["schedule"], sort_keys=True), own)
+        if setting != common:
+            differences = [
+                f"{key} is {setting.get(key, 'missing')}, most runs have "
+                f"{common.get(key, 'no such key')}"
+                for key in sorted(setting | common)
+                if setting.get(key) != common.get(key)
+            ]
+            others.append(
+                (name, "differs in more than schedule and seed: " + "; ".join(differences))
+            )
+        elif identity in seen:
+            others.append((name, f"is {seen[identity]} once more: the same schedule and seed"))
+        else:
+            seen[identity] = name
+            alike.append(replace(run, varied=own))
+    constant = {key for key in varied if len({dict(run.varied).get(key) for run in alike}) == 1}
+    return [
+        replace(run, varied=tuple(one for one in run.varied if one[0] not in constant))
+        for run in alike
+    ], others
+
+
+def _named(runs: list[Run]) -> list[Run]:
+    """The runs in the order of the rows, called by their schedule and what tells it from others."""
+    labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
+    named = [
+        replace(
+            run,
+            schedule=label,
+            metrics={visible(name): value for name, value in run.metrics.items()},
+        )
+        for run, label in zip(runs, labels, strict=True)
+    ]
+    return sorted(named, key=lambda run: (*schedule_order(run.schedule), run.seed))

@@ -1,0 +1,109 @@
+"""What to call runs side by side: by their schedule, and what tells one from the others."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from s2s_jax.lab.base.markup import visible
+from s2s_jax.lab.runs.names import short_key
+
+SCHEDULE_ORDER = (
+    "teacher_forcing",
+    "constant",
+    "linear",
+    "exponential",
+    "inverse_sigmoid",
+    "free_running",
+)
+"""The order of a table's rows; other names follow in the alphabet's."""
+
+_BESIDE_THE_MODEL = ("eval.", "train.log_every", "data.data_dir")
+"""Keys, or how they begin, of what is no part of the experiment: what is looked at, and where."""
+
+
+def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call schedules side by side: their name, with what tells those of one name apart.
+
+    Args:
+      schedules: the "schedule" section of each config.
+
+    Example:
+      >>> schedule_labels([{"name": "linear", "k": 0.9}, {"name": "linear", "k": 0.8}])
+      ['linear (k=0.9)', 'linear (k=0.8)']
+    """
+    variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for schedule in schedules:
+        for key, value in json_leaves(schedule):
+            variants[schedule["name"]][key].add(value)
+
+    def label(schedule: Mapping[str, Any]) -> str:
+        name, values = schedule["name"], dict(json_leaves(schedule))
+        keys = [key for key, found in variants[name].items() if len(found) > 1]
+        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
+        return f"{name} ({told})" if told else name
+
+    return [label(schedule) for schedule in schedules]
+
+
+def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to call runs side by side: by their schedule and every key in which they differ.
+
+    The seed is no such key, nor is what does not make the model another one: evaluations, the log,
+    where data are kept. So the runs of one label are one experiment, and can be averaged.
+
+    Args:
+      configs: nested.
+
+    Example:
+      >>> linear, own = {"name": "linear"}, {"name": "free_running"}
+      >>> config_labels(
+      ...     [
+      ...         {"seed": 0, "schedule": linear, "rollout": {"coin": "token"}},
+      ...         {"seed": 1, "schedule": linear, "rollout": {"coin": "token"}},
+      ...         {"seed": 0, "schedule": own, "rollout": {"coin": "sequence"}},
+      ...     ]
+      ... )
+      ['linear, coin=token', 'linear, coin=token', 'free_running, coin=sequence']
+    """
+    flat = [
+        {
+            key: value
+            for key, value in json_leaves(config)
+            if key != "seed" and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
+        }
+        for config in configs
+    ]
+    keys = sorted({key for one in flat for key in one})
+    varied = [key for key in keys if len({one.get(key) for one in flat}) > 1]
+    own = [[(key, one[key]) for key in varied if key in one] for one in flat]
+    return row_labels([config["schedule"] for config in configs], own)
+
+
+def row_labels(
+    schedules: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
+) -> list[str]:
+    """Each schedule's label, followed by its (key, value as JSON) of what else is varied."""
+    return [
+        visible(
+            ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
+        )
+        for label, own in zip(schedule_labels(schedules), varied, strict=True)
+    ]
+
+
+def schedule_order(label: str) -> tuple[int, str]:
+    """The sorting key of a table's rows by their label."""
+    name = re.split(r" \(|, ", label)[0]
+    known = name in SCHEDULE_ORDER
+    return SCHEDULE_ORDER.index(name) if known else len(SCHEDULE_ORDER), label
+
+
+def json_leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a nested config as (dotted key, JSON)."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from json_leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, sort_keys=True)

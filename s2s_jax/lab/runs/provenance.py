@@ -1,0 +1,205 @@
+"""What a result depends on beside its config: data, vocabularies, JAX's switches, versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from s2s_jax.data.files import fingerprint
+from s2s_jax.data.splits import fingerprints_of
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.files import to_json
+from s2s_jax.lab.base.versions import versions
+
+if TYPE_CHECKING:
+    from s2s_jax.data.task import Task, Vocabularies
+    from s2s_jax.lab.config.keys import Config
+
+PROVENANCE_FILE = "provenance.json"
+
+PROVENANCE = {
+    "data": {...: str},
+    "vocabularies": {"source": str, "target": str},
+    "switches": {...: (str, bool, int, None)},
+    "versions": {...: str},
+}
+"""The shape of that file; see `s2s_jax.data.json_shapes`."""
+
+_SWITCHES = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_x64",
+    "jax_high_dynamic_range_gumbel",
+    "jax_random_seed_offset",
+    "jax_threefry_partitionable",
+)
+"""Settings of JAX that change what a program computes or draws."""
+
+_WHERE = ("data.data_dir", "data.folder")
+"""Keys that say where data are, and not which."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run's result depends on beside its config.
+
+    Attributes:
+      data: of `s2s_jax.data.splits.fingerprints_of`.
+      vocabularies: "source" and "target" -> fingerprint.
+      switches: JAX's settings by name.
+      versions: by package.
+    """
+
+    data: Mapping[str, str]
+    vocabularies: Mapping[str, str]
+    switches: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, task: Task) -> Provenance:
+        """That of a run which starts on a task now."""
+        data = fingerprints_of(task.splits)
+        return cls(data, vocabulary_fingerprints(task.vocabularies), switches(), versions())
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
+        """What was written; its shape was looked at."""
+        return cls(**{name: record[name] for name in PROVENANCE})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written."""
+        return asdict(self)
+
+
+def switches() -> dict[str, Any]:
+    """JAX's settings that results depend on, as they are now."""
+    import jax  # here: to compare runs needs none
+
+    return {name: getattr(jax.config, name, None) for name in _SWITCHES}
+
+
+def config_fingerprints(config: Config) -> dict[str, str]:
+    """The fingerprints of the data that a config names, as they are now; nothing is prepared.
+
+    Raises:
+      DataError: the data cannot be found.
+    """
+    from s2s_jax.data.catalog import data_fingerprints, dataset_options
+
+    data = config.data
+    options = {name: data[name] for name in dataset_options(data.name)}
+    return data_fingerprints(data.name, options, data.data_dir)
+
+
+def vocabulary_fingerprints(vocabularies: Vocabularies) -> dict[str, str]:
+    """The fingerprint of "source" and of "target"."""
+    sides = {"source": vocabularies.source, "target": vocabularies.target}
+    return {side: fingerprint(one.to_bytes()) for side, one in sides.items()}
+
+
+def belongings(
+    config: Config, vocabularies: Mapping[str, str], data: Mapping[str, str] | None
+) -> dict[str, str]:
+    """What a checkpoint belongs to, kept beside its arrays: a name for people -> fingerprint.
+
+    Args:
+      config: the run's; where its data are is left out.
+      vocabularies: of `vocabulary_fingerprints`.
+      data: of `fingerprints_of`; None where it is not known.
+    """
+    from s2s_jax.lab.config.keys import flat_keys
+
+    values = {key: value for key, value in flat_keys(config).items() if key not in _WHERE}
+    found = {"config": fingerprint(json.dumps(to_json(values), sort_keys=True))}
+    found |= {f"{side} vocabulary": value for side, value in sorted(vocabularies.items())}
+    return found if data is None else found | {"data": fingerprint(sorted(data.items()))}
+
+
+def differing_data(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Which data differ, in words: "data", or "data (dev, test)"; "" where they are the same.
+
+    Example:
+      >>> differing_data({"train": "1a", "test": "2b"}, {"train": "1a", "test": "3c"})
+      'data (test)'
+    """
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if not names or "all" in names:
+        return "data" if names else ""
+    return f"data ({', '.join(names)})"
+
+
+def differing_vocabularies(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Which vocabularies differ, in words; "" where they are the same.
+
+    Example:
+      >>> differing_vocabularies({"source": "1a", "target": "2b"}, {"source": "1a", "target": "3c"})
+      'vocabulary (target)'
+    """
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return f"vocabulary ({', '.join(names)})" if names else ""
+
+
+def differing_switches(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The switches that differ, as Run.check says it of config keys; unknown ones are passed over.
+
+    Example:
+      >>> differing_switches({"jax_enable_x64": True}, {"jax_enable_x64": False})
+      ['jax_enable_x64 is True there and False here']
+    """
+    return [
+        f"{name} is {there[name]!r} there and {here[name]!r} here"
+        for name in here
+        if name in there and there[name] != here[name]
+    ]
+
+
+def differing_versions(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """The versions that differ, in words; "" for none.
+
+    Example:
+      >>> differing_versions({"jax": "0.10.2", "numpy": "2.4"}, {"jax": "0.10.3", "numpy": "2.4"})
+      'jax 0.10.2, now 0.10.3'
+    """
+    return ", ".join(
+        f"{name} {there.get(name, 'none')}, now {here.get(name, 'none')}"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+    )
+
+
+def told_apart(provenances: Sequence[Provenance | None]) -> list[dict[str, Any]]:
+    """What tells runs apart that were trained on other data or under other switches.
+
+    Returns:
+      For each run the values, by name, in which those that are known differ: "data" as a
+      fingerprint, and switches. Empty for a run whose provenance is not known.
+    """
+    told = [
+        {}
+        if one is None
+        else {
+            "data": fingerprint(sorted(one.data.items())),
+            "vocabularies": fingerprint(sorted(one.vocabularies.items())),
+            **one.switches,
+        }
+        for one in provenances
+    ]
+    known = [one for one in told if one]
+    varied = [name for name in (known or [{}])[0] if len({one.get(name) for one in known}) > 1]
+    return [{name: one[name] for name in varied if name in one} for one in told]
+
+
+def check_lanes() -> None:
+    """Refuses a random generator whose numbers change where several runs are one program.
+
+    Raises:
+      LabError: the generator is not threefry, whose numbers under `jax.vmap` are those without.
+    """
+    impl = switches()["jax_default_prng_impl"]
+    if impl != "threefry2x32":
+        raise LabError(
+            f"jax_default_prng_impl is {impl!r}: several runs in one program would draw other"
+            " numbers than each alone; leave --population out, or unset JAX_DEFAULT_PRNG_IMPL"
+        )

@@ -1,0 +1,28 @@
+"""The shapes of the JSON files of a run's folder; see `s2s_jax.data.json_shapes`."""
+
+from s2s_jax.lab.runs.provenance import PROVENANCE
+
+METRICS_FILE = "metrics.jsonl"
+"""The record that the comparison reads; TensorBoard's files hold the same scalars."""
+
+METRICS_LINE = {"step": int, ...: (float, None)}
+"""The shape of its lines; see `s2s_jax.data.json_shapes`."""
+
+CONFIG = {"seed": int, "data": {"name": str}, "schedule": {"name": str}}
+"""The shape of config.json as far as everybody needs it; `check_complete` knows all of it."""
+
+ENDING = {"status": frozenset({"finished", "stopped", "failed"}), "steps?": int, "error?": str}
+"""The shape of a result.json of which only how and where the run ended is asked."""
+
+RESULT = ENDING | {
+    "config": CONFIG,
+    "overrides?": dict,
+    "steps": int,
+    "metrics": {...: (float, None)},
+    "versions?": {...: str},
+    "provenance?": (PROVENANCE, None),
+    "wall_seconds": float,
+    "best_step?": int,
+    "scores?": str,
+}
+"""The shape of result.json."""

@@ -1,0 +1,345 @@
+"""A run's folder: what belongs to whom, and whether this run may go on there."""
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from s2s_jax.data.pairs import DataError
+from s2s_jax.data.task import Vocabularies
+from s2s_jax.lab.config.keys import Config, Overrides, flat_keys
+from s2s_jax.lab.base.errors import LabError, writing
+from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
+from s2s_jax.lab.base.locks import lock_owner
+from s2s_jax.lab.runs.provenance import (
+    PROVENANCE,
+    PROVENANCE_FILE,
+    Provenance,
+    belongings,
+    config_fingerprints,
+    differing_data,
+    differing_switches,
+    switches,
+    vocabulary_fingerprints,
+)
+from s2s_jax.lab.runs.result_shapes import CONFIG, METRICS_FILE, METRICS_LINE, RESULT
+from s2s_jax.lab.base.versions import versions
+
+_TARGET = "target_vocabulary"
+
+
+class Run:
+    """The files of one run.
+
+        config.json              the resolved config
+        provenance.json          what else its result depends on; see `Provenance`
+        source_vocabulary.json   ... target_vocabulary.json
+        metrics.jsonl            one object a line: {"step": n, "train/loss": ..., ...}
+        events.out.tfevents.*    the same for TensorBoard, with texts and pictures
+        checkpoints/             the newest and the best state
+        checkpoints.lock         locked by the process that trains; see `FileLock`
+        predictions_*.jsonl      the hypotheses of each test split
+        result.json              how it ended
+
+    Args:
+      workdir: the folder.
+    """
+
+    def __init__(self, workdir: str | Path):
+        self.folder = Path(workdir)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the states are kept."""
+        return self.folder / "checkpoints"
+
+    def trained_by(self) -> str | None:
+        """The process that trains it, "process N on HOST"; None for none."""
+        return lock_owner(self.folder / "checkpoints.lock")
+
+    def result(self) -> dict[str, Any] | None:
+        """What `write_result` wrote; None before."""
+        path = self.folder / "result.json"
+        return read_json(path, RESULT) if path.exists() else None
+
+    def config(self) -> Config:
+        """The config that the run was started with.
+
+        Raises:
+          LabError: there is none.
+        """
+        path = self.folder / "config.json"
+        if not path.exists():
+            raise LabError(f"{self.folder} holds no run: there is no {path.name}")
+        config = read_json(path, CONFIG)
+        try:
+            return _from_json(config)
+        except (TypeError, ValueError, AttributeError) as error:  # what ConfigDict cannot hold
+            raise LabError(f"{path} is damaged: {error}; delete it or write it anew") from error
+
+    def provenance(self) -> Provenance | None:
+        """What its result depends on beside its config; None where that was not recorded."""
+        path = self.folder / PROVENANCE_FILE
+        if not path.exists():
+            return None
+        return Provenance.from_dict(read_json(path, PROVENANCE))
+
+    def finished(self, config: Config) -> dict[str, Any] | None:
+        """The `result.json` of a run that has made all its updates; None of any other.
+
+        That it says "finished" does not suffice: the checkpoint of the last update is there too,
+        unless somebody has deleted all checkpoints.
+        """
+        result, last = self.result(), config.train.num_steps
+        if result is None or result["status"] != "finished" or result["steps"] != last:
+            return None
+        there = (self.checkpoints / str(last)).is_dir() or not self.checkpoints.exists()
+        return result if there else None
+
+    def check(self, config: Config) -> None:
+        """Refuses a folder that holds another run, or that cannot be one; writes nothing.
+
+        Raises:
+          LabError: the folder holds another config (the first keys that differ are named), was
+            started with other switches of JAX, has lost its vocabularies to others, holds files
+            that are no run's, or is a file.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise LabError(f"workdir {self.folder} is a file; name a folder")
+        there = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
+        code = why_not_writable(there) if there.is_dir() else errno.ENOTDIR
+        if code:
+            raise LabError(f"cannot write to workdir {self.folder}: {os.strerror(code)}: {there}")
+        if not (self.folder / "config.json").exists():
+            if self.folder.is_dir() and (self.folder / "result.json").exists():
+                raise LabError(
+                    f"workdir {self.folder} holds a result without its config.json;"
+                    " name another workdir"
+                )
+            return
+        there, here = flat_keys(self.config()), flat_keys(_from_json(to_json(config.to_dict())))
+        differing = [
+            f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+            for key in sorted(there.keys() | here.keys())
+            if there.get(key) != here.get(key)
+        ]
+        if differing:
+            more = f" (and {len(differing) - 2} more)" if len(differing) > 2 else ""
+            raise LabError(
+                f"workdir {self.folder} holds another config: {', '.join(differing[:2])}{more};"
+                " name another workdir"
+            )
+        provenance = self.provenance()
+        if provenance is not None:
+            differing = differing_switches(provenance.switches, switches())
+            if differing:
+                raise LabError(
+                    f"workdir {self.folder} holds a run of other switches of JAX:"
+                    f" {', '.join(differing)}; set them as they were, or name another workdir"
+                )
+        self.vocabularies()  # which refuses others
+
+    def check_data(self, fingerprints: Mapping[str, str]) -> None:
+        """Refuses data that are not those which the run was started with.
+
+        Args:
+          fingerprints: of the data as they are now.
+
+        Raises:
+          LabError: they differ; says which.
+        """
+        provenance = self.provenance()
+        differing = differing_data(provenance.data, fingerprints) if provenance else ""
+        if differing:
+            raise LabError(
+                f"workdir {self.folder} holds a run of other {differing}: the content has changed"
+                " since it was started; put it back, or name another workdir"
+            )
+
+    def make_folder(self) -> None:
+        """Makes the folder.
+
+        Raises:
+          LabError: it cannot be written.
+        """
+        with writing(f"to workdir {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, config: Config, vocabularies: Vocabularies, provenance: Provenance) -> None:
+        """Writes what a run starts with into the folder; what is there of this run stays.
+
+        Args:
+          config: the run's.
+          vocabularies: likewise.
+          provenance: likewise, of now.
+
+        Raises:
+          LabError: the folder cannot be written, or by now holds another config, or a run of other
+            data.
+        """
+        new = not (self.folder / "config.json").exists()
+        with writing(f"to workdir {self.folder}"):
+            if new or not (self.folder / "target_vocabulary.json").exists():
+                vocabularies.save(self.folder)
+            if new:
+                write_json(self.folder / PROVENANCE_FILE, provenance.to_dict())
+                write_json(self.folder / "config.json", config.to_dict())
+        self.check(config)  # another process may have come first, with another config
+        self.check_data(provenance.data)
+
+    def vocabularies(self) -> Vocabularies | None:
+        """Those saved with the run; None before it started.
+
+        Raises:
+          LabError: they are not those which it was started with.
+          DataError: they are damaged.
+        """
+        if not all((self.folder / f"{one}.json").exists() for one in ("config", _TARGET)):
+            return None
+        vocabularies, provenance = Vocabularies.load(self.folder), self.provenance()
+        if provenance is not None:
+            for side, found in vocabulary_fingerprints(vocabularies).items():
+                if provenance.vocabularies.get(side) != found:
+                    raise LabError(
+                        f"{self.folder / f'{side}_vocabulary.json'} is not the vocabulary that the"
+                        " run was started with; put that back, or train anew in another workdir"
+                    )
+        return vocabularies
+
+    def belongings(self) -> dict[str, str]:
+        """What the run's checkpoints belong to; see `belongings`."""
+        vocabularies, provenance = self.vocabularies(), self.provenance()
+        known = {} if vocabularies is None else vocabulary_fingerprints(vocabularies)
+        return belongings(self.config(), known, provenance.data if provenance else None)
+
+    def predictions(self, split: str) -> Path:
+        """The file of a split's hypotheses."""
+        return self.folder / f"predictions_{split}.jsonl"
+
+    def seconds(self, step: int | None) -> float:
+        """The wall time that the run had taken at a step's checkpoint; 0 for a new run."""
+        if step is None:
+            return 0.0
+        earlier = (one for one in self._records() if one["step"] <= step)
+        logged = max((one.get("train/seconds") or 0.0 for one in earlier), default=0.0)
+        result = self.result() or {}
+        stopped_there = result.get("steps") == step
+        return max(logged, result["wall_seconds"]) if stopped_there else logged
+
+    def lost_lines(self, config: Config, step: int) -> str:
+        """What `metrics.jsonl` lacks of the lines up to a step, in words; "" where it has all.
+
+        Args:
+          config: the run's.
+          step: of the checkpoint from which it goes on.
+        """
+        records = self._records()
+        evaluated = {one["step"] for one in records if "eval/gold/nll" in one}
+        logged = {one["step"] for one in records if "train/loss" in one}
+        due = range(1, step + 1)
+        lost = {one for one in due if one % config.eval.every == 0} - evaluated
+        lost |= {one for one in due if one % config.train.log_every == 0} - logged
+        if not lost:
+            return ""
+        plural = "s" if len(lost) > 1 else ""
+        some = ", ".join(map(str, sorted(lost)[:3])) + (", ..." if len(lost) > 3 else "")
+        return f"{self.folder / METRICS_FILE} has lost what was logged at step{plural} {some}"
+
+    def has_logged(self, metrics: Mapping[str, float]) -> bool:
+        """Whether some line of `metrics.jsonl` has these metrics."""
+        return any(metrics.keys() <= one.keys() for one in self._records())
+
+    def _records(self) -> list[dict[str, Any]]:
+        path = self.folder / METRICS_FILE
+        return read_jsonl(path, METRICS_LINE)[0] if path.exists() else []
+
+    def write_result(
+        self,
+        status: str,
+        config: Config,
+        overrides: Overrides,
+        steps: int,
+        wall_seconds: float,
+        metrics: Mapping[str, float] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Writes and returns `result.json`."""
+        provenance = self.provenance()
+        result = {
+            "status": status,
+            "config": config.to_dict(),
+            "overrides": dict(overrides),
+            "steps": steps,
+            "metrics": dict(metrics or {}),
+            "versions": versions(),
+            "provenance": provenance.to_dict() if provenance else None,
+            "wall_seconds": round(wall_seconds, 1),
+            **more,
+        }
+        write_json(self.folder / "result.json", result)
+        return result
+
+
+class DataCheck:
+    """Whether the data of runs are there and what they were; looked at once a data section."""
+
+    def __init__(self):
+        self._found: dict[str, dict[str, str] | DataError] = {}
+
+    def check(self, run: Run, config: Config) -> list[str]:
+        """Refuses a run whose data have changed; a run that did not record them passes.
+
+        Returns:
+          What its user should know: that the data cannot be looked at any more.
+
+        Raises:
+          LabError: the data have changed.
+        """
+        if run.provenance() is None:
+            return []
+        said_before = _section(config) in self._found
+        found = self._find(config)
+        if not isinstance(found, DataError):
+            run.check_data(found)
+            return []
+        line = f"whether the data of {run.folder} have changed cannot be told: {found}"
+        return [] if said_before else [line]
+
+    def require(self, config: Config) -> None:
+        """Refuses a run that is to be trained and whose data cannot be found; prepares nothing.
+
+        Raises:
+          DataError: why they cannot.
+        """
+        found = self._find(config)
+        if isinstance(found, DataError):
+            raise found
+
+    def _find(self, config: Config) -> dict[str, str] | DataError:
+        section = _section(config)
+        if section not in self._found:
+            try:
+                self._found[section] = config_fingerprints(config)
+            except DataError as error:
+                self._found[section] = error
+        return self._found[section]
+
+
+def _section(config: Config) -> str:
+    """The data section of a config, to know it again."""
+    return json.dumps(to_json(config.data.to_dict()), sort_keys=True)
+
+
+def _from_json(value: Any) -> Config:
+    """The config that JSON holds. Its lists were tuples: no key of a config is a list."""
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: restored(inner) for name, inner in value.items()}
+        return tuple(map(restored, value)) if isinstance(value, list) else value
+
+    return ConfigDict(restored(value)).lock()

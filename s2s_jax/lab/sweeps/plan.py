@@ -1,0 +1,186 @@
+"""A sweep: the runs of an experiment, planned whole and checked before one of them starts."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.text_tables import align
+from s2s_jax.lab.config.experiment_file import split_config, sweep_of
+from s2s_jax.lab.config.keys import parse_config, plain_value
+from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
+from s2s_jax.lab.runs.run import DataCheck, Run
+from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
+from s2s_jax.lab.training.build import check_config, config_scorer
+from s2s_jax.lab.training.group_key import group_key
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+      name: "<schedule>/seed_<n>", and what else the sweep varies.
+      assignment: what the process that trains it is told.
+      status: "finished", "stopped", "failed" or "waiting".
+      schedule: its schedule's name.
+      seed: its seed.
+      varied: (dotted key, value as text) of what the sweep varies besides schedule and seed.
+      num_steps: updates that it makes in all.
+      steps_made: updates that it had made when it was planned.
+      score: the metric that tells how it fares while it trains, such as "eval/own/wer".
+      program: equal in runs that can share what is compiled, or be one program; see `group_key`.
+    """
+
+    name: str
+    assignment: Assignment
+    status: str
+    schedule: str = ""
+    seed: int = 0
+    varied: tuple[tuple[str, str], ...] = ()
+    num_steps: int = 0
+    steps_made: int = 0
+    score: str = ""
+    program: str = ""
+
+    @property
+    def workdir(self) -> Path:
+        """Its folder."""
+        return self.assignment.workdir
+
+    @property
+    def log_file(self) -> Path:
+        """Where what it prints goes."""
+        return log_file(self.workdir)
+
+
+def plan_sweep(
+    config_file: str,
+    override_flags: Sequence[str],
+    workdir: str | Path,
+    num_seeds: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    needs_data: bool = False,
+) -> list[PlannedRun]:
+    """The runs of an experiment's `sweep()`, every one of them checked; nothing is written.
+
+    Args:
+      config_file: the experiment; `sweep()` says what each run sets.
+      override_flags: `--config.KEY=VALUE` for all runs.
+      workdir: the sweep's folder; run folders are `<workdir>/<schedule>/seed_<n>`.
+      num_seeds: only the seeds below it; None for all.
+      report: takes a line on what could not be checked.
+      needs_data: whether the data of runs that are not finished have to be there.
+
+    Raises:
+      LabError, DataError: a run's config or data cannot be used, or the data of a finished run have
+        changed.
+    """
+    file, argument = split_config(config_file)
+    if argument:
+        raise LabError(f"a sweep chooses the schedules itself: write --config={file}")
+    if num_seeds is not None and num_seeds < 1:
+        raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
+    plan: list[PlannedRun] = []
+    data = DataCheck()
+    base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
+    for values in sweep_of(config_file):
+        varied = {key: plain_value(key, value) for key, value in values.items()}
+        clash = sorted(varied.keys() & fixed.keys())
+        if clash:
+            raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs")
+        config, _ = with_varied(base, fixed, varied)
+        if num_seeds is not None and config.seed >= num_seeds:
+            continue
+        check_config(config)
+        name = run_name(config.schedule.name, config.seed, varied)
+        folder = Path(workdir) / name
+        run = Run(folder)
+        run.check(config)
+        result, finished = run.result(), run.finished(config)
+        if finished is not None:
+            for line in data.check(run, config):
+                report(line)
+        elif needs_data:
+            data.require(config)
+        status = result["status"] if result else "waiting"
+        if status == "finished" and finished is None:
+            status = "stopped"
+        plan.append(
+            PlannedRun(
+                name,
+                Assignment(config_file, folder, tuple(override_flags), tuple(varied.items())),
+                status,
+                config.schedule.name,
+                config.seed,
+                tuple((key, str(one)) for key, one in varied_beside_schedule(varied).items()),
+                config.train.num_steps,
+                result["steps"] if result else 0,
+                f"eval/own/{config_scorer(config).headline}",
+                group_key(config),
+            )
+        )
+    if not plan:
+        raise LabError(f"the sweep of {config_file} has no runs")
+    _check_folders(plan, config_file)
+    return plan
+
+
+def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
+    """Refuses a plan in which two runs have one folder."""
+    folders: dict[str, PlannedRun] = {}
+    for one in plan:
+        # Some file systems do not tell "A" from "a".
+        other = folders.setdefault(one.name.casefold(), one)
+        if other is one:
+            continue
+        if dict(other.assignment.varied) == dict(one.assignment.varied):
+            raise LabError(f"two runs of the sweep of {config_file} are the same: {one.name}")
+        raise LabError(
+            f"two runs of the sweep of {config_file} would share the folder {one.name}, which is"
+            " named by the last part of each key that is varied; vary one alone of the keys that"
+            " end alike"
+        )
+
+
+def plan_table(plan: Sequence[PlannedRun]) -> str:
+    """The grid of a sweep: what varies, a row for each combination and a column for each seed.
+
+    Args:
+      plan: of `plan_sweep`; at least one run.
+
+    Example:
+      >>> nothing = Assignment("", Path())
+      >>> runs = [PlannedRun("", nothing, "waiting", "linear", seed) for seed in range(2)]
+      >>> print(plan_table(runs))
+      schedule  seed 0   seed 1
+      linear    waiting  waiting
+      <BLANKLINE>
+      2 runs, 1 row of up to 2 seeds: 2 waiting
+    """
+    keys = list(dict.fromkeys(key for one in plan for key, _ in one.varied))
+    seeds = sorted({one.seed for one in plan})
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    for one in plan:
+        values = dict(one.varied)
+        row = (one.schedule, *(values.get(key, "-") for key in keys))
+        stands = f"{one.status} at {one.steps_made:,}" if one.status == "stopped" else one.status
+        rows.setdefault(row, {})[one.seed] = stands
+    short = [short_key(key) for key in keys]
+    titles = [key if short.count(name) > 1 else name for key, name in zip(keys, short, strict=True)]
+    table = [["schedule", *titles, *(f"seed {seed}" for seed in seeds)]]
+    table += [[*row, *(found.get(seed, "-") for seed in seeds)] for row, found in rows.items()]
+    lines = align(table, left=range(len(table[0])))
+    counts = Counter(one.status for one in plan)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    num_rows = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"
+    num_runs = f"{len(plan)} run{'s' if len(plan) > 1 else ''}"
+    num_seeds = f"up to {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    lines += ["", f"{num_runs}, {num_rows} of {num_seeds}: {told}"]
+    updates = sum(one.num_steps for one in plan)
+    left = sum(one.num_steps - one.steps_made for one in plan if one.status != "finished")
+    if updates:
+        lines[-1] += f"; {left:,} of {updates:,} updates to make"
+    return "\n".join(lines)

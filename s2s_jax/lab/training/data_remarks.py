@@ -1,0 +1,110 @@
+"""What a run says of its data at its start, and keeps in its result."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s2s_jax.batch import UNK
+from s2s_jax.data.batching import Sequences
+from s2s_jax.data.task import Task
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.config.keys import Overrides
+from s2s_jax.lab.evaluation.scores import Scorer, bleu_remarks
+
+_SIZE = "data.vocabulary_size"
+_SHOWN = 40  # characters of a target
+
+
+class DataRemarks(NamedTuple):
+    """What is to be said of a task's data.
+
+    Attributes:
+      lines: for the user; none where there is nothing to say.
+      counts: for "data" of `result.json`.
+    """
+
+    lines: list[str]
+    counts: dict[str, Any]
+
+
+def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
+    """Looks at the data of a run, which costs little where its token ids are cached.
+
+    Args:
+      task: the run's.
+      scorer: by which its texts are judged.
+    """
+    lines = [
+        f"the {side} text of training gives {found:,} subwords, fewer than {_SIZE}={size}"
+        for side, found, size in _smaller_vocabularies(task)
+    ]
+    training = task.training_tokens
+    num_pairs = len(training) + training.num_dropped
+    if training.num_dropped:
+        lines.append(
+            f"data.max_tokens={task.max_tokens} leaves out {training.num_dropped:,} of"
+            f" {num_pairs:,} training pairs"
+        )
+    unknown = {}
+    for split in (split for split in task.splits if split != "train"):
+        tokens = task.tokens(split)
+        unknown[split] = {"source": _unknown(tokens.source), "target": _unknown(tokens.target)}
+        said = [
+            f"{one['unknown']:,} of {one['tokens']:,} {side} tokens"
+            f" ({100 * one['unknown'] / one['tokens']:.3g} %)"
+            for side, one in unknown[split].items()
+            if one["unknown"]
+        ]
+        if said:
+            lines.append(f"unknown in {split}: {' and '.join(said)}")
+    lost = task.not_given_back("dev")
+    if lost.count:
+        lines.append(
+            f"{lost.count:,} of {lost.total:,} dev targets do not come back from their token ids,"
+            f" for example number {lost.number}: {_shown(lost.text)} comes back as"
+            f" {_shown(lost.decoded)}"
+        )
+    if scorer.kind == "translation":  # else the text of dev need not be read
+        lines += bleu_remarks(scorer.bleu_tokenize, task.splits["dev"].references)
+    counts = {
+        "training_pairs": num_pairs,
+        "left_out": training.num_dropped,
+        "unknown": unknown,
+        "dev_targets_not_given_back": lost.count,
+    }
+    return DataRemarks(lines, counts)
+
+
+def check_vocabulary_size(task: Task, overrides: Overrides) -> None:
+    """Refuses a size that was asked for by hand and that the text does not give.
+
+    One that an experiment file sets is the most, and a smaller text takes what it can.
+
+    Raises:
+      LabError: it was, with the size that there is.
+    """
+    for side, found, size in _smaller_vocabularies(task) if _SIZE in overrides else ():
+        raise LabError(
+            f"{_SIZE} is {size}, and the {side} text of training gives {found} subwords;"
+            f" set it to {found} or less"
+        )
+
+
+def _smaller_vocabularies(task: Task) -> list[tuple[str, int, int]]:
+    """(side, its ids, those asked for) of SentencePiece's where the text was too small."""
+    sides = (("source", task.vocabularies.source), ("target", task.vocabularies.target))
+    return [
+        (side, len(vocabulary), task.vocabulary_size)
+        for side, vocabulary in sides
+        if vocabulary.kind == "sentencepiece" and len(vocabulary) < task.vocabulary_size
+    ]
+
+
+def _unknown(tokens: Sequences) -> dict[str, int]:
+    """How many tokens are unknown, and how many there are; the end symbols do not count."""
+    count = int(np.count_nonzero(tokens.ids == UNK))
+    return {"unknown": count, "tokens": len(tokens.ids) - len(tokens)}
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

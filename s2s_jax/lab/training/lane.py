@@ -1,0 +1,268 @@
+"""A run in training, as the host sees it: what is logged and kept, and when."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s2s_jax.batch import Batch
+from s2s_jax.data.batching import TrainingBatches
+from s2s_jax.lab.base.decorations import Decorations
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.evaluation.evaluator import Evaluator
+from s2s_jax.lab.runs.checkpoints import Checkpoints
+from s2s_jax.lab.runs.tracking import Tracker
+from s2s_jax.lab.training.progress_lines import Clock, ProgressPrinter
+from s2s_jax.metrics import MetricSums, compute
+from s2s_jax.schedules import Schedule
+from s2s_jax.training import TrainState
+
+
+class NonFiniteLossError(LabError):
+    """The loss or the gradient of a step was NaN or infinite.
+
+    Attributes:
+      step: the first such step.
+    """
+
+    def __init__(self, step: int, kept: int | None):
+        checkpoint = f"the checkpoint of step {kept} is kept" if kept else "there is no checkpoint"
+        super().__init__(
+            f"the loss of step {step} is not finite; {checkpoint};"
+            " set train.learning_rate or train.clip_norm lower, in another workdir"
+        )
+        self.step = step
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: a run goes on from it as if it had never stopped.
+
+    Attributes:
+      state: the train state.
+      sums: the metrics added up since they were last logged.
+    """
+
+    state: TrainState
+    sums: MetricSums
+
+
+class StepInput(NamedTuple):
+    """What one run's next update takes."""
+
+    batch: Batch
+    teacher_prob: np.float32
+
+
+Reading = Callable[[int], tuple[MetricSums, int]]
+"""A run's number -> its sums, and its first step that is not finite (below 0: none). It waits."""
+
+
+class Programs(Protocol):
+    """The device's side of runs that train side by side, numbered from 0."""
+
+    def compile(self) -> None:
+        """Compiles for the next batch at least, and begins with the other shapes."""
+        ...
+
+    @property
+    def compile_seconds(self) -> float:
+        """How long was waited for the compiler so far."""
+        ...
+
+    def advance(self, inputs: Mapping[int, StepInput]) -> None:
+        """Starts an update of the runs that have an input; what the others hold is void then."""
+        ...
+
+    def take_sums(self, numbers: Sequence[int]) -> Reading:
+        """What these runs have added up, to be read later; they begin anew."""
+        ...
+
+    def progress(self, number: int) -> Progress:
+        """Where a run is."""
+        ...
+
+    def first_bad_step(self, number: int) -> int:
+        """The first step that was not finite, the next one where it would be; below 0: none."""
+        ...
+
+    def close(self) -> None:
+        """No update follows."""
+        ...
+
+
+class Lane:
+    """The host's side of a run in training.
+
+    Args:
+      batches: `batches[step]` for every step.
+      teacher_probs: [num_steps] float32.
+      evaluator: of the run's model.
+      tracker: logs.
+      checkpoints: keeps a checkpoint at every evaluation and where training stops.
+      first_step: updates that were made before.
+      log_every: steps between lines of `metrics.jsonl`.
+      evaluate_every: steps between evaluations, each followed by a checkpoint.
+      report: takes a line of progress.
+      seconds_before: what earlier calls have taken.
+
+    Attributes:
+      step: updates made, those of earlier calls counted.
+      num_steps: updates to make in all.
+      error: why the run failed; None where it did not.
+    """
+
+    def __init__(
+        self,
+        batches: TrainingBatches,
+        teacher_probs: np.ndarray,
+        evaluator: Evaluator,
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        *,
+        first_step: int,
+        log_every: int,
+        evaluate_every: int,
+        report: Callable[[str], None],
+        seconds_before: float = 0.0,
+    ):
+        self.batches, self.teacher_probs = batches, teacher_probs
+        self.step, self.num_steps = first_step, len(teacher_probs)
+        self.error: LabError | None = None
+        self._evaluator, self._tracker, self._checkpoints = evaluator, tracker, checkpoints
+        self._log_every, self._evaluate_every = log_every, evaluate_every
+        self._num_tokens = self._tokens_logged = target_tokens(batches, first_step)
+        self._clock, self._rate = Clock(seconds_before), Clock()
+        self._printer = ProgressPrinter(report, first_step, self.num_steps)
+        self._decorations = Decorations(report)
+        self._begins_here, self._has_waited, self._compile_seconds = first_step == 0, False, 0.0
+        self._waiting: tuple[int, int, Reading] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are updates to make."""
+        return self.error is None and self.step < self.num_steps
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an evaluation is due at this step."""
+        return self.step % self._evaluate_every == 0 or self.step == self.num_steps
+
+    @property
+    def logs(self) -> bool:
+        """Whether a line of metrics is due at this step."""
+        return self.step % self._log_every == 0 or self.evaluates
+
+    def begin(self, compile_seconds: float) -> None:
+        """The first program is compiled, and the first update follows."""
+        if self._begins_here:
+            self._tracker.scalars(0, {"train/compile_seconds": compile_seconds})
+        self._compile_seconds = compile_seconds
+        self._rate.restart()
+        self._printer.restart()
+
+    def advanced(self, batch: Batch) -> None:
+        """An update was started."""
+        self.step += 1
+        self._num_tokens += int(batch.target_mask.sum())
+
+    def log_later(self, reading: Reading) -> None:
+        """Keeps this step's metrics until `log_waiting`, when the device is at the next step."""
+        self._waiting = self.step, self._num_tokens, reading
+
+    def log_waiting(self, number: int) -> None:
+        """Logs what waits, if anything does.
+
+        Raises:
+          NonFiniteLossError: a step's loss or gradient was not finite.
+          LabError: a checkpoint that was being saved cannot be written.
+        """
+        self._checkpoints.check()
+        if self._waiting is None:
+            return
+        logged, trained_on, reading = self._waiting
+        self._waiting = None
+        done, bad_step = reading(number)
+        self._check_finite(bad_step)
+        metrics = {f"train/{name}": value for name, value in compute(done).items()}
+        # Not the weight of the sums: those of a resumed run began before it was stopped.
+        new_tokens, self._tokens_logged = trained_on - self._tokens_logged, trained_on
+        metrics["train/tokens_per_second"] = new_tokens / max(self._rate.restart(), 1e-9)
+        metrics["train/target_tokens"] = trained_on
+        metrics["train/seconds"] = self._clock.seconds
+        if self._has_waited and self._begins_here:
+            metrics["train/compile_seconds"] = self._compile_seconds
+        self._has_waited = False
+        self._tracker.scalars(logged, metrics)
+        self._printer.step(logged, metrics)
+
+    def keep(self, number: int, programs: Programs) -> None:
+        """Evaluates where that is due, and saves a checkpoint; nothing waits to be logged.
+
+        What is only to be looked at comes last: no picture costs the run its checkpoint.
+
+        Raises:
+          NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
+          LabError: the checkpoint cannot be written.
+        """
+        self._check_finite(programs.first_bad_step(number))
+        progress = programs.progress(number)
+        cost = None
+        if self.evaluates:
+            params = progress.state.params
+            metrics = self._evaluator.dev(params)
+            self._tracker.scalars(self.step, metrics)
+            self._printer.say(self.step, self._evaluator.summary(metrics))
+            cost = self._evaluator.cost(metrics)
+        self._tracker.flush()
+        self._checkpoints.save(self.step, progress, cost)
+        if self.evaluates:
+            self._evaluator.show(
+                progress.state.params, self._tracker, self.step, self._decorations.attempt
+            )
+
+    def waited_for_compiler(self, seconds: float) -> None:
+        """An update had to wait for its program."""
+        self._has_waited = True
+        self._compile_seconds += seconds
+        self._rate.skip(seconds)
+        self._printer.skip(seconds)
+
+    def pause(self, seconds: float) -> None:
+        """Leaves a time out of the rate at which it trains."""
+        self._rate.skip(seconds)
+
+    def _check_finite(self, first_bad: int) -> None:
+        if first_bad >= 0:
+            raise NonFiniteLossError(first_bad, self._checkpoints.latest_step)
+
+
+def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
+    """[num_steps] float32 teacher_prob of every step.
+
+    Raises:
+      LabError: one is not in [0, 1].
+    """
+    values = np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is, too
+    if len(outside):
+        step = outside[0]
+        raise LabError(
+            f"the schedule gives teacher_prob {values[step]:g} at step {step}; it must be in [0, 1]"
+        )
+    return values
+
+
+def target_tokens(batches: TrainingBatches, num_steps: int) -> int:
+    """The target tokens of the first batches; exact, as no float32 of a long run would be.
+
+    A resumed run counts them anew: batches depend on the step alone, and every epoch has all pairs.
+    """
+    epochs, rest = divmod(num_steps, batches.num_batches)
+
+    def count(first: int, number: int) -> int:
+        return sum(int(batches[step].target_mask.sum()) for step in range(first, first + number))
+
+    whole = epochs * count(0, batches.num_batches) if epochs else 0
+    return whole + count(epochs * batches.num_batches, rest)

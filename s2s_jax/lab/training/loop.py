@@ -1,0 +1,105 @@
+"""The training loop, of one run or of several side by side."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from s2s_jax.batch import Batch
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.training.lane import Lane, Programs, StepInput
+
+
+def train_lanes(
+    lanes: Sequence[Lane],
+    programs: Programs,
+    should_stop: Callable[[], bool] = lambda: False,
+    ended: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Trains runs side by side to their last steps, or until they should stop.
+
+    They need not be at the same step: each goes on with its own next one. A run that fails has its
+    `error` set, and the others go on.
+
+    Args:
+      lanes: the runs.
+      programs: what trains them, in the same order.
+      should_stop: asked after every step.
+      ended: takes the number of each run as soon as it has ended, failed or was stopped.
+    """
+    # A run that was stopped between its last step and its result trains no more.
+    going = [number for number, lane in enumerate(lanes) if lane.trains]
+    for number, lane in enumerate(lanes):
+        if not lane.trains:
+            ended(number)
+    if not going:
+        return
+    try:
+        _train(lanes, going, programs, should_stop, ended)
+    finally:
+        programs.close()
+
+
+def _train(
+    lanes: Sequence[Lane],
+    going: list[int],
+    programs: Programs,
+    should_stop: Callable[[], bool],
+    ended: Callable[[int], None],
+) -> None:
+    programs.compile()
+    for number in going:
+        lanes[number].begin(programs.compile_seconds)
+
+    while going:
+        inputs = _inputs(lanes, going)
+        waited_before = programs.compile_seconds
+        programs.advance(inputs)
+        waited = programs.compile_seconds - waited_before
+        for number in going:
+            lanes[number].advanced(inputs[number].batch)
+            if waited:
+                lanes[number].waited_for_compiler(waited)
+        for number in going:
+            _attempt(lanes[number], Lane.log_waiting, number)
+        due = [number for number in going if lanes[number].error is None and lanes[number].logs]
+        if due:
+            reading = programs.take_sums(due)
+            for number in due:
+                lanes[number].log_later(reading)
+        stops = any(lanes[number].trains for number in going) and should_stop()
+        kept = [number for number in going if stops or lanes[number].evaluates]
+        for number in kept:
+            # It waits for steps that are still under way: time that trains, and not the pause's.
+            _attempt(lanes[number], Lane.log_waiting, number)
+        begin = time.perf_counter()
+        for number in kept:
+            _attempt(lanes[number], Lane.keep, number, programs)
+        over = [number for number in going if stops or not lanes[number].trains]
+        for number in over:
+            ended(number)
+        going = [number for number in going if number not in over]
+        if kept or over:
+            for number in going:
+                lanes[number].pause(time.perf_counter() - begin)
+
+
+def _attempt(lane: Lane, act: Callable[..., None], *arguments: Any) -> None:
+    """Has a run do something, unless it has failed before; what goes wrong is its own error."""
+    if lane.error is None:
+        try:
+            act(lane, *arguments)
+        except LabError as error:
+            lane.error = error.with_traceback(None)  # whose frames hold the state of every lane
+
+
+def _inputs(lanes: Sequence[Lane], going: Sequence[int]) -> dict[int, StepInput]:
+    """What the next updates take; runs of one seed at one step share their batch."""
+    batches: dict[tuple[int, int], Batch] = {}
+    inputs = {}
+    for number in going:
+        lane = lanes[number]
+        place = id(lane.batches), lane.step
+        if place not in batches:
+            batches[place] = lane.batches[lane.step]
+        inputs[number] = StepInput(batches[place], lane.teacher_probs[lane.step])
+    return inputs

@@ -1,0 +1,172 @@
+"""A run while it trains: its folder with all that is open there, and how it ends."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from s2s_jax.data.files import clear_abandoned
+from s2s_jax.data.task import Task
+from s2s_jax.lab.config.keys import Config, Overrides, flat_keys
+from s2s_jax.lab.evaluation.evaluator import Evaluator
+from s2s_jax.lab.runs.checkpoints import Checkpoints
+from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
+from s2s_jax.lab.runs.provenance import Provenance, belongings, differing_versions
+from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.tracking import Tracker
+from s2s_jax.lab.training.lane import NonFiniteLossError, Progress
+
+
+class RunSession:
+    """Opens a run's folder for training, makes it where it is missing, and ends the run.
+
+    Args:
+      run: the folder, which was checked.
+      config: the run's.
+      overrides: what of it came from the command line.
+      task: the run's.
+      template: of `progress_template`.
+      report: takes a line of progress.
+      data: what `result.json` keeps of the data.
+
+    Attributes:
+      tracker: logs, from the newest checkpoint on.
+      checkpoints: the run's.
+      start: what the newest checkpoint holds; None for the beginning.
+      seconds_before: what earlier sessions took, up to that checkpoint.
+
+    Raises:
+      LabError: the folder cannot be written, or another process trains there.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: Config,
+        overrides: Overrides,
+        task: Task,
+        template: Progress,
+        report: Callable[[str], None],
+        data: Mapping[str, Any],
+    ):
+        self._run, self._config, self._overrides = run, config, overrides
+        self._task, self._template, self._report = task, template, report
+        self._data = dict(data)
+        run.make_folder()
+        with contextlib.ExitStack() as stack:
+            provenance = Provenance.of(task)
+            belongs_to = belongings(config, provenance.vocabularies, provenance.data)
+            # Before the config is written, for their lock: of two processes one alone writes its.
+            self.checkpoints = stack.enter_context(
+                Checkpoints(run.checkpoints, belongs_to=belongs_to)
+            )
+            clear_abandoned(run.folder)
+            run.start(config, task.vocabularies, provenance)
+            self.start: Progress | None = None
+            resumed_at = self.checkpoints.latest_step
+            if resumed_at is not None:
+                resumed_at, self.start = self.checkpoints.restore(template)
+                report(f"resuming {run.folder} at step {resumed_at}")
+                self._say_what_changed(provenance, resumed_at)
+            self.seconds_before = run.seconds(resumed_at)
+            self._clock = time.perf_counter() - self.seconds_before
+            self.tracker = stack.enter_context(Tracker(run.folder, resumed_at))
+            trial_id, varied = trial_of(run.folder, config.schedule.name, overrides)
+            self.tracker.hparams(_hparams(config, varied), trial_id=trial_id)
+            self._open = stack.pop_all()
+
+    @property
+    def first_step(self) -> int:
+        """Updates that were made before."""
+        return 0 if self.start is None else int(self.start.state.step)
+
+    def _say_what_changed(self, provenance: Provenance, resumed_at: int) -> None:
+        """Reports versions that differ from those of the start, and what the log has lost."""
+        before = self._run.provenance()
+        if before is None:
+            self._report(
+                f"{self._run.folder} did not record its data and JAX's switches; they are not"
+                " compared"
+            )
+        differing = differing_versions(before.versions, provenance.versions) if before else ""
+        if differing:
+            self._report(f"{self._run.folder} was started with {differing}: the result is of both")
+        lost = self._run.lost_lines(self._config, resumed_at)
+        if lost:
+            self._report(lost)
+
+    def fail(self, error: NonFiniteLossError) -> None:
+        """Writes down that the run failed, and why."""
+        self._write("failed", steps=error.step, error=str(error))
+
+    def conclude(self, steps: int, evaluator: Evaluator) -> dict[str, Any]:
+        """Ends the run: with the scores of the best checkpoint where it has made all its updates.
+
+        Args:
+          steps: updates made.
+          evaluator: of the run's model.
+
+        Returns:
+          The content of `result.json`.
+        """
+        if steps < self._config.train.num_steps:
+            return self._write("stopped", steps=steps)
+        best_step, best = self.checkpoints.restore(self._template, "best")
+        metrics: dict[str, float] = {}
+        for split in self._task.splits:
+            if split != "train":
+                predictions = None if split == "dev" else self._run.predictions(split)
+                found = evaluator.split(best.state.params, split, predictions)
+                self._report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
+                metrics |= found
+        if evaluator.knows_the_truth:
+            # Theory is about where training ends, not about the best step on the way there.
+            _, last = self.checkpoints.restore(self._template, "latest")
+            metrics |= evaluator.divergence(last.state.params)
+        # The dev metrics of that step are in the log already.
+        tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
+        if not self._run.has_logged(tests):  # before it was killed and resumed
+            self.tracker.scalars(steps, tests)
+        # A result says that all else is there.
+        self._open.close()
+        return self._write(
+            "finished",
+            steps=steps,
+            metrics=metrics,
+            best_step=best_step,
+            scores=evaluator.scorer.signature,
+        )
+
+    def _write(self, status: str, **more: Any) -> dict[str, Any]:
+        seconds = time.perf_counter() - self._clock
+        return self._run.write_result(
+            status,
+            self._config,
+            self._overrides,
+            wall_seconds=seconds,
+            data=self._data,
+            **more,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+
+
+def _hparams(config: Config, varied: Iterable[str]) -> dict[str, Any]:
+    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by.
+
+    Args:
+      config: the run's.
+      varied: the dotted keys in which it differs from other runs beside it.
+    """
+    values = flat_keys(config)
+    return {HPARAM_NAMES.get(key, key): values[key] for key in (*HPARAM_NAMES, *varied)}

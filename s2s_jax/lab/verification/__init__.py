@@ -1,0 +1,9 @@
+"""`s2s verify`: the train step held against exact theory."""
+
+from s2s_jax.lab.verification.verification import TEACHER_PROBS, make_markov_chain, verify
+
+__all__ = [
+    "TEACHER_PROBS",
+    "make_markov_chain",
+    "verify",
+]

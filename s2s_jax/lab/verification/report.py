@@ -1,0 +1,166 @@
+"""What `s2s verify` takes, runs, prints and writes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from s2s_jax.data.catalog import dataset_options
+from s2s_jax.data.chain import make_hmm_truth
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.figures import to_png
+from s2s_jax.lab.base.files import write_atomic, write_json
+from s2s_jax.lab.base.text_tables import align
+from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.verification.dependence import (
+    DependenceRow,
+    dependence_figure,
+    enumerate_pairs,
+    format_dependence,
+    verify_dependence,
+)
+from s2s_jax.lab.verification.recipes import RECIPES
+from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+
+_INITIAL, _TRANSITION, _LENGTH, _HMM_LENGTH = ".7,.3", ".9,.1;.2,.8", 3, 4
+
+
+def run_verification(
+    *,
+    model: str | None = None,
+    length: int | None = None,
+    initial: str | None = None,
+    transition: str | None = None,
+    seed: int = 0,
+    output: str = "",
+    dependence: str | None = None,
+    picture: str = "",
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[str, bool]:
+    """Trains, compares, and writes what was asked for.
+
+    Args:
+      model: "tabular", "lstm" or "both", which None means; not with dependence.
+      length: of the sequences; None for 3, and 4 with dependence.
+      initial: probabilities such as ".7,.3"; None for these; not with dependence.
+      transition: rows of probabilities such as ".9,.1;.2,.8"; likewise.
+      seed: of initial weights, coins and samples.
+      output: a file for the table as JSON; "" for none.
+      dependence: shares of hidden symbols such as "0,.5,1": trains on hidden chains behind sources
+        instead; None does not.
+      picture: a file for the figure; "" for none; only with dependence.
+      report: takes a line of progress.
+
+    Returns:
+      The table with its conclusion, and whether every row lands.
+
+    Raises:
+      LabError: a value that cannot be, before anything is trained.
+    """
+    if not 0 <= seed < 2**32:
+        raise LabError(f"seed is {seed}; it must be in [0, 2**32)")
+    for name in (output, picture):
+        if name and not Path(name).absolute().parent.is_dir():
+            raise LabError(f"cannot write {name}: its folder does not exist")
+    begin = time.perf_counter()
+    rows: Sequence[Row | DependenceRow]
+    if dependence is None:
+        if picture:
+            raise LabError("--picture has no effect without --dependence")
+        chain = make_markov_chain(
+            parse_row(_INITIAL if initial is None else initial, "initial"),
+            parse_table(_TRANSITION if transition is None else transition, "transition"),
+            _LENGTH if length is None else length,
+        )
+        models = tuple(RECIPES) if model in (None, "both") else (str(model),)
+        rows = verify(chain, models, seed=seed, report=report)
+        table, settings = format_rows(rows), asdict(chain) | {"models": models}
+        meaning = "and no gradient passes through the choice of a token"
+    else:
+        for name, value in (("model", model), ("initial", initial), ("transition", transition)):
+            if value is not None:
+                raise LabError(f"--{name} has no effect with --dependence")
+        chain = dataset_options("hmm")
+        length = _HMM_LENGTH if length is None else length
+        if length < 1:
+            raise LabError(f"length is {length}; it must be at least 1")
+        truth = make_hmm_truth(chain["initial"], chain["transition"], chain["emission"], length)
+        enumerate_pairs(truth)
+        shares = parse_row(dependence, "dependence")
+        rows = verify_dependence(truth, shares, seed=seed, report=report)
+        table, settings = format_dependence(rows), {"length": length, "dependence": shares}
+        meaning = "given what the source leaves open"
+        if picture:
+            write_atomic(picture, to_png(dependence_figure(truth, rows)))
+    landed = [row.lands for row in rows]
+    if output:
+        result: dict[str, Any] = {
+            "settings": settings | {"seed": seed},
+            "rows": [asdict(row) for row in rows],
+            "all_land": all(landed),
+            "wall_seconds": time.perf_counter() - begin,
+            "versions": versions(),
+        }
+        write_json(output, result)
+    return f"{table}\n\n{conclusion(landed, meaning)}", all(landed)
+
+
+def parse_row(text: str, name: str) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+      LabError: something else.
+
+    Example:
+      >>> parse_row(".7,.3", "initial")
+      [0.7, 0.3]
+    """
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise LabError(f"{name} is {text!r}; it must be numbers separated by commas") from None
+
+
+def parse_table(text: str, name: str) -> list[list[float]]:
+    """Rows separated by semicolons.
+
+    Raises:
+      LabError: something else.
+
+    Example:
+      >>> parse_table(".9,.1;.2,.8", "transition")
+      [[0.9, 0.1], [0.2, 0.8]]
+    """
+    return [parse_row(row, name) for row in text.split(";")]
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """The table for a terminal."""
+    head = ("model", "coin", "feed", "teacher_prob", "KL predicted", "KL trained", "max |q diff|",
+            "|Q1 - P1|", "verdict")  # fmt: skip
+    cells = [
+        (
+            row.model,
+            row.coin,
+            row.feed,
+            f"{row.teacher_prob:.2f}",
+            "not identified" if row.kl_predicted is None else f"{row.kl_predicted:.6f}",
+            f"{row.kl_trained:.6f}",
+            f"{row.largest_difference:.4f}",
+            f"{row.first_difference:.5f}",
+            row.verdict,
+        )
+        for row in rows
+    ]
+    return "\n".join(align([head, *cells], left={0, 1, 2, len(head) - 1}))
+
+
+def conclusion(landed: Sequence[bool], meaning: str) -> str:
+    """One sentence; `meaning` is its end where all is well."""
+    missing = len(landed) - sum(landed)
+    if missing:
+        return f"{missing} of {len(landed)} rows miss: training did not end where theory says."
+    return (
+        f"All {len(landed)} rows land: the train step converges to what theory predicts, {meaning}."
+    )

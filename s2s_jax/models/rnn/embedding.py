@@ -1,0 +1,49 @@
+"""Embeddings: looked up, and projected by the layer that reads them."""
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.models.rnn.dropout import drop
+from s2s_jax.models.rnn.recurrent import RecurrentLayer
+
+
+def project_tokens(
+    layer: RecurrentLayer,
+    table: jax.Array,
+    ids: jax.Array,
+    mask: jax.Array | None,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """The layer's projection of the embeddings of ids [..., batch].
+
+        (E[ids] * mask) W + b;   without a mask (E W + b)[ids], where E has fewer rows than ids
+
+    With characters or phonemes a batch has many times more tokens than the vocabulary has: there
+    the product of the whole table, and its two gradients, cost next to nothing.
+
+    Args:
+      layer: whose inputs begin with an embedding.
+      table: [vocab_size, embedding_size] float32.
+      ids: [..., batch].
+      mask: [batch, embedding_size] dropout mask, or None.
+      dtype: of the computation.
+    """
+    rows = slice(table.shape[1])
+    if mask is None and table.shape[0] <= ids.size:
+        projected = layer.project(table.astype(dtype), rows)
+        return look_up(projected.astype(jnp.float32), ids, dtype)
+    return layer.project(drop(look_up(table, ids, dtype), mask), rows)
+
+
+def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of a float32 table in another dtype; NaN for ids that it does not have.
+
+    In this order, so that the gradient of a row that is looked up often is summed in float32.
+
+    Example:
+      >>> look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1]), jnp.dtype("float32")).tolist()
+      [[1.0, 1.0], [nan, nan], [nan, nan]]
+    """
+    rows = jnp.asarray(table).at[ids]
+    found = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return found.astype(dtype)

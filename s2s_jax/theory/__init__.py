@@ -1,0 +1,19 @@
+"""What scheduled sampling converges to, exactly."""
+
+from s2s_jax.theory.optimum import (
+    ScheduledSamplingOptimum,
+    markov_sequence_probs,
+    next_token_tables,
+    optimum_divergences,
+    scheduled_sampling_optimum,
+    sequence_probs,
+)
+
+__all__ = [
+    "ScheduledSamplingOptimum",
+    "markov_sequence_probs",
+    "next_token_tables",
+    "optimum_divergences",
+    "scheduled_sampling_optimum",
+    "sequence_probs",
+]

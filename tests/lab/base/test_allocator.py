@@ -1,0 +1,81 @@
+"""Freed memory stays in the process, unless the user has set the allocator."""
+
+import platform
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from s2s_jax.lab.base.allocator import check_address_space, keep_freed_memory
+from s2s_jax.lab.base.errors import LabError
+
+PROGRAM = """
+import ctypes, sys
+from s2s_jax.lab.base.allocator import keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+before = resident()
+block = libc.malloc(ctypes.c_size_t(100 << 20))
+ctypes.memset(block, 1, 100 << 20)
+libc.free(block)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_a_freed_block_is_kept():
+    def left(choice: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, choice]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert left("keep") >= 90
+    assert left("leave") < 20
+
+
+def test_the_users_own_settings_stand(monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"), [(resource.RLIM_INFINITY, False), (4 << 30, False), (2 << 30, True)]
+)
+def test_too_little_address_space_is_refused(monkeypatch, limit, refused):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    if not refused:
+        check_address_space()
+        return
+    with pytest.raises(LabError, match=r"have 2,048 MiB of address space \(ulimit -v\)"):
+        check_address_space()
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_anything_is_written(
+    tmp_path, s2s, experiment_file
+):
+    size = "--config.model.hidden_size=65536"
+    code, _, err = s2s(
+        "train", f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}", size
+    )
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert re.search(
+        r"optimiser's state take [\d,.]+ GB, and this machine's cpu has [\d.]+ GB", err
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_address_space_is_refused_before_anything_is_written(
+    monkeypatch, tmp_path, s2s, experiment_file
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
+    code, _, err = s2s("train", f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,170 @@
+"""What signals do to a process that trains, and how one is prepared."""
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.processes import EXIT_STOPPED, provide_home
+
+CHILD = """
+import ctypes, sys, time
+from s2s_jax.lab.base import processes
+
+processes._GRACE_SECONDS = 0.2
+signals = processes.stop_on_signals()
+
+def say(text):
+    print(text, flush=True)
+
+try:
+    {body}
+except KeyboardInterrupt:
+    say("interrupted")
+finally:
+    say("cleared")
+"""
+
+WAIT = 'say("ready"); sys.stdin.read()'
+# Waits on in C, whatever arrives.
+HELD_UP = 'ctypes.CDLL(None).system(b"echo ready; exec cat >/dev/null 2>&1")'
+AT_WORK = """signals.is_set(); say("ready")
+    while not signals.is_set(): time.sleep(0.01)
+    say("checkpoint")
+    if signals.is_set(): sys.exit(75)"""
+LONG_STEP = 'signals.is_set(); say("ready"); sys.stdin.read()'
+SECOND_RUN = f"signals.is_set(); signals.begin_anew(); {WAIT}"
+SWEEP = f"signals.interrupt_from_now_on(); {WAIT}"
+
+
+def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, list[str]]:
+    """Sends signals to a process that is ready; its exit code, stdout and lines of stderr.
+
+    A signal is sent when what the one before it leads to has been said; SIGHUP may lead to nothing.
+    """
+    command = [*prefix.split(), sys.executable, "-c", CHILD.format(body=body)]
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, stderr=-1, text=True, start_new_session=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "ready\n"
+        said = []
+        for left, number in zip(range(len(numbers))[::-1], numbers, strict=True):
+            child.send_signal(number)
+            if left and number != signal.SIGHUP:
+                said.append(child.stderr.readline())
+        # Whatever waits for the end of its input goes on waiting: it is not closed yet.
+        try:
+            code = child.wait(timeout=30)
+        finally:
+            child.kill()
+        return code, child.stdout.read(), [*said, *child.stderr.read().splitlines(True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("body", [WAIT, SECOND_RUN], ids=["start", "second run"])
+def test_a_signal_ends_a_process_at_once_where_nothing_is_lost(body, number):
+    code, out, err = signalled(body, number)
+    assert (code, out) == (EXIT_STOPPED, "cleared\n")
+    name = signal.Signals(number).name
+    assert err == [
+        f"s2s: stopped by {name}; no update would be lost, and the same command goes on\n"
+    ]
+
+
+def test_a_compiler_does_not_hold_up_the_end():
+    code, out, err = signalled(HELD_UP, signal.SIGTERM)
+    assert (code, out, len(err)) == (EXIT_STOPPED, "", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_process_at_work_leaves_a_checkpoint(number):
+    code, out, err = signalled(AT_WORK, number)
+    assert (code, out) == (EXIT_STOPPED, "checkpoint\ncleared\n")
+    assert len(err) == 1
+    assert f"{signal.Signals(number).name}: stopping with a checkpoint" in err[0]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait(second):
+    code, out, err = signalled(LONG_STEP, signal.SIGTERM, second)
+    assert (code, out, len(err)) == (EXIT_STOPPED, "", 2)
+    assert "ended at once" in err[1]
+
+
+def test_a_terminal_that_goes_away_twice_is_not_in_a_hurry():
+    code, out, err = signalled(LONG_STEP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)
+    assert (code, out) == (EXIT_STOPPED, "")
+    assert len(err) == 2
+
+
+def test_nohup_is_heeded():
+    code, out, err = signalled(WAIT, signal.SIGHUP, signal.SIGTERM, prefix="nohup")
+    assert (code, out) == (EXIT_STOPPED, "cleared\n")
+    assert "SIGTERM" in err[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_sweep_is_interrupted(number):
+    assert signalled(SWEEP, number) == (0, "interrupted\ncleared\n", [])
+
+
+def test_the_signals_are_given_back():
+    script = CHILD.format(
+        body="signals.close(); import signal\n"
+        "    # A process that a shell has put into the background ignores SIGINT from its start.\n"
+        "    say([signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler,"
+        " signal.SIG_IGN) for one in processes._STOPPING]); say(signal.set_wakeup_fd(-1))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[True, True, True]\n-1\ncleared\n"
+
+
+def test_little_is_imported_before_the_signals_are_heard():
+    script = "import json, sys, s2s_jax.lab.cli; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    loaded = set(json.loads(done.stdout))
+    assert "s2s_jax.lab.base.processes" in loaded
+    assert not loaded & {"jax", "numpy", "argparse", "absl", "ml_collections"}
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """No home folder: a number for a user that no account has."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path / f"s2s_jax-{os.getuid()}"
+
+
+def test_a_temporary_folder_stands_for_a_home_that_is_not_there(homeless, capsys, monkeypatch):
+    provide_home()
+    assert Path.home() == homeless
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    assert capsys.readouterr().err == (
+        f"s2s: there is no home folder; {homeless} takes its place (set HOME to choose another)\n"
+    )
+    provide_home()  # there is one now
+    assert not capsys.readouterr().err
+
+
+def test_a_folder_of_another_user_is_not_taken_for_a_home(homeless, monkeypatch):
+    homeless.mkdir()
+    uid = os.getuid() + 1
+    homeless.rename(homeless.with_name(f"s2s_jax-{uid}"))
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    with pytest.raises(LabError, match="belongs to another user"):
+        provide_home()
+    assert "HOME" not in os.environ

@@ -1,0 +1,158 @@
+import dataclasses
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2s_jax.lab.base import figures
+from s2s_jax.lab.comparison import plots
+from s2s_jax.lab.runs.collect import Run, Runs
+
+
+@pytest.fixture
+def runs():
+    members = []
+    for schedule in ["teacher_forcing", "linear"]:
+        for seed in range(1 if schedule == "linear" else 3):
+            records = []
+            for step in range(100, 1001, 100):
+                share = None if schedule == "teacher_forcing" else 1 - step / 1000
+                records.append({"step": step, "train/teacher_prob": 0.5, "train/gold_share": share})
+                accuracy = 1 - 1 / step + seed / 100
+                records.append({"step": step, "eval/gold/token_accuracy": accuracy})
+                records.append({"step": step, "eval/own/token_accuracy": accuracy - 0.1})
+                records.append({"step": step, "eval/own/per": 8.0 + seed})
+            metrics = {"test/own/wer": 30.0 + seed, "test/gold/token_accuracy": 0.9}
+            members.append(Run(Path(schedule), schedule, seed, {}, metrics, records))
+    return Runs(Path(), members, [], [])
+
+
+def test_the_figures_are_pictures_with_named_axes(runs):
+    drawn = plots.make_figures(runs, ["test/own/wer"])
+    assert list(drawn) == ["schedules", "learning", "final"]
+    for figure in drawn.values():
+        pixels = np.asarray(Image.open(io.BytesIO(figures.to_png(figure))).convert("L"))
+        assert pixels.std() > 5
+        assert all(axes.get_xlabel() for axes in figure.axes)
+    labels = [axes.get_ylabel() for axes in drawn["learning"].axes]
+    assert labels == ["token accuracy (%)", "token accuracy (%)", "phoneme error rate (%)"]
+    assert drawn["final"].axes[0].get_xlabel() == "word error rate (%)"
+
+
+def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
+    figure = plots.learning_figure(runs)
+    assert figure is not None
+    gold, own, _ = figure.axes
+    assert (gold.get_title(), own.get_title()) == ("gold prefixes", "own prefixes")
+    assert gold.get_ylim() == own.get_ylim()
+
+
+def test_bands_are_of_schedules_with_more_than_one_seed(runs):
+    figure = plots.learning_figure(runs)
+    assert figure is not None
+    axes = figure.axes[0]
+    assert len(axes.collections) == 1
+    band = axes.collections[0].get_paths()[0].vertices
+    step_1000 = [y for x, y in np.asarray(band) if x == 1000]
+    assert (min(step_1000), max(step_1000)) == pytest.approx((99.9, 101.9))
+
+
+def test_the_realised_share_stands_beside_the_curve(runs):
+    figure = plots.schedule_figure(runs)
+    assert figure is not None
+    curve, *dots = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines[1:])
+    assert curve.tolist() == [0.5] * 10
+    assert dots[0] == pytest.approx(1 - np.arange(1, 11) / 10)
+
+
+def test_one_seed_has_no_bar(runs):
+    figure = plots.final_figure(runs, ["test/own/wer"])
+    assert figure is not None
+    bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]  # all are bars
+    assert bars == [True, False]
+
+
+@pytest.mark.parametrize("parameter", ["", " (teacher_prob=0.25)", " (k=0.5, floor=0.125, c=0.01)"])
+@pytest.mark.parametrize("count", [1, 4, 5, 7])
+def test_a_legend_is_within_its_figure(runs, parameter, count):
+    (run, *_) = runs.compared
+    names = [f"inverse_sigmoid{number}{parameter}" for number in range(count)]
+    members = [dataclasses.replace(run, schedule=name) for name in names]
+    figure = plots.schedule_figure(Runs(Path(), members, [], []))
+    assert figure is not None
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert len(figure.legends[0].get_texts()) == count
+
+
+def test_styles_differ_without_colour(runs):
+    styles = figures.make_styles(7)
+    for attribute in ["color", "line", "marker"]:
+        assert len({getattr(style, attribute) for style in styles}) == 7
+
+
+def test_what_the_runs_have_not_is_left_out():
+    bare = Runs(Path(), [Run(Path(), "linear", 0, {}, {}, [])], [], [])
+    assert plots.make_figures(bare, []) == {}
+
+
+def test_pyplot_and_the_backend_of_a_notebook_stay_untouched():
+    code = """
+import importlib, os, sys
+for name in (
+    "base.figures", "comparison.difference_plots", "comparison.plots", "evaluation.pictures",
+    "exposure.plots", "verification.dependence",
+):
+    importlib.import_module(f"s2s_jax.lab.{name}")
+pictures = sys.modules["s2s_jax.lab.evaluation.pictures"]
+pictures.attention_picture(sys.modules["numpy"].eye(2), "ab", "xy")
+print("matplotlib.pyplot" in sys.modules, os.environ["MPLBACKEND"])
+"""
+    backend = "module://matplotlib_inline.backend_inline"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MPLBACKEND": backend},
+    )
+    assert (done.stdout, done.stderr) == (f"False {backend}\n", "")
+
+
+def test_names_are_text_in_every_figure(runs):
+    hostile = ("$$", r"$\frac$", "日本")
+    renamed = [
+        dataclasses.replace(run, schedule=name)
+        for run, name in zip(runs.compared, hostile, strict=False)
+    ]
+    drawn = plots.make_figures(Runs(Path(), renamed, [], []), ["test/own/wer"])
+    assert len(drawn) == 3
+    for figure in drawn.values():
+        figures.to_png(figure)
+    figures.to_svg(drawn["final"])
+
+
+def test_numbers_keep_their_powers_of_ten():
+    figure, (axes,) = figures.new_figure(1, 1, (3, 3))
+    axes.plot([0, 1], [0, 1e9])
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
+    axes.set_xticks([0, 1], ["$x$", "b"])
+    figures.to_png(figure)
+    assert axes.yaxis.offsetText.get_parse_math()
+    assert not axes.get_xticklabels()[0].get_parse_math()
+
+
+def test_fonts_of_other_scripts_are_used_where_they_are(monkeypatch):
+    monkeypatch.setattr(figures, "_FONTS", ("No Such Font", "DejaVu Serif"))
+    figures._other_scripts.cache_clear()
+    figure, (axes,) = figures.new_figure(1, 1, (3, 3))
+    axes.set_title("日本")
+    figures.to_png(figure)
+    figures._other_scripts.cache_clear()
+    assert axes.title.get_fontfamily() == ["DejaVu Sans", "DejaVu Serif"]

@@ -1,0 +1,100 @@
+"""The evaluation of a task's splits."""
+
+import json
+import math
+
+import pytest
+
+from s2s_jax.data.pairs import DataError, one_reference
+from s2s_jax.data.task import Task
+from s2s_jax.evaluation import Evaluation
+from s2s_jax.lab.decode import translate
+from s2s_jax.lab.evaluation.evaluator import Evaluator
+from s2s_jax.lab.evaluation.scores import make_scorer, phoneme_scores
+from s2s_jax.lab.experiment import evaluate_run
+from s2s_jax.lab.training.build import make_experiment
+
+
+@pytest.fixture(scope="module")
+def evaluator(trained):
+    experiment = make_experiment(trained.config, trained.vocabularies)
+    return Evaluator(
+        experiment.model,
+        experiment.task,
+        scorer=make_scorer("phonemes"),
+        batch_size=512,
+        num_shown=3,
+    )
+
+
+def test_the_splits_are_called_by_their_names(evaluator, trained, finished):
+    result = json.loads((finished / "result.json").read_text())["metrics"]
+    dev, test = evaluator.dev(trained.params), evaluator.split(trained.params, "test")
+    assert dev == {name: value for name, value in result.items() if name.startswith("eval/")}
+    assert test == {name: value for name, value in result.items() if name.startswith("test/")}
+    assert evaluator.split(trained.params, "dev") == dev
+    assert evaluate_run(trained, "test") == test
+
+
+def test_the_predictions_are_what_decoding_gives_and_what_was_scored(finished, trained):
+    lines = (finished / "predictions_test.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 16
+    assert rows[1]["references"] == [
+        " ".join(rows[1]["source"].upper()),
+        " ".join(rows[1]["source"][:2].upper()),
+    ]
+    sources = [row["source"] for row in rows]
+    assert [row["hypothesis"] for row in rows] == translate(trained, sources, max_length=7)
+    scores = phoneme_scores(
+        [row["hypothesis"] for row in rows], [tuple(row["references"]) for row in rows]
+    )
+    result = json.loads((finished / "result.json").read_text())["metrics"]
+    for name, value in scores.items():
+        assert result[f"test/own/{name}"] == pytest.approx(value)
+
+
+def test_the_headline_and_the_cost(trained, make_config):
+    task = make_experiment(make_config(), trained.vocabularies).task
+    for scores, name, cost in (("phonemes", "wer", 30.0), ("translation", "bleu", -30.0)):
+        one = Evaluator(trained.model, task, scorer=make_scorer(scores), batch_size=4)
+        assert one.headline == name
+        assert one.cost({f"eval/own/{name}": 30.0}) == cost
+
+
+def test_a_summary_is_of_one_split(evaluator):
+    metrics = {"test/own/wer": 25.0, "test/own/token_accuracy": 0.9, "test/gold/token_accuracy": 1}
+    assert evaluator.summary(metrics) == (
+        "test/own/wer 25  test/own/token_accuracy 0.9  test/gold/token_accuracy 1"
+    )
+
+
+def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
+    task = make_experiment(make_config(), trained.vocabularies).task
+    part = Evaluator(
+        trained.model, task, scorer=make_scorer("phonemes"), batch_size=512, max_examples=4
+    )
+    few, all_of_them = part.dev(trained.params), part.split(trained.params, "dev")
+    assert few.keys() == all_of_them.keys()
+    assert few["eval/gold/nll"] != all_of_them["eval/gold/nll"]
+    assert all(math.isfinite(value) for value in few.values())
+
+
+def test_exact_match_is_of_the_text_as_error_rates_are(trained, monkeypatch):
+    pairs = one_reference(["bad", "fed"], ["B  A D", "F E D"])
+    task = Task({"train": pairs, "dev": pairs}, trained.vocabularies)
+    said = [trained.vocabularies.target.encode(text) for text in pairs.targets]
+    by_ids = {"gold/token_accuracy": 1.0, "own/token_accuracy": 1.0, "own/exact_match": 1.0}
+    monkeypatch.setattr(
+        "s2s_jax.lab.evaluation.evaluator.evaluate", lambda *_: Evaluation(dict(by_ids), said)
+    )
+    found = Evaluator(trained.model, task, scorer=make_scorer("characters"), batch_size=2).dev(
+        trained.params
+    )
+    assert found["eval/own/exact_match"] == 0.5
+    assert found["eval/own/cer"] == pytest.approx(100 / 11)
+
+
+def test_a_split_that_is_not_there_is_refused(evaluator, trained):
+    with pytest.raises(DataError, match="no split 'test_long'; it has train, dev, test"):
+        evaluator.split(trained.params, "test_long")

@@ -1,0 +1,427 @@
+"""Runs that train as lanes of one program: each leaves what it would leave alone."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.processes import EXIT_BAD_INPUT, EXIT_OUT_OF_MEMORY
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.runs.checkpoints import Checkpoints
+from s2s_jax.lab.sweeps import worker
+from s2s_jax.lab.sweeps.assignment import Assignment
+from s2s_jax.lab.sweeps.groups import groups_table, make_groups
+from s2s_jax.lab.sweeps.plan import PlannedRun
+from s2s_jax.lab.training import workbench
+from s2s_jax.lab.training.build import check_config
+from s2s_jax.lab.training.group_key import group_key
+from s2s_jax.lab.training.lane import NonFiniteLossError, schedule_values
+from s2s_jax.lab.training.lane_programs import LanePrograms
+from s2s_jax.lab.training.workbench import RunSpec, Workbench
+from tests.lab.run_content import newest, records
+
+pytestmark = pytest.mark.xdist_group("population")
+
+NAMES = [
+    "teacher_forcing/seed_0",
+    "linear/seed_0",
+    "exponential/seed_1",
+    "inverse_sigmoid/seed_1",
+]
+BAD, AHEAD = "linear/seed_0", "exponential/seed_1"
+
+ALONE = [NAMES[0], AHEAD]
+"""Of two seeds, with and without own tokens: what is trained alone as well."""
+
+
+def losses(folder: Path) -> np.ndarray:
+    return np.array([one["train/loss"] for one in records(folder) if "train/loss" in one])
+
+
+def stop_after(num_steps: int) -> Callable[[], bool]:
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= num_steps
+
+
+@pytest.fixture(scope="module")
+def configs(make_config):
+    """Four runs of 50 steps in two buckets; the seeds differ in the optimiser's numbers too."""
+
+    def make(name: str) -> Any:
+        schedule, seed = name.split("/seed_")
+        return make_config(
+            schedule,
+            **{
+                "seed": int(seed),
+                "data.num_buckets": 2,
+                "model.attention": "none",
+                "train.num_steps": 50,
+                "train.log_every": 2,
+                "train.learning_rate": (2e-3, 5e-3)[int(seed)],
+                "train.weight_decay": (0.0, 0.1)[int(seed)],
+                "train.clip_norm": (1.0, 0.7)[int(seed)],
+                "eval.every": 50,
+                "eval.num_examples": 0,
+            },
+        )
+
+    return {name: make(name) for name in NAMES}
+
+
+def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None) -> list[RunSpec]:
+    report = (lambda line: None) if lines is None else lines.append
+    return [
+        RunSpec(config, folder / name, {"seed": config.seed}, report)
+        for name, config in configs.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def population(configs, tmp_path_factory):
+    """The four as one program."""
+    folder = tmp_path_factory.mktemp("population")
+    results = Workbench().train(group(folder, configs))
+    assert [one["status"] for one in results] == ["finished"] * 4  # type: ignore  # a None fails here, too
+    return folder
+
+
+@pytest.fixture(scope="module")
+def solo(configs, tmp_path_factory):
+    """Two of them, one after the other."""
+    folder = tmp_path_factory.mktemp("solo")
+    for name in ALONE:
+        options = {"seed": configs[name].seed}
+        train_and_evaluate(configs[name], folder / name, options, report=lambda line: None)
+    return folder
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_lane_s_losses_are_those_of_the_run_alone(population, solo, name):
+    here, there = records(population / name), records(solo / name)
+    assert [one["step"] for one in here] == [one["step"] for one in there]
+    assert len(losses(population / name)) == 25  # each over two steps
+    np.testing.assert_allclose(losses(population / name), losses(solo / name), rtol=0, atol=5e-6)
+    for one, other in zip(here, there, strict=True):
+        assert one.keys() == other.keys()
+        for key in ("train/target_tokens", "train/teacher_prob", "train/gold_share"):
+            assert one.get(key) == other.get(key)
+
+
+def test_lanes_are_not_one_run(population):
+    found = np.array([losses(population / name) for name in NAMES])
+    # Two and two see the same batches; what they are fed parts them.
+    assert len(np.unique(found[:, -1])) == 4
+
+
+def test_a_lane_leaves_the_files_of_the_run_alone(population, solo):
+    name = ALONE[1]
+
+    def files(folder: Path) -> list[str]:
+        return sorted(path.name.partition(".out.")[0] for path in (folder / name).iterdir())
+
+    assert files(population) == files(solo)
+    here, there = (
+        json.loads((one / name / "result.json").read_text()) for one in (population, solo)
+    )
+    assert list(here) == list(there)
+    assert here["metrics"].keys() == there["metrics"].keys()
+    for key in ("status", "config", "overrides", "steps", "versions", "scores", "best_step"):
+        assert here[key] == there[key]
+    for file in ("config.json", "source_vocabulary.json", "target_vocabulary.json"):
+        assert (population / name / file).read_bytes() == (solo / name / file).read_bytes()
+    (step, leaves), (other_step, others) = newest(population / name), newest(solo / name)
+    assert step == other_step == 50
+    assert leaves.keys() == others.keys()
+    assert any("opt_state" in leaf for leaf in leaves)
+    for leaf, value in leaves.items():
+        np.testing.assert_allclose(value, others[leaf], atol=1e-4, err_msg=leaf)
+    assert load_run(population / name).step == here["best_step"]
+    assert (population / name / "checkpoints" / "50").is_dir()
+
+
+def test_what_is_finished_is_left_alone(population, configs, snapshot):
+    before, lines = snapshot(population), []
+    results = Workbench().train(group(population, configs, lines))
+    assert [one["steps"] for one in results] == [50] * 4  # type: ignore  # a None fails here, too
+    assert lines[0] == f"{population / NAMES[0]} is finished already; nothing to do"
+    assert snapshot(population) == before
+
+
+@pytest.fixture(scope="module")
+def stopped(configs, tmp_path_factory):
+    """The four, stopped behind step 21, and one of them had a learning rate beyond reason."""
+    folder = tmp_path_factory.mktemp("stopped")
+    changed = dict(configs)
+    bad = changed[BAD] = configs[BAD].copy_and_resolve_references()
+    bad.train.learning_rate = bad.train.weight_decay = 1e6
+    results = Workbench().train(group(folder, changed), should_stop=stop_after(21))
+    return folder, changed, dict(zip(NAMES, results, strict=True))
+
+
+def test_a_lane_whose_loss_is_not_finite_fails_alone(population, stopped):
+    folder, _, results = stopped
+    error = results.pop(BAD)
+    assert isinstance(error, NonFiniteLossError)
+    assert f"the loss of step {error.step} is not finite; there is no checkpoint;" in str(error)
+    result = json.loads((folder / BAD / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", str(error))
+    assert 0 < result["steps"] == error.step < 21
+    assert not any((folder / BAD / "checkpoints").iterdir())
+    # Nothing of it reaches the others: the same numbers, bit for bit.
+    for name, one in results.items():
+        assert (one["status"], one["steps"]) == ("stopped", 21)
+        assert records(folder / name) == [
+            line for line in records(population / name) if line["step"] <= 20
+        ]
+
+
+def test_lanes_at_unequal_steps_end_as_if_they_had_not_stopped(population, stopped):
+    """One of them goes on alone for a while, as any run of a sweep may."""
+    folder, configs, _ = stopped
+    ahead = train_and_evaluate(
+        configs[AHEAD],
+        folder / AHEAD,
+        {"seed": 1},
+        report=lambda line: None,
+        should_stop=stop_after(9),
+    )
+    assert (ahead["status"], ahead["steps"]) == ("stopped", 30)
+    lines: list[str] = []
+    results = Workbench().train(group(folder, configs, lines))
+    assert f"resuming {folder / NAMES[0]} at step 21" in lines
+    assert f"resuming {folder / AHEAD} at step 30" in lines
+    for name, result in zip(NAMES, results, strict=True):
+        if name == BAD:
+            assert isinstance(result, NonFiniteLossError)
+            continue
+        assert isinstance(result, dict)
+        assert result["status"] == "finished"
+        there = population / name
+        assert [one["step"] for one in records(folder / name)] == [
+            one["step"] for one in records(there)
+        ]
+        np.testing.assert_allclose(losses(folder / name), losses(there), rtol=0, atol=5e-6)
+
+
+def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
+    trained: list[Any] = []
+    monkeypatch.setattr(workbench, "train_lanes", lambda lanes, *_: trained.extend(lanes))
+    two = {name: configs[name] for name in NAMES[:2]}
+    (tmp_path / NAMES[0]).mkdir(parents=True)
+    with Checkpoints(tmp_path / NAMES[0] / "checkpoints"):
+        results = Workbench().train(group(tmp_path, two))
+    assert "is in use by process" in str(results[0])
+    (lane,) = trained
+    schedule, _ = check_config(two[NAMES[1]])
+    np.testing.assert_array_equal(lane.teacher_probs, schedule_values(schedule, 50))
+
+
+def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
+    config = make_config("linear")
+    same = make_config(
+        "exponential",
+        **{
+            "seed": 3,
+            "train.learning_rate": 0.1,
+            "train.weight_decay": 0.1,
+            "train.clip_norm": 2.0,
+            "schedule.floor": 0.2,
+        },
+    )
+    assert group_key(config) == group_key(same)
+    for key, value in {
+        "train.num_steps": 13,
+        "train.clip_norm": 0.0,
+        "train.batch_size": 9,
+        "train.warmup_steps": 3,
+        "rollout.coin": "sequence",
+        "model.dropout": 0.5,
+        "data.num_buckets": 2,
+        "eval.every": 5,
+    }.items():
+        assert group_key(make_config("linear", **{key: value})) != group_key(config), key
+    other = make_config("linear", **{"train.batch_size": 9})
+    runs = [RunSpec(one, tmp_path / "run", {}, print) for one in (config, other)]
+    with pytest.raises(ValueError, match="must not differ"):
+        Workbench().train(runs)
+    assert not list(tmp_path.iterdir())
+
+
+def planned(count: int, *, num_schedules: int = 1, status: str = "waiting", program: str = "a"):
+    return [
+        PlannedRun(
+            f"{schedule}/seed_{seed}",
+            Assignment("", Path(f"{program}{schedule}/seed_{seed}")),
+            status,
+            str(schedule),
+            seed,
+            program=program,
+        )
+        for schedule in range(num_schedules)
+        for seed in range(count)
+    ]
+
+
+def sizes(plan: list[PlannedRun], max_lanes: int) -> list[int]:
+    return [len(one) for one in make_groups(plan, max_lanes)]
+
+
+def test_groups_are_capped_and_cut_between_seeds():
+    assert sizes(planned(12), 16) == [12]
+    assert sizes(planned(17), 16) == [9, 8]
+    assert sizes(planned(5), 1) == [1] * 5
+    assert sizes(planned(3, program="a") + planned(2, program="b"), 16) == [3, 2]
+    assert sizes(planned(3, status="finished"), 16) == []
+    assert sizes(planned(2, num_schedules=6), 4) == [3, 3, 3, 3]
+    groups = make_groups(planned(10, num_schedules=4), 16)
+    assert [len(one) for one in groups] == [16, 16, 8]
+    seeds = [{run.seed for run in one} for one in groups]
+    assert not seeds[0] & seeds[1]
+    assert not seeds[1] & seeds[2]
+    assert sorted(run.name for one in groups for run in one) == sorted(
+        run.name for run in planned(10, num_schedules=4)
+    )
+    with pytest.raises(LabError, match="--max-lanes is 0; it must be at least 1"):
+        make_groups(planned(2), 0)
+    assert groups_table(make_groups(planned(3), 2)).splitlines() == [
+        "program 1, 2 lanes: 0/seed_0, 0/seed_1",
+        "program 2, alone: 0/seed_2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--population", "--jobs=2"], "--jobs=2 has no part in it"),
+        (["--population", "--launcher=print"], "leave one of them out"),
+        (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be in [1, 4096]"),
+        (["--max-lanes=4"], "add --population"),
+    ],
+)
+def test_flags_that_exclude_each_other_are_refused(s2s, experiment_file, tmp_path, flags, message):
+    code, out, err = s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}/a", *flags)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_the_programs(s2s, experiment_file, tmp_path):
+    code, out, err = s2s(
+        "sweep",
+        f"--config={experiment_file}",
+        f"--workdir={tmp_path}/a",
+        "--population",
+        "--max-lanes=2",
+        "--dry-run",
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-3:] == [
+        "",
+        "program 1, 2 lanes: teacher_forcing/seed_0, linear/seed_0",
+        "program 2, 2 lanes: teacher_forcing/seed_1, linear/seed_1",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatch):
+    def fail(self: LanePrograms) -> float:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+
+    monkeypatch.setattr(LanePrograms, "compile", fail)
+    runs = [
+        Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
+        for seed in range(2)
+    ]
+    assert worker.work(Workbench(), runs, lambda: False) == EXIT_OUT_OF_MEMORY
+    last = (tmp_path / "seed_1.log").read_text().splitlines()[-1]
+    assert last.startswith("out of memory: RESOURCE_EXHAUSTED")
+    assert not (tmp_path / "seed_1" / "result.json").exists()
+
+
+def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypatch):
+    """Its config, its folder or what is in it may have changed since the plan was made."""
+    good, bad_value, bad_folder, damaged = (
+        Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
+        for seed in range(4)
+    )
+    bad_value = replace(bad_value, varied=(("seed", -1),))
+    bad_folder.workdir.write_text("")
+    damaged.workdir.mkdir()
+    (damaged.workdir / "config.json").write_text("[")
+    trained, run = [], SimpleNamespace(task=None)
+
+    def train(self, should_stop):
+        trained.extend(one.config.seed for one in self._runs)
+        return [{"status": "finished"}]
+
+    monkeypatch.setattr(workbench._Group, "train", train)
+    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: SimpleNamespace(experiment=run))
+    monkeypatch.setattr(workbench, "check_vocabulary_size", lambda task, overrides: None)
+    bad_key = replace(good, workdir=tmp_path / "seed_9", varied=(("sed", 1),))
+    job = [bad_key, bad_value, bad_folder, damaged, good]
+    assert worker.work(Workbench(), job, lambda: False) == EXIT_BAD_INPUT
+    assert trained == [0]
+    last = {path.stem: path.read_text().splitlines()[-1] for path in tmp_path.glob("*.log")}
+    assert last.pop("seed_0").startswith("look at the run with: ")
+    assert last.pop("seed_9") == "s2s: config key sed does not exist; did you mean 'seed'?"
+    assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 4294967295]"
+    assert last.pop("seed_2").endswith("seed_2 is a file; name a folder")
+    assert "seed_3/config.json is not whole JSON" in last.pop("seed_3")
+
+
+SWEEP = """
+from s2s_jax.lab.config.experiment_file import load_experiment
+get_config = load_experiment({path!r}).get_config
+
+def sweep():
+    for schedule, seed in (("teacher_forcing", 0), ("teacher_forcing", 1), ("linear", 0)):
+        first = {{"schedule.first_step": 5}} if schedule == "linear" else {{}}
+        yield {{"schedule.name": schedule, "seed": seed, **first}}
+"""
+
+
+@pytest.mark.slow
+def test_three_lanes_on_two_devices(s2s, experiment_file, make_config, monkeypatch, tmp_path):
+    """By the command; half of the steps are all gold, and a fourth lane fills up."""
+    path, folder = tmp_path / "mine.py", tmp_path / "sweep"
+    path.write_text(SWEEP.format(path=str(experiment_file)))
+    two_devices = "--xla_force_host_platform_device_count=2"
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {two_devices}")
+    changed = {"model.attention": "none", "train.log_every": 1}
+    flags = [f"--workdir={folder}", "--population"]
+    flags += [f"--config.{key}={value}" for key, value in changed.items()]
+    code, out, err = s2s("sweep", f"--config={path}", *flags)
+    logs = "".join(one.read_text() for one in folder.glob("*/*.log"))
+    assert (code, err) == (0, ""), (out, err, logs)
+    assert out.count("finished (") == 3
+    name = "linear,first_step=5/seed_0"
+    log = (folder / f"{name}.log").read_text()
+    assert "compiling the train step of 3 lanes on 2 devices for 1 batch shapes" in log
+    assert "with and without the rollout" in log
+    assert f"tensorboard --logdir {folder / name}" in log
+    alone = tmp_path / "alone"
+    config = make_config("linear", **{"schedule.first_step": 5}, **changed)
+    train_and_evaluate(config, alone, report=lambda line: None)
+    assert len(losses(alone)) == 12
+    np.testing.assert_allclose(losses(folder / name), losses(alone), rtol=0, atol=1e-5)
+    shares = [one["train/gold_share"] for one in records(alone) if "train/gold_share" in one]
+    assert shares[:6] == [1] * 6
+    assert min(shares) < 1
+    result = json.loads((folder / name / "result.json").read_text())
+    assert result["overrides"] == changed | {
+        "schedule.name": "linear",
+        "seed": 0,
+        "schedule.first_step": 5,
+    }
+    code, out, err = s2s("sweep", f"--config={path}", *flags)
+    assert (code, err) == (0, "")
+    assert out.count("finished before") == 3

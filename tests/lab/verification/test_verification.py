@@ -1,0 +1,191 @@
+"""`s2s verify`: its table is what was trained, and it tells a train step that is wrong."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s2s_jax import rollout
+from s2s_jax.data.chain import make_hmm_truth
+from s2s_jax.lab.verification import report as verification_report
+from s2s_jax.lab.verification.dependence import (
+    DependenceRecipe,
+    DependenceRow,
+    dependence_figure,
+    enumerate_pairs,
+    predict,
+    verify_dependence,
+)
+from s2s_jax.lab.verification.population import draw_rows
+from s2s_jax.lab.verification.recipes import RECIPES
+from s2s_jax.lab.verification.report import conclusion, format_rows
+from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+from s2s_jax.theory.optimum import scheduled_sampling_optimum
+
+CHAIN = make_markov_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), 2)
+SHORT = {
+    "tabular": dataclasses.replace(RECIPES["tabular"], num_rows=1000, num_steps=400, q_tolerance=0)
+}
+HMM = (0.5, 0.5), ((0.9, 0.1), (0.1, 0.9)), ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8))
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    ways = [("token", "argmax")]
+    return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
+
+
+def test_a_row_holds_the_prediction_and_what_was_trained(rows):
+    mixed, _ = rows
+    assert [row.teacher_prob for row in rows] == [0.5, 0.0]
+    assert mixed.kl_predicted == pytest.approx(0.036705, abs=1e-6)
+    assert abs(mixed.kl_trained - 0.036705) < 0.01
+    assert 0 < mixed.largest_difference < 0.03
+    assert mixed.first_difference < 0.03
+    assert (mixed.num_prefixes, mixed.num_never_fed) == (3, 0)
+
+
+def test_what_is_never_fed_is_said_and_not_compared(rows):
+    own = rows[1]
+    assert own.kl_predicted is None
+    assert own.num_never_fed == 1
+    # The row that is never fed is 0.3 from its limit; the others are near.
+    assert own.largest_difference < 0.03
+    assert own.verdict.endswith("1 of 3 prefixes never fed")
+    assert "not identified" in format_rows(rows).splitlines()[2]
+
+
+def one_coin_a_sequence(key, teacher_prob, batch_size, num_steps, coin="token"):
+    draws = jax.random.uniform(key, (batch_size, 1))
+    return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
+
+
+def test_one_coin_too_few_is_told():
+    """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
+    chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
+    token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
+    recipe = {"tabular": dataclasses.replace(RECIPES["tabular"], num_rows=1000, num_steps=500)}
+    train = partial(verify, chain, ["tabular"], ways=[("token", "sample")], teacher_probs=[0.5])
+    train = partial(train, recipes=recipe)
+    (right,) = train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout, "toss_coins", one_coin_a_sequence)
+        (wrong,) = train()
+    assert right.kl_predicted == wrong.kl_predicted == token.kl
+    assert right.lands
+    assert not wrong.lands
+    assert wrong.kl_trained - token.kl > 0.012  # .1330 against .1130
+    assert "MISSES" in format_rows([wrong])
+    assert conclusion([True, False], "...").startswith("1 of 2 rows miss")
+
+
+def test_batches_hold_every_sequence_as_often_as_its_probability_says():
+    probs = np.array([0.5, 0.0, 0.3, 0.1999, 0.0001, 0.0])
+    counts = np.array(
+        [
+            np.bincount(draw_rows(jnp.cumsum(probs), jax.random.key(seed), 1000), minlength=6)
+            for seed in range(40)
+        ]
+    )
+    assert counts[:, [1, 5]].sum() == 0
+    assert np.all(np.abs(counts - 1000 * probs) <= 1)
+    assert 0 < counts[:, 4].mean() < 0.4
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """`s2s verify` without the training; gives what would have been trained."""
+    seen = []
+
+    def fake(chain, models, **options):
+        seen.append((chain, models, options))
+        options["report"]("training")
+        row = Row("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
+        return [row, dataclasses.replace(row, lands=len(seen) < 2)]
+
+    monkeypatch.setattr(verification_report, "verify", fake)
+    return seen
+
+
+def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained, tmp_path):
+    code, out, err = s2s("verify", f"--output={tmp_path}/rows.json")
+    assert (code, err) == (0, "training\n")
+    assert out.splitlines()[0].split()[:4] == ["model", "coin", "feed", "teacher_prob"]
+    assert out.splitlines()[-1].startswith("All 2 rows land")
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert written["all_land"] is True
+    assert [row["kl_trained"] for row in written["rows"]] == [0.1, 0.1]
+    chain, models, _ = untrained[0]
+    assert (chain.length, models) == (3, ("tabular", "lstm"))
+    code, out, _ = s2s("verify", "--length=2", "--model=lstm", "--transition=.5,.5;.4,.6")
+    assert code == 1
+    assert "1 of 2 rows miss" in out
+    chain, models, _ = untrained[1]
+    assert (chain.length, models) == (2, ("lstm",))
+    assert chain.transition.tolist() == [[0.5, 0.5], [0.4, 0.6]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--length=0"], "--length is 0; it must be in"),
+        (["--length=7"], "length is 7; with 2 symbols it must be 1 to 6"),
+        (["--initial=.7,.2"], "initial sums to 0.9, not to 1"),
+        (["--initial=a"], "initial is 'a'; it must be numbers separated by commas"),
+        (["--transition=.9,.1"], "transition has 1 rows of 2"),
+        (["--model=gru"], "invalid choice: 'gru'"),
+        (["--seed=-1"], "seed is -1"),
+        (["--output=nowhere/rows.json"], "cannot write nowhere/rows.json"),
+        (["--picture=x.png"], "--picture has no effect without --dependence"),
+        (["--dependence=0,2"], "dependence is 2.0; it must be in [0, 1]"),
+        (["--dependence=0,1", "--model=lstm"], "--model has no effect with --dependence"),
+        (["--dependence=1", "--length=9"], "make more than 8192 pairs"),
+        (["--dependence=1", "--length=0"], "length is 0"),
+    ],
+)
+def test_what_the_command_refuses(s2s, untrained, flags, message):
+    code, out, err = s2s("verify", *flags)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not untrained
+
+
+def test_damage_grows_with_what_the_source_hides():
+    truth = make_hmm_truth(*HMM, length=3)
+    pairs = enumerate_pairs(truth)
+    for dependence in (0.0, 0.3, 1.0):
+        assert pairs.probs(dependence).sum() == pytest.approx(1)
+    shares = [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert predict(truth, pairs, shares, 1.0) == pytest.approx([0] * 5, abs=1e-12)
+    half, own = (predict(truth, pairs, shares, teacher_prob) for teacher_prob in (0.5, 0.0))
+    assert (half[0], own[0]) == pytest.approx((0, 0), abs=1e-12)
+    assert np.all(np.diff(own) > 0.005)
+    assert np.all(np.diff(own) > np.diff(half))
+    # All hidden: the chain without a source.
+    alone = scheduled_sampling_optimum(HMM[0], HMM[1], 3, 0.5, emission=HMM[2])
+    assert half[-1] == pytest.approx(alone.kl, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
+    truth = make_hmm_truth(*HMM, length=2)
+    recipe = DependenceRecipe(hidden_size=8, num_rows=64, num_steps=200, learning_rate=0.03)
+    rows = verify_dependence(truth, [0.0, 1.0], [1.0, 0.0], recipe=recipe)
+    assert [(row.teacher_prob, row.dependence) for row in rows] == [
+        (1.0, 0.0),
+        (1.0, 1.0),
+        (0.0, 0.0),
+        (0.0, 1.0),
+    ]
+    trained = [row.kl_trained for row in rows]
+    assert trained[1] < 0.05
+    assert trained[3] > trained[1] + 0.05  # predicted 0.15 more
+    figure = dependence_figure(truth, [*rows, DependenceRow(0.5, 0.25, 0.1, 0.1, True)])
+    lines = figure.axes[0].get_lines()
+    assert len(lines) == 6
+    assert np.asarray(lines[-1].get_ydata()).tolist() == trained[:2]

@@ -23,9 +23,9 @@ from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.schedules import (
     Schedule,
-    exponential_reaching,
-    inverse_sigmoid_reaching,
-    linear_reaching,
+    exponential,
+    inverse_sigmoid,
+    linear,
     teacher_forcing,
 )
 from s2s_jax.training import TrainState, init_train_state, make_update
@@ -38,9 +38,9 @@ def make_schedules() -> list[Schedule]:
     """The four that a sweep compares, falling to 0.05."""
     return [
         teacher_forcing(),
-        linear_reaching(0.05, _LAST_STEP),
-        exponential_reaching(0.05, _LAST_STEP),
-        inverse_sigmoid_reaching(0.05, _LAST_STEP, start=1.0),
+        linear(reach_teacher_prob=0.05, reach_step=_LAST_STEP),
+        exponential(reach_teacher_prob=0.05, reach_step=_LAST_STEP),
+        inverse_sigmoid(reach_teacher_prob=0.05, reach_step=_LAST_STEP, start=1.0),
     ]
 
 

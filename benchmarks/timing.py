@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from s2s_jax.batch import Batch
-from s2s_jax.schedules import inverse_sigmoid_reaching
+from s2s_jax.schedules import inverse_sigmoid
 from s2s_jax.training import TrainState, Update
 
 NUM_PROBS = 9
@@ -31,7 +31,7 @@ def schedule_probs(count: int = NUM_PROBS) -> list[float]:
       [1.0, 0.98, 0.87, 0.46, 0.07]
     """
     last = 10_000
-    schedule = inverse_sigmoid_reaching(0.01, step=last, start=1.0)
+    schedule = inverse_sigmoid(reach_teacher_prob=0.01, reach_step=last, start=1.0)
     steps = (np.arange(count) + 0.5) / count * last
     return np.asarray(jax.vmap(schedule)(jnp.asarray(steps, jnp.int32))).tolist()
 

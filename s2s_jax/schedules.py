@@ -2,7 +2,7 @@
 
 A schedule is any function from the training step to a float32 scalar in [0, 1], in optax's manner.
 Those made here are `functools.partial` objects, so they print, pickle, and show what they were
-made with: `inverse_sigmoid_reaching(0.1, step=4206).keywords["k"]`.
+made with: `inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keywords["k"]`.
 
 The direction is always the same: 1 feeds gold (teacher forcing), 0 feeds the model's own token
 (free running). Papers and toolkits also speak of the sampling probability, which is 1 minus this.
@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,66 +75,127 @@ def constant(teacher_prob: float) -> partial[jax.Array]:
 
 
 def linear(
-    k: float = 1.0, *, c: float, floor: float = 0.0, first_step: int = 0
+    k: float = 1.0,
+    *,
+    c: float | None = None,
+    reach_teacher_prob: float | None = None,
+    reach_step: int | None = None,
+    reach_fraction: float | None = None,
+    floor: float = 0.0,
+    first_step: int = 0,
+    num_steps: int | None = None,
 ) -> partial[jax.Array]:
     """Falls by the same amount each step (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
 
         teacher_prob(step) = max(floor, k - c * i),   i = max(step - first_step, 0)
 
+    Either `c` says how fast, or `reach_teacher_prob` and `reach_step` say what to reach and when:
+
+        c = (k - reach_teacher_prob) / (reach_step - first_step)
+
     Args:
       k: teacher_prob at the start, in (0, 1].
       c: how much it falls each step, in (0, 1e30].
+      reach_teacher_prob: what to reach, in [floor, k); 0, or the floor, if it is not given.
+      reach_step: when, counted from the start of training and not from first_step.
+      reach_fraction: when, as a share of num_steps; 1 if neither c nor a step is given.
       floor: where it stops, in [0, 1) and not above k.
       first_step: the last step that is still at the start, >= 0.
+      num_steps: the training's length, needed where neither c nor reach_step is given.
 
     Raises:
-      ValueError: a parameter is out of range.
+      ValueError: a parameter is out of range, or two exclude each other.
 
     Example:
       >>> schedule = linear(c=1e-4, floor=0.25)
       >>> [round(float(schedule(step)), 4) for step in (0, 1000, 5000, 10_000_000)]
       [1.0, 0.9, 0.5, 0.25]
+      >>> schedule = linear(reach_teacher_prob=0.25, reach_step=3000, floor=0.25)
+      >>> [float(schedule(step)) for step in (0, 2000, 3000, 9000)]
+      [1.0, 0.5, 0.25, 0.25]
     """
     k = _number("linear", "k", k, "in (0, 1]")
     _check("linear", "k", k, 0 < k <= 1, "in (0, 1]")
-    c = _number("linear", "c", c, "in (0, 1e30]")
-    _check("linear", "c", c, 0 < c <= _LARGEST, "in (0, 1e30]")
     floor = _floor("linear", floor, k)
     first_step = _step("linear", "first_step", first_step, 0)
+    goal = _Goal("linear", reach_teacher_prob, reach_step, reach_fraction, num_steps)
+    if c is None:
+        p, steps = goal.reached(floor, k, first_step)
+        c = (k - p) / steps
+    else:
+        goal.refuse_beside("c")
+    c = _number("linear", "c", c, "in (0, 1e30]")
+    _check("linear", "c", c, 0 < c <= _LARGEST, "in (0, 1e30]")
     return partial(_linear, k=k, c=c, floor=floor, first_step=first_step)
 
 
-def exponential(k: float, *, floor: float = 0.0, first_step: int = 0) -> partial[jax.Array]:
+def exponential(
+    k: float | None = None,
+    *,
+    reach_teacher_prob: float | None = None,
+    reach_step: int | None = None,
+    reach_fraction: float | None = None,
+    floor: float = 0.0,
+    first_step: int = 0,
+    num_steps: int | None = None,
+) -> partial[jax.Array]:
     """Falls by the same factor each step (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
 
         teacher_prob(step) = max(floor, k**i) = max(floor, exp(i * log k)),
         i = max(step - first_step, 0)
+
+    Either `k` says how fast, or `reach_teacher_prob` and `reach_step` say what to reach and when:
+
+        k = reach_teacher_prob**(1 / (reach_step - first_step))
 
     A k that is right for epochs is far too fast for steps: 0.99 is below 0.01 after 460 steps.
     log k is taken in double precision: as float32, k = 1 - 1e-8 is 1, and would never decay.
 
     Args:
       k: the factor of one step, in (0, 1).
+      reach_teacher_prob: what to reach, above 0 and in [floor, 1); 0.05, or the floor if that is
+        higher, if it is not given. No such schedule reaches 0.
+      reach_step: when, counted from the start of training and not from first_step.
+      reach_fraction: when, as a share of num_steps; 1 if neither k nor a step is given.
       floor: where it stops, in [0, 1).
       first_step: the last step that is still at the start, >= 0.
+      num_steps: the training's length, needed where neither k nor reach_step is given.
 
     Raises:
-      ValueError: a parameter is out of range; k >= 1 or k <= 0 would leave [0, 1].
+      ValueError: a parameter is out of range, or two exclude each other; k >= 1 or k <= 0 would
+        leave [0, 1].
 
     Example:
       >>> schedule = exponential(0.9999)
       >>> [round(float(schedule(step)), 4) for step in (0, 1000, 10_000)]
       [1.0, 0.9048, 0.3679]
+      >>> schedule = exponential(reach_teacher_prob=0.5, reach_step=1000)
+      >>> [round(float(schedule(step)), 4) for step in (0, 1000, 2000)]
+      [1.0, 0.5, 0.25]
     """
-    k = _number("exponential", "k", k, "in (0, 1)")
-    _check("exponential", "k", k, 0 < k < 1, "in (0, 1)")
     floor = _floor("exponential", floor, 1.0)
     first_step = _step("exponential", "first_step", first_step, 0)
+    goal = _Goal("exponential", reach_teacher_prob, reach_step, reach_fraction, num_steps)
+    if k is None:
+        p, steps = goal.reached(floor, 1.0, first_step, lowest=0.05)
+        k = math.exp(math.log(p) / steps)
+    else:
+        goal.refuse_beside("k")
+    k = _number("exponential", "k", k, "in (0, 1)")
+    _check("exponential", "k", k, 0 < k < 1, "in (0, 1)")
     return partial(_exponential, k=k, floor=floor, first_step=first_step)
 
 
 def inverse_sigmoid(
-    k: float, *, floor: float = 0.0, first_step: int = 0, start: float | None = None
+    k: float | None = None,
+    *,
+    reach_teacher_prob: float | None = None,
+    reach_step: int | None = None,
+    reach_fraction: float | None = None,
+    floor: float = 0.0,
+    first_step: int = 0,
+    start: float | None = None,
+    num_steps: int | None = None,
 ) -> partial[jax.Array]:
     """Stays high, falls, flattens out (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
 
@@ -145,14 +207,27 @@ def inverse_sigmoid(
 
         teacher_prob(step) = max(floor, start * k / (k + exp(i / k) - 1))
 
+    Either `k` says how slowly, or `reach_teacher_prob` and `reach_step` say what to reach and when,
+    and it is solved for k, in double precision, with W Lambert's function:
+
+        n = reach_step - first_step = k * log(k * (1 - p) / p),   p = reach_teacher_prob
+        k = n / W(n * (1 - p) / p);   with start, n = k * log(1 + k * (start - p) / p)
+
     Args:
       k: how slowly it falls, in [1, 1e30].
+      reach_teacher_prob: what to reach, above 0, in [floor, 1) and below the start; 0.05, or the
+        floor if that is higher, if it is not given.
+      reach_step: when, counted from the start of training and not from first_step; late enough for
+        a k >= 1.
+      reach_fraction: when, as a share of num_steps; 1 if neither k nor a step is given.
       floor: where it stops, in [0, 1) and not above the start.
       first_step: the last step that is still at the start, >= 0.
       start: None for the paper's form; in (0, 1] for the normalised one.
+      num_steps: the training's length, needed where neither k nor reach_step is given.
 
     Raises:
-      ValueError: a parameter is out of range.
+      ValueError: a parameter is out of range, or two exclude each other; the message names the
+        first step that can be reached.
 
     Example:
       >>> schedule = inverse_sigmoid(500)
@@ -160,133 +235,23 @@ def inverse_sigmoid(
       [0.998, 0.5, 0.1, 0.0]
       >>> float(inverse_sigmoid(500, start=1.0)(0))
       1.0
-    """
-    k = _number("inverse_sigmoid", "k", k, "in [1, 1e30]")
-    _check("inverse_sigmoid", "k", k, 1 <= k <= _LARGEST, "in [1, 1e30]")
-    start = _start("inverse_sigmoid", start)
-    floor = _floor("inverse_sigmoid", floor, k / (k + 1) if start is None else start)
-    first_step = _step("inverse_sigmoid", "first_step", first_step, 0)
-    return partial(_inverse_sigmoid, k=k, floor=floor, first_step=first_step, start=start)
-
-
-def linear_reaching(
-    teacher_prob: float, step: int, *, k: float = 1.0, floor: float = 0.0, first_step: int = 0
-) -> partial[jax.Array]:
-    """The linear schedule that is at teacher_prob at that step, and goes on falling to the floor.
-
-        c = (k - teacher_prob) / (step - first_step)
-
-    Args:
-      teacher_prob: what to reach, in [floor, k); equal to the floor, the schedule stops there.
-      step: when, counted from the start of training, not from first_step; above first_step.
-      k: as in `linear`.
-      floor: as in `linear`.
-      first_step: as in `linear`.
-
-    Raises:
-      ValueError: a parameter is out of range.
-
-    Example:
-      >>> schedule = linear_reaching(0.25, step=3000, floor=0.25)
-      >>> [float(schedule(step)) for step in (0, 2000, 3000, 9000)]
-      [1.0, 0.5, 0.25, 0.25]
-    """
-    name = "linear_reaching"
-    k = _number(name, "k", k, "in (0, 1]")
-    _check(name, "k", k, 0 < k <= 1, "in (0, 1]")
-    floor = _floor(name, floor, k)
-    teacher_prob, num_steps = _target(name, teacher_prob, step, floor, k, first_step)
-    return linear(k, c=(k - teacher_prob) / num_steps, floor=floor, first_step=first_step)
-
-
-def exponential_reaching(
-    teacher_prob: float, step: int, *, floor: float = 0.0, first_step: int = 0
-) -> partial[jax.Array]:
-    """The exponential schedule that is at teacher_prob at that step.
-
-        k = teacher_prob**(1 / (step - first_step))
-
-    Args:
-      teacher_prob: what to reach, above 0 and in [floor, 1). No such schedule reaches 0.
-      step: when, counted from the start of training, not from first_step; above first_step.
-      floor: as in `exponential`.
-      first_step: as in `exponential`.
-
-    Raises:
-      ValueError: a parameter is out of range.
-
-    Example:
-      >>> schedule = exponential_reaching(0.5, step=1000)
-      >>> [round(float(schedule(step)), 4) for step in (0, 1000, 2000)]
-      [1.0, 0.5, 0.25]
-    """
-    name = "exponential_reaching"
-    floor = _floor(name, floor, 1.0)
-    teacher_prob, num_steps = _target(
-        name, teacher_prob, step, floor, 1.0, first_step, positive=True
-    )
-    k = math.exp(math.log(teacher_prob) / num_steps)
-    return exponential(k, floor=floor, first_step=first_step)
-
-
-def inverse_sigmoid_reaching(
-    teacher_prob: float,
-    step: int,
-    *,
-    floor: float = 0.0,
-    first_step: int = 0,
-    start: float | None = None,
-) -> partial[jax.Array]:
-    """The inverse-sigmoid schedule that is at teacher_prob at that step, solved for its k.
-
-        n = step - first_step = k * log(k * (1 - p) / p),   p = teacher_prob
-        k = n / W(n * (1 - p) / p),   W: Lambert's function
-
-    and with `start`, n = k * log(1 + k * (start - p) / p). Solved in double precision.
-
-    Args:
-      teacher_prob: what to reach, above 0 and in [floor, 1), below `start` where that is given.
-      step: when, counted from the start of training, not from first_step; above first_step, and
-        late enough for a k >= 1.
-      floor: as in `inverse_sigmoid`.
-      first_step: as in `inverse_sigmoid`.
-      start: as in `inverse_sigmoid`.
-
-    Raises:
-      ValueError: a parameter is out of range; the message names the first step that works.
-
-    Example:
-      >>> schedule = inverse_sigmoid_reaching(0.1, step=4206)
-      >>> round(schedule.keywords["k"], 1)
+      >>> round(inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keywords["k"], 1)
       500.0
-      >>> round(float(schedule(4206)), 4)
-      0.1
     """
-    name = "inverse_sigmoid_reaching"
+    name = "inverse_sigmoid"
     start = _start(name, start)
-    highest = 1.0 if start is None else start
-    floor = _floor(name, floor, highest)
-    p, num_steps = _target(name, teacher_prob, step, floor, highest, first_step, positive=True)
-    offset = 0.0 if start is None else p  # n = k * log((k * (highest - p) + offset) / p), in both
-
-    def steps_to_target(k: float) -> float:
-        return k * (math.log(k * (highest - p) + offset) - math.log(p))
-
-    earliest = max(1, math.ceil(steps_to_target(1.0)))
-    if num_steps < earliest:
-        raise ValueError(
-            f"{name}: step must be at least {first_step + earliest} for teacher_prob={p:g} "
-            f"(k >= 1), not {step}"
-        )
-    # Newton's method from the right of the root of a convex function: falls to it monotonically.
-    k = num_steps + math.e * p / (highest - p)
-    for _ in range(100):
-        slope = steps_to_target(k) / k + k * (highest - p) / (k * (highest - p) + offset)
-        following = k - (steps_to_target(k) - num_steps) / slope
-        if following >= k:
-            break
-        k = following
-    return inverse_sigmoid(max(k, 1.0), floor=floor, first_step=first_step, start=start)
+    first_step = _step(name, "first_step", first_step, 0)
+    goal = _Goal(name, reach_teacher_prob, reach_step, reach_fraction, num_steps)
+    if k is None:
+        highest = 1.0 if start is None else start
+        p, steps = goal.reached(_floor(name, floor, highest), highest, first_step, lowest=0.05)
+        k = _solved_k(goal, p, steps, first_step, start)
+    else:
+        goal.refuse_beside("k")
+    k = _number(name, "k", k, "in [1, 1e30]")
+    _check(name, "k", k, 1 <= k <= _LARGEST, "in [1, 1e30]")
+    floor = _floor(name, floor, k / (k + 1) if start is None else start)
+    return partial(_inverse_sigmoid, k=k, floor=floor, first_step=first_step, start=start)
 
 
 SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
@@ -298,12 +263,9 @@ SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
         exponential,
         inverse_sigmoid,
         free_running,
-        linear_reaching,
-        exponential_reaching,
-        inverse_sigmoid_reaching,
     )
 }
-"""What `make_schedule` knows, by name."""
+"""The schedules by name, as configs and `make_schedule` know them."""
 
 
 def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Array]:
@@ -412,21 +374,87 @@ def _start(schedule: str, start: float | None) -> float | None:
     return start
 
 
-def _target(
-    schedule: str,
-    teacher_prob: float,
-    step: int,
-    floor: float,
-    start: float,
-    first_step: int,
-    positive: bool = False,
-) -> tuple[float, int]:
-    """The teacher_prob to reach, and in how many steps from first_step on."""
-    first_step = _step(schedule, "first_step", first_step, 0)
-    step = _step(schedule, "step", step, first_step + 1)
-    bracket = "(" if positive and floor == 0 else "["
-    allowed = f"in {bracket}{floor:g}, {start:g})"
-    teacher_prob = _number(schedule, "teacher_prob", teacher_prob, allowed)
-    holds = floor <= teacher_prob < start and (teacher_prob > 0 or not positive)
-    _check(schedule, "teacher_prob", teacher_prob, holds, allowed)
-    return teacher_prob, step - first_step
+class _Goal(NamedTuple):
+    """The teacher_prob that a schedule is to reach, and when; None for what was not given."""
+
+    schedule: str
+    reach_teacher_prob: float | None
+    reach_step: int | None
+    reach_fraction: float | None
+    num_steps: int | None
+
+    def refuse_beside(self, name: str) -> None:
+        """Refuses a goal beside the parameter that says how fast to fall."""
+        for key in ("reach_teacher_prob", "reach_step", "reach_fraction"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{name} and {key} both shape {self.schedule}; set one of them")
+
+    def reached(
+        self, floor: float, start: float, first_step: int, lowest: float = 0.0
+    ) -> tuple[float, int]:
+        """The teacher_prob to reach, and in how many steps from first_step on.
+
+        Args:
+          floor: the schedule's.
+          start: the schedule's highest value.
+          first_step: the schedule's.
+          lowest: what is reached where nothing else is given; above 0, 0 cannot be reached.
+        """
+        step = self._step()
+        try:
+            step = _step(self.schedule, "reach_step", step, first_step + 1)
+        except ValueError as error:
+            raise ValueError(f"{error}{self.remark}") from None
+        p = max(lowest, floor) if self.reach_teacher_prob is None else self.reach_teacher_prob
+        bracket = "(" if lowest and floor == 0 else "["
+        allowed = f"in {bracket}{floor:g}, {start:g})"
+        p = _number(self.schedule, "reach_teacher_prob", p, allowed)
+        holds = floor <= p < start and (p > 0 or not lowest)
+        _check(self.schedule, "reach_teacher_prob", p, holds, allowed)
+        return p, step - first_step
+
+    @property
+    def remark(self) -> str:
+        """Where the step comes from, for messages."""
+        return " (the step is reach_fraction of num_steps)" if self.reach_step is None else ""
+
+    def _step(self) -> int:
+        if self.reach_step is not None:
+            if self.reach_fraction is not None:
+                raise ValueError("reach_step and reach_fraction both say when; set one of them")
+            return self.reach_step
+        if self.num_steps is None:
+            how_fast = "c" if self.schedule == "linear" else "k"
+            raise ValueError(
+                f"{self.schedule} needs {how_fast}, or reach_step, or num_steps with reach_fraction"
+            )
+        fraction = 1.0 if self.reach_fraction is None else self.reach_fraction
+        fraction = _number(self.schedule, "reach_fraction", fraction, "above 0")
+        holds = math.isfinite(fraction) and fraction > 0
+        _check(self.schedule, "reach_fraction", fraction, holds, "above 0")
+        return max(1, round(fraction * self.num_steps))
+
+
+def _solved_k(goal: _Goal, p: float, num_steps: int, first_step: int, start: float | None) -> float:
+    """The k of the inverse-sigmoid schedule that is at p after so many steps."""
+    highest = 1.0 if start is None else start
+    offset = 0.0 if start is None else p  # n = k * log((k * (highest - p) + offset) / p), in both
+
+    def steps_to_target(k: float) -> float:
+        return k * (math.log(k * (highest - p) + offset) - math.log(p))
+
+    earliest = max(1, math.ceil(steps_to_target(1.0)))
+    if num_steps < earliest:
+        raise ValueError(
+            f"{goal.schedule}: reach_step must be at least {first_step + earliest} for"
+            f" reach_teacher_prob={p:g} (k >= 1), not {first_step + num_steps}{goal.remark}"
+        )
+    # Newton's method from the right of the root of a convex function: falls to it monotonically.
+    k = num_steps + math.e * p / (highest - p)
+    for _ in range(100):
+        slope = steps_to_target(k) / k + k * (highest - p) / (k * (highest - p) + offset)
+        following = k - (steps_to_target(k) - num_steps) / slope
+        if following >= k:
+            break
+        k = following
+    return max(k, 1.0)

@@ -18,9 +18,9 @@ from s2s_jax.lab.comparison.comparison import DEFAULT_METRICS
 from s2s_jax.lab.config.keys import COMPARED_SCHEDULES, base_config, parse_config
 from s2s_jax.lab.training.build import check_config
 from s2s_jax.schedules import (
-    exponential_reaching,
+    exponential,
     inverse_sigmoid,
-    linear_reaching,
+    linear,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -297,8 +297,8 @@ def test_values_of_schedules_are_those_of_the_tables():
         assert float(schedule(int(half))) == pytest.approx(0.5, abs=0.03 / float(k) ** 0.5)
         assert float(schedule(int(tenth))) == pytest.approx(0.1, abs=0.03 / float(k) ** 0.5)
     columns = (
-        linear_reaching(0.0, 10_000),
-        exponential_reaching(0.05, 10_000),
+        linear(reach_teacher_prob=0.0, reach_step=10_000),
+        exponential(reach_teacher_prob=0.05, reach_step=10_000),
         check_schedule("inverse_sigmoid", 10_000),
     )
     for step, *shown in rows("docs/schedules.md", "step"):

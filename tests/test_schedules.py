@@ -13,12 +13,9 @@ from s2s_jax.schedules import (
     SCHEDULES,
     constant,
     exponential,
-    exponential_reaching,
     free_running,
     inverse_sigmoid,
-    inverse_sigmoid_reaching,
     linear,
-    linear_reaching,
     make_schedule,
     teacher_forcing,
 )
@@ -133,34 +130,43 @@ def test_the_start_is_exact_where_the_formula_says_so():
 def test_reaching_reaches(teacher_prob, num_steps, first_step, start):
     step = first_step + num_steps
     for schedule in (
-        linear_reaching(teacher_prob, step, first_step=first_step),
-        exponential_reaching(teacher_prob, step, first_step=first_step),
-        inverse_sigmoid_reaching(teacher_prob, step, first_step=first_step, start=start),
+        linear(reach_teacher_prob=teacher_prob, reach_step=step, first_step=first_step),
+        exponential(reach_teacher_prob=teacher_prob, reach_step=step, first_step=first_step),
+        inverse_sigmoid(
+            reach_teacher_prob=teacher_prob, reach_step=step, first_step=first_step, start=start
+        ),
     ):
         assert at(schedule, step) == pytest.approx(teacher_prob, abs=1e-5)
         assert at(schedule, first_step) >= teacher_prob
 
 
 def test_reaching_finds_the_parameter():
-    assert linear_reaching(0.2, 8000).keywords["c"] == pytest.approx(1e-4)
-    assert exponential_reaching(0.25, 2).keywords["k"] == pytest.approx(0.5)
-    solved = inverse_sigmoid_reaching(0.5, 1100, first_step=100).keywords["k"]
+    assert linear(reach_teacher_prob=0.2, reach_step=8000).keywords["c"] == pytest.approx(1e-4)
+    assert exponential(reach_teacher_prob=0.25, reach_step=2).keywords["k"] == pytest.approx(0.5)
+    solved = inverse_sigmoid(reach_teacher_prob=0.5, reach_step=1100, first_step=100).keywords["k"]
     assert solved * math.log(solved) == pytest.approx(1000)
 
 
+def test_a_training_is_reached_at_its_end_or_at_a_fraction():
+    assert at(linear(num_steps=1000), 1000) == pytest.approx(0.0, abs=1e-6)
+    assert at(linear(num_steps=1000), 500) == pytest.approx(0.5)
+    assert at(exponential(num_steps=1000, reach_fraction=0.5), 500) == pytest.approx(0.05)
+    assert at(inverse_sigmoid(num_steps=1000, floor=0.2), 1000) == pytest.approx(0.2)
+
+
 def test_a_floor_equal_to_the_target_stops_there():
-    for factory in (linear_reaching, exponential_reaching, inverse_sigmoid_reaching):
-        schedule = factory(0.25, 1000, floor=0.25)
+    for factory in (linear, exponential, inverse_sigmoid):
+        schedule = factory(reach_teacher_prob=0.25, reach_step=1000, floor=0.25)
         assert at(schedule, 990) > 0.25
         assert at(schedule, 10**6) == 0.25
 
 
 def test_the_first_step_that_the_inverse_sigmoid_can_reach_is_named_and_works():
     with pytest.raises(
-        ValueError, match=r"step must be at least 105 for teacher_prob=0.01 .*not 1"
+        ValueError, match=r"step must be at least 105 for reach_teacher_prob=0.01 .*not 1"
     ):
-        inverse_sigmoid_reaching(0.01, 104, first_step=100)
-    schedule = inverse_sigmoid_reaching(0.01, 105, first_step=100)
+        inverse_sigmoid(reach_teacher_prob=0.01, reach_step=104, first_step=100)
+    schedule = inverse_sigmoid(reach_teacher_prob=0.01, reach_step=105, first_step=100)
     assert schedule.keywords["k"] >= 1
     assert at(schedule, 105) == pytest.approx(0.01, abs=1e-6)
 
@@ -203,21 +209,37 @@ REFUSED = [  # name, parameters, what the message says
     ("inverse_sigmoid", {"k": 1, "floor": 0.6}, r"floor must be in \[0, 0.5\]"),
     ("inverse_sigmoid", {"k": 9, "start": 0.0}, r"start must be in \(0, 1\], not 0.0"),
     ("inverse_sigmoid", {"k": 9, "start": 1.1}, "start must be"),
-    ("linear_reaching", {"teacher_prob": 1.0, "step": 9}, r"teacher_prob must be in \[0, 1\)"),
-    ("linear_reaching", {"teacher_prob": 0.1, "step": 9, "floor": 0.2}, "teacher_prob must be in"),
-    ("linear_reaching", {"teacher_prob": 0.1, "step": 0}, r"step must be an integer in \[1, "),
-    ("linear_reaching", {"teacher_prob": 0.1, "step": 5, "first_step": 5}, r"step must .*\[6, "),
-    ("exponential_reaching", {"teacher_prob": 0.0, "step": 9}, r"teacher_prob must be in \(0, 1\)"),
-    ("exponential_reaching", {"teacher_prob": NAN, "step": 9}, "teacher_prob must be"),
-    ("inverse_sigmoid_reaching", {"teacher_prob": 0.0, "step": 9}, "teacher_prob must be"),
-    ("inverse_sigmoid_reaching", {"teacher_prob": 0.5, "step": 9.5}, "step must be an integer"),
+    ("linear", {"reach_teacher_prob": 1.0, "reach_step": 9}, r"teacher_prob must be in \[0, 1\)"),
     (
-        "inverse_sigmoid_reaching",
-        {"teacher_prob": 0.5, "step": 9, "start": 0.5},
+        "linear",
+        {"reach_teacher_prob": 0.1, "reach_step": 9, "floor": 0.2},
+        "teacher_prob must be in",
+    ),
+    ("linear", {"reach_teacher_prob": 0.1, "reach_step": 0}, r"step must be an integer in \[1, "),
+    ("linear", {"reach_teacher_prob": 0.1, "reach_step": 5, "first_step": 5}, r"step must .*\[6, "),
+    (
+        "exponential",
+        {"reach_teacher_prob": 0.0, "reach_step": 9},
+        r"teacher_prob must be in \(0, 1\)",
+    ),
+    ("exponential", {"reach_teacher_prob": NAN, "reach_step": 9}, "teacher_prob must be"),
+    ("inverse_sigmoid", {"reach_teacher_prob": 0.0, "reach_step": 9}, "teacher_prob must be"),
+    ("inverse_sigmoid", {"reach_teacher_prob": 0.5, "reach_step": 9.5}, "step must be an integer"),
+    (
+        "inverse_sigmoid",
+        {"reach_teacher_prob": 0.5, "reach_step": 9, "start": 0.5},
         r"teacher_prob must be in \(0, 0.5\), not 0.5",
     ),
-    ("inverse_sigmoid", {}, r"inverse_sigmoid needs the parameter 'k' \(parameters: k, floor"),
-    ("linear", {"slope": 0.1}, r"linear has no parameter 'slope'; it must be one of k, c, floor"),
+    ("inverse_sigmoid", {}, "inverse_sigmoid needs k, or reach_step, or num_steps"),
+    ("linear", {}, "linear needs c, or reach_step, or num_steps"),
+    ("linear", {"reach_fraction": 0.5}, "linear needs c, or reach_step, or num_steps"),
+    ("linear", {"num_steps": 9, "reach_fraction": 0.0}, "reach_fraction must be above 0, not 0.0"),
+    ("linear", {"c": 0.1, "reach_step": 9}, "c and reach_step both shape linear; set one of them"),
+    ("exponential", {"k": 0.9, "reach_teacher_prob": 0.1}, "k and reach_teacher_prob both shape"),
+    ("exponential", {"num_steps": 9, "reach_step": 9, "reach_fraction": 1.0}, "both say when"),
+    ("inverse_sigmoid", {"num_steps": 2}, r"reach_step must be at least 4 .*reach_fraction of num"),
+    ("constant", {}, r"constant needs the parameter 'teacher_prob' \(parameters: teacher_prob"),
+    ("linear", {"slope": 0.1}, r"linear has no parameter 'slope'; it must be one of k, c, reach"),
     ("teacher_forcing", {"k": 1}, r"teacher_forcing has no parameter 'k'; there is none"),
     ("inverse_sigmiod", {}, "schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'"),
     ("Linear", {}, "did you mean 'linear'"),
@@ -232,7 +254,7 @@ def test_refused_by_name_in_one_line(name, parameters, message):
 
 
 def test_every_schedule_is_made_by_its_name_prints_and_pickles():
-    needed = {"teacher_prob": 0.25, "step": 40, "k": 0.99, "c": 0.01}
+    needed = {"teacher_prob": 0.25, "k": 0.99, "c": 0.01}
     for name, factory in SCHEDULES.items():
         assert getattr(schedules, name) is factory
         parameters = {

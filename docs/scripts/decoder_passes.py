@@ -40,7 +40,7 @@ from s2s_jax.metrics import Mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.objectives import make_objective
-from s2s_jax.schedules import Schedule, constant, linear_reaching, teacher_forcing
+from s2s_jax.schedules import Schedule, constant, linear, teacher_forcing
 from s2s_jax.training import TrainState, init_train_state, make_update
 
 LONGEST = 11  # letters, and phonemes, of a word: one shape of batch, so one compilation
@@ -182,7 +182,7 @@ def find(sizes: Sizes) -> Findings:
     train = make_trainer(model, task, sizes)
     schedules = {
         "teacher forcing": teacher_forcing(),
-        "scheduled sampling": linear_reaching(0.0, sizes.num_steps),
+        "scheduled sampling": linear(reach_teacher_prob=0.0, reach_step=sizes.num_steps),
         "free running": constant(0.0),
     }
     trained = {name: train(name, schedule) for name, schedule in schedules.items()}

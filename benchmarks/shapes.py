@@ -57,7 +57,7 @@ class Shape:
         return max(self.buckets, key=lambda bucket: bucket.frequency)
 
 
-# An epoch of the training split of CMUdict in batches of 128: load_task("cmudict"),
+# An epoch of the training split of CMUdict in batches of 128: make_task(load_splits("cmudict")),
 # training_batches(num_buckets=10, batch_size=128, seed=0), then every batch's shape and the sums of
 # its masks counted. 891 batches of 113,578 pairs; 31 source ids, and 43 target ids there.
 _CMUDICT = (

@@ -1,18 +1,49 @@
 """What is minimised: the loss of the gold targets given the tokens that were fed."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from s2s_jax.batch import Batch, gold_inputs, to_jax
 from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.metrics import Mean, MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
+from s2s_jax.theory.chains import Chains
+from s2s_jax.theory.optimum import optimum_divergences
 
 Objective = Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, MetricSums]]
-"""(params, batch, key, teacher_prob) -> (loss, metric sums)."""
+"""(params, batch, key, teacher_prob) -> (loss, metric sums).
+
+The sums hold at least "loss". Where exact theory says what a training on it converges to, the
+function has an attribute `optimum`: see `optimum_of`.
+"""
+
+Optimum = Callable[[Chains, float], tuple[np.ndarray, np.ndarray]]
+"""(chains, teacher_prob) -> KL(truth || optimum) of each chain in nats, and whether it is known."""
+
+
+def optimum_of(objective: Objective) -> Optimum | None:
+    """What exact theory says that a training on an objective converges to; None where it does not.
+
+    An objective says so itself, by its attribute `optimum`; of one that says nothing, nothing is
+    claimed.
+
+    Example:
+      >>> from s2s_jax.models.tabular import make_tabular_model
+      >>> from s2s_jax.theory.chains import make_chain
+      >>> model = make_tabular_model(2, 2)
+      >>> chain = make_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), length=3)
+      >>> optimum = optimum_of(make_objective(model, coin="sequence"))
+      >>> optimum(chain, 0.5)[0].round(6).tolist()
+      [0.133008]
+      >>> optimum_of(make_objective(model, label_smoothing=0.1)) is None
+      True
+    """
+    return getattr(objective, "optimum", None)
 
 
 def make_objective(
@@ -80,4 +111,8 @@ def make_objective(
         }
         return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
+    # A temperature, a top-k and label smoothing change what is fed or what is learned.
+    if temperature == 1 and top_k == 0 and label_smoothing == 0:
+        optimum: Optimum = partial(optimum_divergences, coin=coin, feed=feed)
+        objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]
     return objective

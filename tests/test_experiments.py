@@ -7,7 +7,9 @@ import pytest
 
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.config.keys import COMPARED_SCHEDULES, apply_overrides, flat_keys, parse_config
+from s2s_jax.lab.config.grids import COMPARED_SCHEDULES
+from s2s_jax.lab.config.keys import flat_keys
+from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.sweeps.plan import plan_sweep
 from s2s_jax.lab.training.build import check_config
 

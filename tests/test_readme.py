@@ -15,7 +15,9 @@ from s2s_jax.data.catalog import LOADERS, dataset_options
 from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.base.metric_catalog import describe
 from s2s_jax.lab.comparison.comparison import DEFAULT_METRICS
-from s2s_jax.lab.config.keys import COMPARED_SCHEDULES, base_config, parse_config
+from s2s_jax.lab.config.grids import COMPARED_SCHEDULES
+from s2s_jax.lab.config.keys import base_config
+from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.training.build import check_config
 from s2s_jax.schedules import (
     exponential,

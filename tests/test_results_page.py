@@ -22,7 +22,8 @@ from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
 from s2s_jax.lab.base.seed_statistics import estimate
 from s2s_jax.lab.comparison import plots
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.config.keys import flat_keys, parse_config
+from s2s_jax.lab.config.keys import flat_keys
+from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.runs.names import run_name
 
 # What its fixtures draw is made once, not once a worker.

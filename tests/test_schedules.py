@@ -237,7 +237,7 @@ REFUSED = [  # name, parameters, what the message says
     ("linear", {"c": 0.1, "reach_step": 9}, "c and reach_step both shape linear; set one of them"),
     ("exponential", {"k": 0.9, "reach_teacher_prob": 0.1}, "k and reach_teacher_prob both shape"),
     ("exponential", {"num_steps": 9, "reach_step": 9, "reach_fraction": 1.0}, "both say when"),
-    ("inverse_sigmoid", {"num_steps": 2}, r"reach_step must be at least 4 .*reach_fraction of num"),
+    ("inverse_sigmoid", {"num_steps": 2}, r"reach_step must be at least 3 .*reach_fraction of num"),
     ("constant", {}, r"constant needs the parameter 'teacher_prob' \(parameters: teacher_prob"),
     ("linear", {"slope": 0.1}, r"linear has no parameter 'slope'; it must be one of k, c, reach"),
     ("teacher_forcing", {"k": 1}, r"teacher_forcing has no parameter 'k'; there is none"),

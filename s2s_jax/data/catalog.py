@@ -30,7 +30,7 @@ LOADERS: dict[str, Loader] = {
 
 
 def dataset_options(name: str) -> dict[str, Any]:
-    """The options of a dataset with their defaults, so that a config can hold every key.
+    """The options of a dataset with their defaults.
 
     Raises:
       DataError: no dataset of that name.

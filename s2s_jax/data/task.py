@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from s2s_jax.data.batching import (
     choose_buckets,
     evaluation_batches,
 )
-from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.splits import PreparedSplits
 from s2s_jax.data.token_cache import NO_CACHE, NotGivenBack, TokenCache
@@ -181,10 +179,8 @@ class EvaluationData:
         return [references[index] for index in self.indices]
 
 
-def load_task(
-    name: str,
-    options: Mapping[str, Any],
-    data_dir: str = "",
+def make_task(
+    splits: Mapping[str, Pairs],
     *,
     source_vocabulary: str = "characters",
     target_vocabulary: str = "characters",
@@ -192,12 +188,10 @@ def load_task(
     max_tokens: int = 0,
     vocabularies: Vocabularies | None = None,
 ) -> Task:
-    """Loads a dataset and its vocabularies.
+    """Makes a task of splits, with their vocabularies.
 
     Args:
-      name: see `s2s_jax.data.catalog.load_splits`, also for options and data_dir.
-      options: of the dataset.
-      data_dir: where datasets are prepared.
+      splits: of `s2s_jax.data.catalog.load_splits`, or anybody's.
       source_vocabulary: "characters", "whitespace" or "sentencepiece".
       target_vocabulary: likewise.
       vocabulary_size: the most ids of each; sentencepiece needs one.
@@ -207,7 +201,6 @@ def load_task(
     Raises:
       DataError: what is wrong with the data, in one line.
     """
-    splits = load_splits(name, options, data_dir)
     _check_splits(splits)
     cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
     if vocabularies is None:

@@ -112,7 +112,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.config.keys import parse_config
+    from s2s_jax.lab.config.overrides import parse_config
 
     printing_is_decoration()
 
@@ -191,7 +191,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.experiment import evaluate_run, load_run, load_run_task
     from s2s_jax.lab.runs.provenance import Provenance
 
-    run = load_run(options.workdir, options.checkpoint)
+    run = load_run(options.workdir, options.checkpoint, warn)
     task = load_run_task(run, warn)
     metrics = evaluate_run(run, options.split, task)
     tell(f"{options.checkpoint} checkpoint: {run.origin}")

@@ -1,6 +1,7 @@
 """The most capable model there is: one free distribution for every fed prefix."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -9,8 +10,12 @@ from jax.typing import ArrayLike
 
 from s2s_jax.models.interface import Seq2SeqModel
 
+_LOG2_LARGEST = 26
 
-def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
+
+def make_tabular_model(
+    source_vocab_size: int, target_vocab_size: int, *, length: int = 4
+) -> Seq2SeqModel:
     """Makes a model that is a table of logits, a row for every prefix that can be fed.
 
         p(. | x_1 ... x_t) = softmax(params[row(x_1 ... x_t)])
@@ -21,24 +26,31 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
     an id that is not in the vocabulary all logits are NaN.
 
     Args:
-      vocab_size: number of target ids, all of them symbols.
-      length: the longest target. The table has vocab_size**0 + ... + vocab_size**(length - 1) rows.
+      source_vocab_size: ignored.
+      target_vocab_size: V, the number of target ids, all of them symbols.
+      length: the longest target, its end counted. The table has V**0 + ... + V**(length - 1) rows.
 
     Returns:
       The model's functions. Its parameters are one array [num_rows, vocab_size], 0 at the start:
       every distribution even.
 
     Raises:
-      ValueError: a number below 1.
+      ValueError: a number below 1, or a table of more than 2**26 numbers.
 
     Example:
-      >>> model = make_tabular_model(vocab_size=2, length=3)
+      >>> model = make_tabular_model(2, 2, length=3)
       >>> model.init(jax.random.key(0)).shape
       (7, 2)
     """
-    for name, value in (("vocab_size", vocab_size), ("length", length)):
+    del source_vocab_size
+    vocab_size = target_vocab_size
+    for name, value in (("target_vocab_size", vocab_size), ("length", length)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
+    if vocab_size > 1 and length * math.log2(vocab_size) > _LOG2_LARGEST:
+        raise ValueError(
+            f"length is {length}; a table of {vocab_size} target ids and that length is too large"
+        )
     num_rows = sum(vocab_size**step for step in range(length))
 
     def advance(row: jax.Array, token: jax.Array) -> jax.Array:

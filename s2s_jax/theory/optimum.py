@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from s2s_jax.rollout import COINS
-from s2s_jax.sampling import FEEDS
 from s2s_jax.theory.chains import MAX_SEQUENCES, Chains, make_chain, observe
 from s2s_jax.theory.information import kl_divergence
+
+_COINS, _FEEDS = ("token", "sequence", "batch"), ("sample", "argmax")  # that theory knows
 
 
 class ScheduledSamplingOptimum(NamedTuple):
@@ -239,10 +239,10 @@ class _Step(NamedTuple):
 def _recursion(chains: Chains, teacher_prob: float, coin: str, feed: str) -> Iterator[_Step]:
     if not 0 <= teacher_prob <= 1:
         raise ValueError(f"teacher_prob is {teacher_prob}; it must be in [0, 1]")
-    if coin not in COINS:
-        raise ValueError(f"coin is {coin!r}; it must be one of {', '.join(COINS)}")
-    if feed not in FEEDS:
-        raise ValueError(f"feed is {feed!r}; it must be one of {', '.join(FEEDS)}")
+    if coin not in _COINS:
+        raise ValueError(f"coin is {coin!r}; it must be one of {', '.join(_COINS)}")
+    if feed not in _FEEDS:
+        raise ValueError(f"feed is {feed!r}; it must be one of {', '.join(_FEEDS)}")
     num_chains, num_symbols = len(chains.initial), chains.num_symbols
 
     # What is known of the gold chain's state behind a fed prefix, [num_chains, prefixes, states].

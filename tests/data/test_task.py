@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from s2s_jax.batch import EOS, UNK
-from s2s_jax.data.catalog import LOADERS
+from s2s_jax.data.catalog import LOADERS, load_splits
 from s2s_jax.data.pairs import DataError, merge_references, one_reference
-from s2s_jax.data.task import Task, Vocabularies, load_task
+from s2s_jax.data.task import Task, Vocabularies, make_task
 
 TRAIN = one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"])
 DEV = merge_references(["ab", "ab", "c"], ["x y", "y", "x x x"])
@@ -33,12 +33,12 @@ def test_loading_refuses_them_too(monkeypatch, missing):
     splits = {split: TRAIN for split in ("train", "dev", "test") if split != missing}
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: splits)
     with pytest.raises(DataError, match=f"the data has no {missing} split"):
-        load_task("mine", {})
+        make_task(load_splits("mine"))
 
 
 def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, tmp_path):
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
-    task = load_task("mine", {}, target_vocabulary="whitespace")
+    task = make_task(load_splits("mine"), target_vocabulary="whitespace")
     assert task.vocabularies.source.encode("abc")[-1] == UNK
     task.vocabularies.save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -50,13 +50,13 @@ def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, t
         assert again.source.encode(text) == task.vocabularies.source.encode(text)
         assert again.target.encode(text) == task.vocabularies.target.encode(text)
     # Those of the run are taken, whatever the data would give.
-    assert load_task("mine", {}, vocabularies=again).vocabularies is again
+    assert make_task(load_splits("mine"), vocabularies=again).vocabularies is again
 
 
 def test_an_unknown_kind_of_vocabulary_is_refused(monkeypatch):
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
     with pytest.raises(DataError, match="did you mean 'characters'"):
-        load_task("mine", {}, source_vocabulary="charcters")
+        make_task(load_splits("mine"), source_vocabulary="charcters")
 
 
 def test_training_batches_have_every_pair_once_an_epoch(task):

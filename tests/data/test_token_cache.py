@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from s2s_jax.data import builders, token_cache
-from s2s_jax.data.catalog import LOADERS
+from s2s_jax.data.catalog import LOADERS, load_splits
 from s2s_jax.data.pairs import merge_references, one_reference
 from s2s_jax.data.splits import load_or_prepare
-from s2s_jax.data.task import load_task
+from s2s_jax.data.task import make_task
 
 SPLITS = {
     "train": one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"]),
@@ -43,7 +43,7 @@ def load(tmp_path, monkeypatch):
             lambda data_dir: load_or_prepare("mine", config, "1.0.0", lambda: splits, data_dir),
         )
         options = {"target_vocabulary": "whitespace"} | options
-        task = load_task("mine", {}, str(tmp_path), **options)
+        task = make_task(load_splits("mine", {}, str(tmp_path)), **options)
         return task, {"train": task.training_tokens, "dev": task.tokens("dev")}
 
     return load
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
 def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: SPLITS)
-    load_task("mine", {}).tokens("train")
+    make_task(load_splits("mine")).tokens("train")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ from s2s_jax.models.tabular import make_tabular_model, tables_of_rows
 
 
 def test_it_is_one_model_in_both_of_its_forms():
-    model = make_tabular_model(2, 3)
+    model = make_tabular_model(2, 2, length=3)
     params = jnp.arange(14.0).reshape(7, 2)
     tokens = np.array([[1, *rest] for rest in product(range(2), repeat=2)], np.int32)
     memory = model.encode(params, jnp.zeros((4, 1)), jnp.ones((4, 1), bool), None)
@@ -28,7 +28,7 @@ def test_it_is_one_model_in_both_of_its_forms():
 
 
 def test_the_start_symbol_and_the_source_change_nothing():
-    model = make_tabular_model(3, 2)
+    model = make_tabular_model(3, 3, length=2)
     params = jax.random.normal(jax.random.key(0), (4, 3))
     memory = model.encode(params, jnp.ones((3, 5)), jnp.ones((3, 5), bool), None)
     logits = model.decode_sequence(params, memory, jnp.array([[0, 2], [1, 2], [2, 2]]))
@@ -38,7 +38,7 @@ def test_the_start_symbol_and_the_source_change_nothing():
 
 def test_after_an_id_that_is_not_in_the_vocabulary_all_is_nan():
     """No other prefix's row, and not the even distribution of no row at all."""
-    model = make_tabular_model(2, 4)
+    model = make_tabular_model(2, 2, length=4)
     params = jnp.arange(30.0).reshape(15, 2)
     for wrong in (-1, -100, 2, 2**31 - 1):
         tokens, memory = jnp.array([[1, 0, wrong, 1], [1, 0, 1, 1]]), jnp.full(2, -1)
@@ -55,13 +55,13 @@ def test_after_an_id_that_is_not_in_the_vocabulary_all_is_nan():
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="length is 0; it must be at least 1"):
-        make_tabular_model(2, 0)
+        make_tabular_model(2, 2, length=0)
     with pytest.raises(ValueError, match="there are 7 rows; length 2 has 3"):
         tables_of_rows(jnp.zeros((7, 2)), 2)
 
 
 def test_a_target_longer_than_the_table_is_refused():
-    model = make_tabular_model(2, 2)
+    model = make_tabular_model(2, 2, length=2)
     params = model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="targets of 3 tokens; the table ends at 2"):
         model.decode_sequence(params, jnp.full(1, -1), jnp.zeros((1, 3), jnp.int32))

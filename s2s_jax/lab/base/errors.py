@@ -40,6 +40,12 @@ def out_of_memory_line(error: BaseException) -> str:
     return f"out of memory: {said}; make the batch or the model smaller"
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, without its line breaks."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())
+
+
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
     """Says of what the system refuses here, a full disk or a missing right, that it is a write.

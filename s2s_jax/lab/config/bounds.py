@@ -44,7 +44,7 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "train.batch_size": _ROWS,
     "train.learning_rate": (1e-12, 1e6),
     "train.warmup_steps": (0, _INT32),
-    "train.weight_decay": (0, 1e6),
+    "train.optimizer.weight_decay": (0, 1e6),
     "train.clip_norm": (0, 1e30),
     "train.label_smoothing": (0, 0.999),
     "train.log_every": (1, _INT32),

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.errors import LabError, one_line
+from s2s_jax.lab.config.user_code import put_on_path
 from s2s_jax.names import nearest
 
 
@@ -49,13 +50,16 @@ def load_experiment(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    put_on_path(file.parent)
     # An experiment may build on another of its folder: `from experiments import g2p`.
     root = str(file.resolve().parent.parent)
     if root not in sys.path:
         sys.path.append(root)
+    sys.modules[spec.name] = module  # where a dataclass looks for its own module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise LabError(f"config file {path} cannot be read: {where(error, file)}") from error
     return module
 
@@ -84,12 +88,6 @@ def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
     if not callable(function):
         raise LabError(f"config file {path} has no function {name}()")
     return function
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without its line breaks."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split())
 
 
 def where(error: BaseException, file: Path) -> str:

@@ -1,8 +1,6 @@
 """How far a model is from a known truth, beside how far theory says that it must be."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +13,9 @@ from s2s_jax.data.markov import symbol_numbers, symbol_texts
 from s2s_jax.data.pairs import Pairs, one_reference
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.objectives import Optimum
 from s2s_jax.theory.chains import MAX_SEQUENCES
 from s2s_jax.theory.information import kl_divergence
-from s2s_jax.theory.optimum import optimum_divergences
 
 MAX_ENUMERATED = 2**14
 """The most pairs of a source and a target that every evaluation looks at."""
@@ -122,16 +120,15 @@ class Divergence:
 
 
 def predicted_divergence(
-    truth: ChainTruth, pairs: Pairs, teacher_prob: float, coin: str, feed: str
+    truth: ChainTruth, pairs: Pairs, teacher_prob: float, optimum: Optimum
 ) -> float | None:
-    """The mean of `optimum_divergences` over the sources of some pairs.
+    """The mean of an objective's `optimum` over the sources of some pairs.
 
     Args:
       truth: the chain.
       pairs: whose sources are looked at.
-      teacher_prob: see `s2s_jax.theory.optimum.scheduled_sampling_optimum`, also for coin and feed.
-      coin: likewise.
-      feed: likewise.
+      teacher_prob: at the end of training.
+      optimum: of `s2s_jax.objectives.optimum_of`.
 
     Returns:
       Nats; None where a source's is not identified, or the sequences are too many.
@@ -142,7 +139,7 @@ def predicted_divergence(
     if len(sources) * truth.num_symbols**truth.length > 16 * MAX_SEQUENCES:
         return None
     chains = truth.given(told_symbols(sources, truth.length))
-    kl, identified = optimum_divergences(chains, teacher_prob, coin=coin, feed=feed)
+    kl, identified = optimum(chains, teacher_prob)
     return float(shares @ kl) if identified.all() else None
 
 
@@ -176,13 +173,3 @@ def told_symbols(sources: np.ndarray, length: int) -> np.ndarray:
     if numbers.shape[1] != length:
         numbers = np.full((len(numbers), length), -1)
     return numbers
-
-
-def covered_by_theory(rollout: Mapping[str, Any], dropout: float, label_smoothing: float) -> bool:
-    """Whether `s2s_jax.theory.optimum` is about such a training.
-
-    A temperature, a top-k and label smoothing change what is fed or what is learned; under dropout
-    a model is no longer free to learn any distribution.
-    """
-    plain = rollout["temperature"] == 1 and rollout["top_k"] == 0
-    return plain and dropout == 0 and label_smoothing == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_jax.data.files import fingerprint
@@ -24,6 +25,7 @@ PROVENANCE = {
     "vocabularies": {"source": str, "target": str},
     "switches": {...: (str, bool, int, None)},
     "versions": {...: str},
+    "code?": {...: {"file": str, "fingerprint": str}},
 }
 """The shape of that file; see `s2s_jax.data.json_shapes`."""
 
@@ -50,23 +52,36 @@ class Provenance:
       vocabularies: "source" and "target" -> fingerprint.
       switches: JAX's settings by name.
       versions: by package.
+      code: the user's own modules: path below the folder that they were imported from -> "file",
+        where it was, and "fingerprint", of its content.
     """
 
     data: Mapping[str, str]
     vocabularies: Mapping[str, str]
     switches: Mapping[str, Any]
     versions: Mapping[str, str]
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: Task) -> Provenance:
-        """That of a run which starts on a task now."""
-        data = fingerprints_of(task.splits)
-        return cls(data, vocabulary_fingerprints(task.vocabularies), switches(), versions())
+    def of(cls, task: Task, files: Mapping[str, Path] | None = None) -> Provenance:
+        """That of a run which starts on a task now.
+
+        Args:
+          task: the run's.
+          files: the user's own, of `user_files`.
+        """
+        code = {
+            name: {"file": str(path), "fingerprint": fingerprint(path.read_bytes())}
+            for name, path in (files or {}).items()
+        }
+        data, vocabularies = fingerprints_of(task.splits), vocabulary_fingerprints(task.vocabularies)
+        return cls(data, vocabularies, switches(), versions(), code)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
         """What was written; its shape was looked at."""
-        return cls(**{name: record[name] for name in PROVENANCE})
+        names = (one.name for one in fields(cls))
+        return cls(**{name: record[name] for name in names if name in record})
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written."""
@@ -84,13 +99,15 @@ def config_fingerprints(config: Config) -> dict[str, str]:
     """The fingerprints of the data that a config names, as they are now; nothing is prepared.
 
     Raises:
-      DataError: the data cannot be found.
+      LabError, DataError: the data cannot be found.
     """
-    from s2s_jax.data.catalog import data_fingerprints, dataset_options
+    from s2s_jax.data.splits import unprepared
+    from s2s_jax.lab.config.keys import component_of, component_options
 
-    data = config.data
-    options = {name: data[name] for name in dataset_options(data.name)}
-    return data_fingerprints(data.name, options, data.data_dir)
+    component = component_of(config, "data")
+    with unprepared():
+        options = component_options(config, component)
+        return fingerprints_of(component.make(config.data.data_dir, options=options))
 
 
 def vocabulary_fingerprints(vocabularies: Vocabularies) -> dict[str, str]:
@@ -100,7 +117,10 @@ def vocabulary_fingerprints(vocabularies: Vocabularies) -> dict[str, str]:
 
 
 def belongings(
-    config: Config, vocabularies: Mapping[str, str], data: Mapping[str, str] | None
+    config: Config,
+    vocabularies: Mapping[str, str],
+    data: Mapping[str, str] | None,
+    code: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
     """What a checkpoint belongs to, kept beside its arrays: a name for people -> fingerprint.
 
@@ -108,12 +128,15 @@ def belongings(
       config: the run's; where its data are is left out.
       vocabularies: of `vocabulary_fingerprints`.
       data: of `fingerprints_of`; None where it is not known.
+      code: see `Provenance`.
     """
     from s2s_jax.lab.config.keys import flat_keys
 
     values = {key: value for key, value in flat_keys(config).items() if key not in _WHERE}
     found = {"config": fingerprint(json.dumps(to_json(values), sort_keys=True))}
     found |= {f"{side} vocabulary": value for side, value in sorted(vocabularies.items())}
+    if code:
+        found["code"] = fingerprint(sorted((name, one["fingerprint"]) for name, one in code.items()))
     return found if data is None else found | {"data": fingerprint(sorted(data.items()))}
 
 
@@ -139,6 +162,21 @@ def differing_vocabularies(there: Mapping[str, str], here: Mapping[str, str]) ->
     """
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return f"vocabulary ({', '.join(names)})" if names else ""
+
+
+def differing_code(there: Mapping[str, Mapping[str, str]], here: Mapping[str, str]) -> list[str]:
+    """The user's files that differ, in order.
+
+    Args:
+      there: of a run's provenance.
+      here: path -> fingerprint.
+
+    Example:
+      >>> differing_code({"bag.py": {"file": "/bag.py", "fingerprint": "1a"}}, {"bag.py": "2b"})
+      ['bag.py']
+    """
+    before = {name: about["fingerprint"] for name, about in there.items()}
+    return [name for name in sorted(before | dict(here)) if before.get(name) != here.get(name)]
 
 
 def differing_switches(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -3,15 +3,23 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from s2s_jax.data.files import write_whole
 from s2s_jax.data.pairs import DataError
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.config.keys import Config, Overrides, flat_keys
+from s2s_jax.lab.config.keys import Config, Overrides, flat_keys, config_files
+from s2s_jax.lab.config.user_code import (
+    CODE_FOLDER,
+    ENVIRONMENT,
+    Modules,
+    copied_files,
+    fingerprints,
+)
 from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
 from s2s_jax.lab.base.locks import lock_owner
@@ -21,6 +29,7 @@ from s2s_jax.lab.runs.provenance import (
     Provenance,
     belongings,
     config_fingerprints,
+    differing_code,
     differing_data,
     differing_switches,
     switches,
@@ -37,6 +46,7 @@ class Run:
 
         config.json              the resolved config
         provenance.json          what else its result depends on; see `Provenance`
+        code/                    copies of the user's own modules, where the config names any
         source_vocabulary.json   ... target_vocabulary.json
         metrics.jsonl            one object a line: {"step": n, "train/loss": ..., ...}
         events.out.tfevents.*    the same for TensorBoard, with texts and pictures
@@ -135,6 +145,12 @@ class Run:
             )
         provenance = self.provenance()
         if provenance is not None:
+            changed = differing_code(provenance.code, fingerprints(config_files(config)))
+            if changed:
+                raise LabError(
+                    f"workdir {self.folder} holds a run of other code: {', '.join(changed)} has"
+                    " changed since it was started; put it back, or name another workdir"
+                )
             differing = differing_switches(provenance.switches, switches())
             if differing:
                 raise LabError(
@@ -169,13 +185,45 @@ class Run:
         with writing(f"to workdir {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, config: Config, vocabularies: Vocabularies, provenance: Provenance) -> None:
+    def modules(self, report: Callable[[str], None] = lambda line: None) -> Modules:
+        """Where the run's components are found: in its copies of the user's own modules.
+
+        Args:
+          report: takes a line where a file of the user's has changed since.
+
+        Raises:
+          LabError: the copies are not what the run was started with.
+        """
+        provenance = self.provenance()
+        if provenance is None or not provenance.code:
+            return ENVIRONMENT
+        altered = differing_code(provenance.code, fingerprints(copied_files(self.folder)))
+        if altered:
+            raise LabError(
+                f"{self.folder / CODE_FOLDER / altered[0]} is not what the run was started with;"
+                " put it back"
+            )
+        there = {name: Path(about["file"]) for name, about in provenance.code.items()}
+        here = fingerprints({name: path for name, path in there.items() if path.is_file()})
+        for name in differing_code(provenance.code, here):
+            if name in here:
+                report(f"{there[name]} has changed since {self.folder} was started; its copy is used")
+        return Modules(self.folder / CODE_FOLDER)
+
+    def start(
+        self,
+        config: Config,
+        vocabularies: Vocabularies,
+        provenance: Provenance,
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
         """Writes what a run starts with into the folder; what is there of this run stays.
 
         Args:
           config: the run's.
           vocabularies: likewise.
           provenance: likewise, of now.
+          files: the user's own, of `user_files`.
 
         Raises:
           LabError: the folder cannot be written, or by now holds another config, or a run of other
@@ -186,6 +234,10 @@ class Run:
             if new or not (self.folder / "target_vocabulary.json").exists():
                 vocabularies.save(self.folder)
             if new:
+                for name, path in (files or {}).items():
+                    copy = self.folder / CODE_FOLDER / name
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(copy, path.read_bytes())
                 write_json(self.folder / PROVENANCE_FILE, provenance.to_dict())
                 write_json(self.folder / "config.json", config.to_dict())
         self.check(config)  # another process may have come first, with another config
@@ -214,7 +266,12 @@ class Run:
         """What the run's checkpoints belong to; see `belongings`."""
         vocabularies, provenance = self.vocabularies(), self.provenance()
         known = {} if vocabularies is None else vocabulary_fingerprints(vocabularies)
-        return belongings(self.config(), known, provenance.data if provenance else None)
+        return belongings(
+            self.config(),
+            known,
+            provenance.data if provenance else None,
+            provenance.code if provenance else {},
+        )
 
     def predictions(self, split: str) -> Path:
         """The file of a split's hypotheses."""

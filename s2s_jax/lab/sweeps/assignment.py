@@ -36,7 +36,7 @@ class Assignment:
         Raises:
           LabError: the file or a value cannot be used.
         """
-        from s2s_jax.lab.config.keys import parse_config
+        from s2s_jax.lab.config.overrides import parse_config
 
         flags = [f"--config={self.config_file}", *self.override_flags]
         base, fixed, _ = parse_config(flags)
@@ -64,7 +64,8 @@ class Assignment:
         Raises:
           LabError: a value has no form there that is read as the same value.
         """
-        from s2s_jax.lab.config.keys import flat_keys, parse_config
+        from s2s_jax.lab.config.keys import flat_keys
+        from s2s_jax.lab.config.overrides import parse_config
 
         flags = [one for one in self.arguments if one.startswith("--config")]
         read, meant = flat_keys(parse_config(flags)[0]), flat_keys(self.config()[0])
@@ -112,7 +113,8 @@ def with_varied(
     Raises:
       LabError: a key does not exist, or a value is of another type.
     """
-    from s2s_jax.lab.config.keys import apply_overrides, flat_keys
+    from s2s_jax.lab.config.keys import flat_keys
+    from s2s_jax.lab.config.overrides import apply_overrides
 
     config = apply_overrides(base, varied)
     values = flat_keys(config)

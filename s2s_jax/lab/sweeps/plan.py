@@ -8,7 +8,7 @@ from pathlib import Path
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.config.experiment_file import split_config, sweep_of
-from s2s_jax.lab.config.keys import parse_config, plain_value
+from s2s_jax.lab.config.overrides import parse_config, plain_value
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.runs.run import DataCheck, Run
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied

@@ -3,9 +3,10 @@
 import json
 
 from s2s_jax.lab.base.files import to_json
-from s2s_jax.lab.config.keys import Config, flat_keys
+from s2s_jax.lab.config.keys import Config, component_of, flat_keys
+from s2s_jax.lab.training.optimizers import has_traced_decay
 
-_MAY_DIFFER = ("seed", "train.learning_rate", "train.weight_decay")
+_MAY_DIFFER = ("seed", "train.learning_rate")
 
 
 def group_key(config: Config) -> str:
@@ -19,5 +20,7 @@ def group_key(config: Config) -> str:
         for key, value in flat_keys(config).items()
         if key not in _MAY_DIFFER and not key.startswith("schedule.")
     }
+    if has_traced_decay(component_of(config, "train.optimizer")):
+        del values["train.optimizer.weight_decay"]
     values["train.clip_norm"] = bool(values["train.clip_norm"])
     return json.dumps(to_json(values), sort_keys=True)

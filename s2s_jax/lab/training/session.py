@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from s2s_jax.data.files import clear_abandoned
 from s2s_jax.data.task import Task
-from s2s_jax.lab.config.keys import Config, Overrides, flat_keys
+from s2s_jax.lab.config.keys import Config, Overrides, config_files, flat_keys
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
@@ -55,14 +55,17 @@ class RunSession:
         self._data = dict(data)
         run.make_folder()
         with contextlib.ExitStack() as stack:
-            provenance = Provenance.of(task)
-            belongs_to = belongings(config, provenance.vocabularies, provenance.data)
+            files = config_files(config)
+            provenance = Provenance.of(task, files)
+            belongs_to = belongings(
+                config, provenance.vocabularies, provenance.data, provenance.code
+            )
             # Before the config is written, for their lock: of two processes one alone writes its.
             self.checkpoints = stack.enter_context(
                 Checkpoints(run.checkpoints, belongs_to=belongs_to)
             )
             clear_abandoned(run.folder)
-            run.start(config, task.vocabularies, provenance)
+            run.start(config, task.vocabularies, provenance, files)
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step
             if resumed_at is not None:

@@ -9,6 +9,7 @@ from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import Config
+from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.provenance import Provenance, differing_data
 from s2s_jax.lab.runs.run import Run
@@ -33,6 +34,7 @@ class TrainedRun:
       params: of the checkpoint.
       step: of the checkpoint.
       provenance: what else the run depends on; None where that was not recorded.
+      modules: where its components are found.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class TrainedRun:
     params: Params
     step: int
     provenance: Provenance | None = None
+    modules: Modules = ENVIRONMENT
 
     @property
     def origin(self) -> str:
@@ -50,12 +53,17 @@ class TrainedRun:
         return f"step {self.step:,}, trained on {self.config.data.name}{data}"
 
 
-def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best") -> TrainedRun:
+def load_run(
+    workdir: str | Path,
+    checkpoint: Literal["best", "latest"] = "best",
+    report: Callable[[str], None] = lambda line: None,
+) -> TrainedRun:
     """Opens a run for evaluation and decoding.
 
     Args:
       workdir: the run's folder.
       checkpoint: "best" (on the dev split) or "latest".
+      report: takes a line where a module of the user's has changed since; the run's copy is used.
 
     Raises:
       LabError: the folder holds no run, or no checkpoint that fits.
@@ -64,14 +72,15 @@ def load_run(workdir: str | Path, checkpoint: Literal["best", "latest"] = "best"
     config, vocabularies = run.config(), run.vocabularies()
     if vocabularies is None:
         raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")
-    _, optimizer = check_config(config)
-    model, objective = make_model(config, vocabularies)
+    modules = run.modules(report)
+    _, optimizer = check_config(config, modules)
+    model, objective = make_model(config, vocabularies, modules)
     belongs_to = run.belongings()
     with Checkpoints(run.checkpoints, read_only=True, belongs_to=belongs_to) as checkpoints:
         template = progress_template(model, objective, optimizer).state.params
         # Of the parameters alone, what was saved under other switches of JAX can be read, too.
         step, params = checkpoints.restore(template, checkpoint, part="state.params")
-    return TrainedRun(config, vocabularies, model, params, step, run.provenance())
+    return TrainedRun(config, vocabularies, model, params, step, run.provenance(), modules)
 
 
 def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: None) -> Task:
@@ -84,7 +93,7 @@ def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: 
     Raises:
       DataError: the data cannot be loaded.
     """
-    task = load_config_task(run.config, run.vocabularies)
+    task = load_config_task(run.config, run.vocabularies, run.modules)
     there = run.provenance.data if run.provenance else fingerprints_of(task.splits)
     differing = differing_data(there, fingerprints_of(task.splits))
     if differing:
@@ -104,4 +113,4 @@ def evaluate_run(run: TrainedRun, split: str, task: Task | None = None) -> dict[
       DataError: the data cannot be loaded, or has no such split.
     """
     task = load_run_task(run) if task is None else task
-    return make_evaluator(run.config, run.model, task).split(run.params, split)
+    return make_evaluator(run.config, run.model, task, run.modules).split(run.params, split)

@@ -162,7 +162,7 @@ class _Shared:
         update = CompiledUpdate(
             parts.model,
             parts.objective,
-            partial(make_optimizer, config.train),
+            partial(make_optimizer, config),
             batch_template(batches.batch_size, batches.shapes_from(0)[0]),
         )
         check_memory(update.template, update.template.state.params)
@@ -238,7 +238,7 @@ class _Group:
         update = self._shared.update
         configs = [self._runs[number].config for number, _ in opened]
         evaluators = [self._shared.evaluator_of(config) for config in configs]
-        scalars = [scalars_of(config.train) for config in configs]
+        scalars = [scalars_of(config) for config in configs]
         lanes, starts = [], []
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
             key = jax.random.key(self._runs[number].config.seed)
@@ -251,7 +251,7 @@ class _Group:
         else:
             programs = LanePrograms(
                 self._shared.experiment.objective,
-                partial(make_optimizer, configs[0].train),
+                partial(make_optimizer, configs[0]),
                 update.template,
                 starts,
                 scalars,

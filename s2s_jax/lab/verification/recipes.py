@@ -47,9 +47,13 @@ def _make_lstm(num_symbols: int, length: int) -> Seq2SeqModel:
     )
 
 
+def _make_table(num_symbols: int, length: int) -> Seq2SeqModel:
+    return make_tabular_model(num_symbols, num_symbols, length=length)
+
+
 RECIPES = {
     "tabular": Recipe(
-        make_tabular_model,
+        _make_table,
         first_id=0,
         num_rows=10_000,
         num_steps=2000,

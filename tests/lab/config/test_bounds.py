@@ -13,7 +13,8 @@ from s2s_jax.lab import cli
 from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.bounds import CONFIG_BOUNDS, FLAG_BOUNDS, check_flag_numbers
-from s2s_jax.lab.config.keys import apply_overrides, base_config, flat_keys
+from s2s_jax.lab.config.keys import base_config, flat_keys
+from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.training.build import check_config
 
 INTEGERS = (-1, 0, 2**31, 2**32, 2**63, 10**20)

@@ -7,15 +7,9 @@ import pytest
 from s2s_jax.data.catalog import LOADERS, dataset_options
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.config.keys import (
-    apply_overrides,
-    base_config,
-    check_key,
-    flat_keys,
-    parse_config,
-    schedule_parameters,
-    sweep_schedules,
-)
+from s2s_jax.lab.config.grids import sweep_schedules
+from s2s_jax.lab.config.keys import base_config, check_key, flat_keys, schedule_parameters
+from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.training.build import check_config, make_config_schedule
 
 RELIED_ON = {

@@ -15,13 +15,9 @@ import pytest
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.locks import FileLock
 from s2s_jax.lab.config.experiment_file import load_experiment
-from s2s_jax.lab.config.keys import (
-    apply_overrides,
-    flat_keys,
-    parse_config,
-    sweep_product,
-    sweep_schedules,
-)
+from s2s_jax.lab.config.grids import sweep_product, sweep_schedules
+from s2s_jax.lab.config.keys import flat_keys
+from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.runs.names import row_name, run_name, trial_of
 from s2s_jax.lab.sweeps import pool as sweep_pool
 from s2s_jax.lab.sweeps import worker_process
@@ -191,7 +187,7 @@ def test_sweeps_compose():
 
 
 COMPOSED = """
-from s2s_jax.lab.config.keys import sweep_product, sweep_schedules
+from s2s_jax.lab.config.grids import sweep_product, sweep_schedules
 
 def sweep():
     coins = ({"rollout.coin": coin} for coin in ("token", "sequence"))

@@ -1,0 +1,303 @@
+"""What a config chooses by name: a built-in, or a function of the user's own as `module:function`.
+
+Such a function's keyword arguments are the keys of its section of the config:
+
+    def make_bag_model(source_vocab_size, target_vocab_size, *, size=16): ...
+
+    --config.model.name=my_models:make_bag_model --config.model.size=8
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+from ml_collections.config_dict import placeholder
+
+from s2s_jax.data.catalog import LOADERS
+from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where_in
+from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.models.rnn import make_rnn_model
+from s2s_jax.models.tabular import make_tabular_model
+from s2s_jax.names import nearest
+from s2s_jax.objectives import make_objective
+from s2s_jax.optimizers import OPTIMIZERS
+from s2s_jax.schedules import SCHEDULES
+
+_TYPES = (bool, int, float, str, tuple)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component.
+
+    Attributes:
+      section: of the config, whose `name` names the component and whose other keys are its options.
+      built_in: functions by name.
+      num_given: how many arguments the lab gives by position; the others are options.
+      supplied: arguments that the lab gives by name to a function that has them, each with the key
+        of the config that they come from.
+      reserved: keys that the section has for every component.
+      makes: what the function returns, in words.
+      is_right: whether something is that.
+    """
+
+    section: str
+    built_in: Mapping[str, Callable[..., Any]]
+    num_given: int
+    makes: str
+    is_right: Callable[[Any], bool]
+    supplied: Mapping[str, str] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ("name",)
+
+
+def _is_optimizer(made: Any) -> bool:
+    return isinstance(made, optax.GradientTransformation | optax.GradientTransformationExtraArgs)
+
+
+KINDS: dict[str, Kind] = {
+    one.section: one
+    for one in (
+        Kind(
+            "data",
+            LOADERS,
+            1,
+            "a dict of splits",
+            lambda made: isinstance(made, Mapping),
+            reserved=(
+                "name",
+                "data_dir",
+                "source_vocabulary",
+                "target_vocabulary",
+                "vocabulary_size",
+                "num_buckets",
+                "max_tokens",
+            ),
+        ),
+        Kind(
+            "model",
+            {"rnn": make_rnn_model, "tabular": make_tabular_model},
+            2,
+            "a Seq2SeqModel",
+            lambda made: isinstance(made, Seq2SeqModel),
+        ),
+        Kind(
+            "objective",
+            {"scheduled_sampling": make_objective},
+            1,
+            "an objective, a function",
+            callable,
+            supplied={
+                "coin": "rollout.coin",
+                "feed": "rollout.feed",
+                "temperature": "rollout.temperature",
+                "top_k": "rollout.top_k",
+                "label_smoothing": "train.label_smoothing",
+            },
+        ),
+        Kind(
+            "schedule",
+            SCHEDULES,
+            0,
+            "a schedule, a function of the step",
+            callable,
+            supplied={"num_steps": "train.num_steps"},
+        ),
+        Kind(
+            "train.optimizer",
+            OPTIMIZERS,
+            1,
+            "an optax.GradientTransformation",
+            _is_optimizer,
+            supplied={"num_steps": "train.num_steps"},
+        ),
+    )
+}
+"""The kinds of components by their section of the config."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a component.
+
+    Attributes:
+      default: its value unless it is set.
+      kind: the type of a value; None stands beside it where `default` is None.
+      is_required: whether it has no default, and has to be set.
+    """
+
+    default: Any
+    kind: type
+    is_required: bool = False
+
+    @property
+    def key(self) -> Any:
+        """What a ConfigDict holds for it: the default, or a placeholder that knows the type."""
+        return placeholder(self.kind) if self.default is None else self.default
+
+
+@dataclass(frozen=True)
+class Component:
+    """A function that a config names, with what the config can set of it.
+
+    Attributes:
+      kind: its kind.
+      name: as the config has it.
+      function: what is called.
+      options: by name.
+      supplied: what the lab gives by name, with the config's keys.
+    """
+
+    kind: Kind
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, Option]
+    supplied: Mapping[str, str]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of ours."""
+        return self.name in self.kind.built_in
+
+    def make(self, *given: Any, options: Mapping[str, Any]) -> Any:
+        """Calls the function.
+
+        Args:
+          *given: what the lab gives by position.
+          options: by name.
+
+        Raises:
+          LabError: an option that has no default is not set, the function refuses a value, fails,
+            or returns something else than it should.
+        """
+        section = self.kind.section
+        for name, option in self.options.items():
+            if option.is_required and options.get(name) is None:
+                raise LabError(f"{self.name} needs {section}.{name}, which is not set")
+        try:
+            made = self.function(*given, **options)
+        except ValueError as error:
+            if is_for_the_user(error):
+                raise
+            first = str(error).split(" ", 1)[0]
+            prefix = f"{section}." if first in self.options else f"{section}: "
+            if first in self.supplied:
+                prefix = f"{self.supplied[first].rpartition('.')[0]}."
+            raise LabError(f"{prefix}{error}") from error
+        except Exception as error:
+            if self.is_built_in:
+                raise
+            files = user_files([self.function]).values()
+            raise LabError(f"{section}.name={self.name} fails: {where_in(error, files)}") from error
+        if not self.kind.is_right(made):
+            raise LabError(
+                f"{section}.name={self.name} returns {type(made).__name__};"
+                f" it must return {self.kind.makes}"
+            )
+        return made
+
+
+def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> Component:
+    """A component by its name.
+
+    Args:
+      section: its section of the config.
+      name: of a built-in one, or `module:function`.
+      modules: where modules are found.
+
+    Raises:
+      LabError: there is none, or its arguments cannot be set by a config.
+
+    Example:
+      >>> component = find_component("schedule", "constant")
+      >>> component.options
+      {'teacher_prob': Option(default=None, kind=<class 'float'>, is_required=True)}
+      >>> float(component.make(options={"teacher_prob": 0.25})(0))
+      0.25
+    """
+    kind = KINDS[section]
+    key = f"{section}.name"
+    if name in kind.built_in:
+        function = kind.built_in[name]
+    elif ":" in name:
+        function = modules.find(key, name)
+        if not callable(function):
+            raise LabError(f"{key} is {name!r}, which is no function")
+    else:
+        raise LabError(f"{key} is {name!r}; {nearest(name, kind.built_in)}")
+    options, supplied = _signature(kind, name, function)
+    return Component(kind, name, function, options, supplied)
+
+
+def _signature(
+    kind: Kind, name: str, function: Callable[..., Any]
+) -> tuple[dict[str, Option], dict[str, str]]:
+    """A function's options, and what the lab supplies of its arguments."""
+    key = f"{kind.section}.name={name}"
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise LabError(f"{key} has no signature that could be read") from None
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, _EITHER)]
+    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    if len(positional) < kind.num_given and not takes_any:
+        raise LabError(
+            f"{key} takes {len(positional)} arguments by position; it is given {kind.num_given}"
+        )
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # of names that exist for a type checker alone
+        hints = {}
+    options: dict[str, Option] = {}
+    supplied: dict[str, str] = {}
+    for one in parameters:
+        if one in positional[: kind.num_given] or one.kind in (
+            one.VAR_POSITIONAL,
+            one.VAR_KEYWORD,
+        ):
+            continue
+        if one.name in kind.supplied:
+            supplied[one.name] = kind.supplied[one.name]
+            continue
+        if one.kind is one.POSITIONAL_ONLY:
+            raise LabError(f"{key}: argument {one.name} can only be given by position")
+        if one.name in kind.reserved:
+            raise LabError(f"{key}: no option can be called {one.name}; rename the argument")
+        options[one.name] = _option(key, one, hints.get(one.name, one.annotation))
+    return options, supplied
+
+
+_EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _option(key: str, parameter: inspect.Parameter, hint: Any) -> Option:
+    default = parameter.default
+    is_required = default is parameter.empty
+    if default is None or is_required:
+        return Option(None, _type_of(hint), is_required)
+    if type(default) not in _TYPES:
+        raise LabError(
+            f"{key}: the default of {parameter.name} is of type {type(default).__name__}; a config"
+            " holds None, bools, numbers, strings and tuples"
+        )
+    return Option(default, type(default))
+
+
+def _type_of(hint: Any) -> type:
+    """The type of an option's values, by its annotation; a string where that does not tell."""
+    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
+    for one in parts:
+        plain = typing.get_origin(one) or one
+        if plain is typing.Literal:
+            plain = type(typing.get_args(one)[0])
+        if plain in _TYPES:
+            return plain
+    return str
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)

@@ -1,0 +1,287 @@
+"""The user's own modules: found by name, copied into a run's folder, opened again from there."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from s2s_jax.data.files import fingerprint
+from s2s_jax.lab.base.errors import LabError, one_line
+from s2s_jax.names import nearest
+
+CODE_FOLDER = "code"
+"""The folder of a run that holds copies of the user's modules."""
+
+
+class Modules:
+    """Where the functions that a config names by `module:function` are found.
+
+    Args:
+      copies: the folder of a run with copies of its user's modules, as `write_copies` makes it;
+        None for what Python finds, the folder of the experiment included.
+    """
+
+    def __init__(self, copies: Path | None = None):
+        self._copies = copies
+
+    def find(self, key: str, name: str) -> Any:
+        """What a config names.
+
+        Args:
+          key: the config's key, for messages.
+          name: `module:function`.
+
+        Raises:
+          LabError: there is no such module, it cannot be imported, or has nothing of that name.
+        """
+        module_name, _, attribute = name.partition(":")
+        if module_name.endswith(".py") or "/" in module_name:
+            stem = Path(module_name).stem
+            raise LabError(f"{key} is {name!r}; name the module, not its file: {stem}:{attribute}")
+        if not module_name or not attribute:
+            raise LabError(f"{key} is {name!r}; write module:function")
+        module = self._import(key, name, module_name)
+        found = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                known = [one for one in vars(module) if not one.startswith("_")]
+                raise LabError(
+                    f"{key} is {name!r}; {module_name} has no {attribute!r};"
+                    f" {nearest(attribute, known)}"
+                )
+            found = getattr(found, part)
+        return found
+
+    def _import(self, key: str, name: str, module_name: str) -> ModuleType:
+        if self._copies is not None:
+            copied = _open_copies(self._copies)
+            if module_name in copied:
+                return copied[module_name]
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if module_name != missing and not module_name.startswith(f"{missing}."):
+                raise LabError(f"{key} is {name!r}; {_told(error, module_name)}") from error
+            there = sorted({one.stem for folder in _experiment_folders for one in _modules(folder)})
+            beside = f"; {nearest(module_name, there)}" if there else ""
+            raise LabError(
+                f"{key} is {name!r}; there is no module {module_name} in the environment or beside"
+                f" the experiment file{beside}"
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise LabError(f"{key} is {name!r}; {_told(error, module_name)}") from error
+
+
+ENVIRONMENT = Modules()
+"""The modules that Python finds."""
+
+_experiment_folders: list[Path] = []
+
+
+def put_on_path(folder: Path) -> None:
+    """Lets the modules beside an experiment file be imported, after everything installed.
+
+    Those beside an experiment of another folder are forgotten: a module of the same name there is
+    another one.
+    """
+    folder = folder.resolve()
+    if _experiment_folders == [folder]:
+        return
+    for old in _experiment_folders:
+        if str(old) in sys.path:
+            sys.path.remove(str(old))
+        for name, module in list(sys.modules.items()):
+            root = root_of(module)
+            if root == old and str(old) not in sys.path:
+                del sys.modules[name]
+    _experiment_folders[:] = [folder]
+    importlib.invalidate_caches()
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def root_of(module: ModuleType) -> Path | None:
+    """The folder from which a module of the user's was imported; None where it is not the user's.
+
+    Not the user's are the standard library, what is installed, and this package.
+    """
+    file, name = getattr(module, "__file__", None), module.__name__
+    if not file or name.split(".")[0] in ("s2s_jax", "__main__") or not file.endswith(".py"):
+        return None
+    path = Path(file).resolve()
+    if any(path.is_relative_to(one) for one in _installed()):
+        return None
+    levels = name.count(".") + (path.name == "__init__.py")
+    return path.parents[levels]
+
+
+def user_files(functions: Iterable[Callable[..., Any]]) -> dict[str, Path]:
+    """The user's files that functions need: their modules' and what those import.
+
+    Args:
+      functions: anybody's.
+
+    Returns:
+      Path below the folder that it was imported from, with slashes -> the file.
+    """
+    found: dict[str, Path] = {}
+    for function in functions:
+        module = inspect.getmodule(function)
+        root = root_of(module) if module is not None else None
+        if module is None or root is None:
+            continue
+        waiting, seen = [module.__name__], set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name.split(".")[0] == "s2s_jax":
+                continue
+            seen.add(name)
+            path = _file_of(root, name)
+            if path is None:
+                continue
+            found[path.relative_to(root).as_posix()] = path
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            waiting += _imports(path, package)
+            parts = name.split(".")
+            waiting += [".".join(parts[:end]) for end in range(1, len(parts))]
+    return dict(sorted(found.items()))
+
+
+def fingerprints(files: Mapping[str, Path]) -> dict[str, str]:
+    """Path of a file -> sixteen hex digits of its content."""
+    return {name: fingerprint(path.read_bytes()) for name, path in files.items()}
+
+
+def copied_files(run_folder: Path) -> dict[str, Path]:
+    """The copies of a run, as `user_files` gives the files themselves."""
+    folder = run_folder / CODE_FOLDER
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*.py"))
+        if "__pycache__" not in path.parts
+    }
+
+
+def where_in(error: BaseException, files: Iterable[Path]) -> str:
+    """An error, and the last line of some files that led to it."""
+    known = {one.resolve(): one for one in files}
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{Path(error.filename).name}, line {error.lineno}: "
+        return f"{place}{type(error).__name__}: {error.msg}"
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        path = Path(frame.tb_frame.f_code.co_filename)
+        if path.resolve() in known:
+            place = f"{path.name}, line {frame.tb_lineno}: "
+        frame = frame.tb_next
+    if isinstance(error, SystemExit):
+        return f"{place}it calls sys.exit({error.code!r})"
+    return f"{place}{type(error).__name__}: {one_line(error)}"
+
+
+def _told(error: BaseException, module_name: str) -> str:
+    """Why a module cannot be imported."""
+    files = []
+    spec = None
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(module_name)
+    if spec is not None and spec.origin:
+        files = list(Path(spec.origin).parent.glob("*.py"))
+    return f"{module_name} cannot be imported: {where_in(error, files)}"
+
+
+def _modules(folder: Path) -> Iterator[Path]:
+    yield from folder.glob("*.py")
+
+
+def _installed() -> set[Path]:
+    """The folders of what is installed."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = [sysconfig.get_paths()[one] for one in names]
+    if site.ENABLE_USER_SITE:
+        paths.append(site.getusersitepackages())
+    return {Path(one).resolve() for one in paths}
+
+
+def _file_of(root: Path, name: str) -> Path | None:
+    base = root.joinpath(*name.split("."))
+    for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Every module that a file may import, in functions too, by its absolute name."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".") if package and node.level else []
+            base = parts[: len(parts) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            yield origin
+            yield from (f"{origin}.{alias.name}".strip(".") for alias in node.names)
+
+
+_opened: dict[str, dict[str, ModuleType]] = {}
+
+
+def _open_copies(folder: Path) -> dict[str, ModuleType]:
+    """The modules of a run's copies by name, imported beside those of the same names elsewhere.
+
+    Copies whose content is that of modules which are imported already are those modules.
+    """
+    files = copied_files(folder.parent)
+    content = fingerprint(sorted(fingerprints(files).items()))
+    if content in _opened:
+        return _opened[content]
+    names = {_module_name(name): path for name, path in files.items()}
+    present = {name: sys.modules[name] for name in names if name in sys.modules}
+    if len(present) == len(names) and all(
+        _same_content(present[name], path) for name, path in names.items()
+    ):
+        _opened[content] = present
+        return present
+    own = {name.split(".")[0] for name in names}
+    hidden = {
+        name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in own
+    }
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        found = {name: importlib.import_module(name) for name in names}
+    except (Exception, SystemExit) as error:
+        told = where_in(error, files.values())
+        raise LabError(f"the copies of modules in {folder} cannot be imported: {told}") from error
+    finally:
+        sys.path.remove(str(folder))
+        for name in [one for one in sys.modules if one.split(".")[0] in own]:
+            del sys.modules[name]
+        sys.modules.update(hidden)
+    _opened[content] = found
+    return found
+
+
+def _module_name(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def _same_content(module: ModuleType, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return (
+        bool(file)
+        and Path(str(file)).is_file()
+        and (Path(str(file)).read_bytes() == path.read_bytes())
+    )

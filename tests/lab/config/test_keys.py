@@ -4,11 +4,12 @@ import math
 
 import pytest
 
+from s2s_jax import schedules
 from s2s_jax.data.catalog import LOADERS, dataset_options
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.config.grids import sweep_schedules
-from s2s_jax.lab.config.keys import base_config, check_key, flat_keys, schedule_parameters
+from s2s_jax.lab.config.keys import base_config, check_key, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.training.build import check_config, make_config_schedule
 
@@ -56,9 +57,9 @@ def test_the_keys_that_scripts_rely_on():
 
 def test_overrides_change_a_copy():
     config = base_config("addition")
-    changed = apply_overrides(config, {"seed": 5, "schedule.k": 0.5})
+    changed = apply_overrides(config, {"seed": 5, "schedule.name": "linear", "schedule.k": 0.5})
     assert (changed.seed, changed.schedule.k) == (5, 0.5)
-    assert (config.seed, config.schedule.k) == (0, None)
+    assert (config.seed, config.schedule.to_dict()) == (0, {"name": "teacher_forcing"})
     assert changed.is_locked
     with pytest.raises(LabError, match=r"seed='x': "):
         apply_overrides(config, {"seed": "x"})
@@ -88,49 +89,44 @@ def test_a_comparison_has_the_seeds_outermost():
     assert len(list(sweep_schedules())) == 12
 
 
-def section(name, **values):
-    return base_config("addition", name).schedule.to_dict() | values
-
-
 @pytest.mark.parametrize(
-    ("name", "values", "factory", "parameters"),
+    ("name", "values", "schedule"),
     [
-        ("teacher_forcing", {}, "teacher_forcing", {}),
-        ("free_running", {}, "free_running", {}),
-        ("constant", {"teacher_prob": 0.25}, "constant", {"teacher_prob": 0.25}),
-        ("constant", {"teacher_prob": 0.0}, "constant", {"teacher_prob": 0.0}),
-        ("linear", {"c": 1e-3}, "linear", {"c": 1e-3}),
+        ("teacher_forcing", {}, schedules.teacher_forcing()),
+        ("free_running", {}, schedules.free_running()),
+        ("constant", {"teacher_prob": 0.25}, schedules.constant(0.25)),
+        ("constant", {"teacher_prob": 0.0}, schedules.constant(0.0)),
+        ("linear", {"c": 1e-3}, schedules.linear(c=1e-3)),
         (
             "linear",
             {"k": 0.9, "c": 1e-3, "floor": 0.1, "first_step": 5},
-            "linear",
-            {"k": 0.9, "c": 1e-3, "floor": 0.1, "first_step": 5},
+            schedules.linear(0.9, c=1e-3, floor=0.1, first_step=5),
         ),
-        ("linear", {}, "linear_reaching", {"teacher_prob": 0.0, "step": 1000}),
-        ("linear", {"k": 0.5}, "linear_reaching", {"teacher_prob": 0.0, "step": 1000, "k": 0.5}),
-        ("linear", {"floor": 0.3}, "linear_reaching", {"teacher_prob": 0.3, "step": 1000}),
-        ("exponential", {"k": 0.99}, "exponential", {"k": 0.99}),
-        ("exponential", {}, "exponential_reaching", {"teacher_prob": 0.05, "step": 1000}),
+        ("linear", {}, schedules.linear(c=1e-3)),
+        ("linear", {"k": 0.5}, schedules.linear(0.5, c=5e-4)),
+        ("linear", {"floor": 0.5}, schedules.linear(c=5e-4, floor=0.5)),
+        ("exponential", {"k": 0.99}, schedules.exponential(0.99)),
+        ("exponential", {}, schedules.exponential(num_steps=1000)),
         (
             "exponential",
             {"reach_teacher_prob": 0.5, "reach_step": 300},
-            "exponential_reaching",
-            {"teacher_prob": 0.5, "step": 300},
+            schedules.exponential(reach_teacher_prob=0.5, reach_step=300),
         ),
-        ("inverse_sigmoid", {"k": 50.0}, "inverse_sigmoid", {"k": 50.0}),
+        ("inverse_sigmoid", {"k": 50.0}, schedules.inverse_sigmoid(50.0)),
+        ("inverse_sigmoid", {"k": 50.0, "start": 1.0}, schedules.inverse_sigmoid(50.0, start=1.0)),
         (
             "inverse_sigmoid",
             {"reach_teacher_prob": 0.2, "reach_fraction": 0.5, "first_step": 10},
-            "inverse_sigmoid_reaching",
-            {"teacher_prob": 0.2, "step": 500, "first_step": 10},
+            schedules.inverse_sigmoid(reach_teacher_prob=0.2, reach_step=500, first_step=10),
         ),
     ],
 )
-def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, factory, parameters):
-    found_factory, found = schedule_parameters(section(name, **values), 1000)
-    assert found_factory == factory
-    found.pop("floor", None) if "floor" not in parameters else None
-    assert found == parameters
+def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, schedule):
+    config = base_config("addition", name)
+    assert config.train.num_steps == 1000
+    config.schedule.update(values)
+    found = make_config_schedule(config)
+    assert (found.func, found.keywords) == (schedule.func, schedule.keywords)
 
 
 def test_a_schedule_reaches_what_it_is_asked_to():
@@ -152,41 +148,30 @@ def test_a_schedule_reaches_what_it_is_asked_to():
         ("teacher_forcing", {"floor": 0.5}, "schedule.floor has no effect on teacher_forcing"),
         ("free_running", {"first_step": 5}, "schedule.first_step has no effect on free_running"),
         ("constant", {"teacher_prob": 0.5, "k": 1.0}, "schedule.k has no effect on constant"),
-        ("constant", {"teacher_prob": 0.5, "reach_step": 3}, "schedule.reach_step has no effect"),
-        ("exponential", {"c": 0.1}, "schedule.c has no effect on exponential"),
-        ("exponential", {"k": 0.9, "reach_step": 3}, "schedule.k and schedule.reach_step both"),
-        ("linear", {"c": 0.1, "reach_step": 3}, "schedule.c and schedule.reach_step both"),
-        ("linear", {"reach_step": 3, "reach_fraction": 0.5}, "both say when"),
-        ("linear", {"reach_fraction": 0.0}, "reach_fraction is 0.0; it must be above 0"),
-        ("linear", {"reach_fraction": math.nan}, "reach_fraction is nan"),
-        ("linear", {"reach_fraction": math.inf}, "reach_fraction is inf"),
-    ],
-)
-def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
-    with pytest.raises(LabError, match=message):
-        schedule_parameters(section(name, **values), 1000)
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "message"),
-    [
-        ("constant", {}, "constant needs the parameter 'teacher_prob'"),
+        ("constant", {"reach_step": 3}, "schedule.reach_step has no effect on constant"),
+        ("exponential", {"c": 0.1}, "schedule.c has no effect on exponential; it must be one of k"),
+        ("exponential", {"floo": 0.1}, r"schedule.floo has .*; did you mean 'floor'\?"),
+        ("exponential", {"k": 0.9, "reach_step": 3}, "schedule.k and reach_step both shape"),
+        ("linear", {"c": 0.1, "reach_step": 3}, "schedule.c and reach_step both shape"),
+        ("linear", {"reach_step": 3, "reach_fraction": 0.5}, "schedule.reach_step and .* both say"),
+        ("linear", {"reach_fraction": 0.0}, "reach_fraction must be above 0, not 0.0"),
+        ("linear", {"reach_fraction": math.nan}, "reach_fraction must be above 0, not nan"),
+        ("linear", {"reach_fraction": math.inf}, "reach_fraction must be above 0, not inf"),
+        ("constant", {}, "constant needs schedule.teacher_prob, which is not set"),
         ("constant", {"teacher_prob": 1.5}, r"teacher_prob must be in \[0, 1\], not 1.5"),
         ("constant", {"teacher_prob": math.nan}, r"teacher_prob must be in \[0, 1\], not nan"),
         ("exponential", {"k": 1.0}, r"k must be in \(0, 1\), not 1.0"),
         ("inverse_sigmoid", {"k": 0.5}, r"k must be in \[1, 1e30\]"),
         ("linear", {"c": -1.0}, "c must be"),
         ("linear", {"floor": 1.5}, "floor must be"),
-        ("linear", {"first_step": 1000}, "step must be"),
+        ("linear", {"first_step": 1000}, "schedule: linear: reach_step must be .*reach_fraction"),
         ("inverse_sigmoid", {"reach_step": 1}, "step must be at least"),
     ],
 )
-def test_a_schedule_out_of_range_is_refused(name, values, message):
-    config = base_config("addition", name)
-    config.schedule.update(values)
-    with pytest.raises(LabError, match=message) as refused:
-        check_config(config)
-    assert str(refused.value).startswith("schedule: ")
+def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
+    overrides = {"schedule.name": name} | {f"schedule.{key}": one for key, one in values.items()}
+    with pytest.raises(LabError, match=message):
+        check_config(apply_overrides(base_config("addition"), overrides))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
 from s2s_jax.lab.training import compiled_update
 from s2s_jax.lab.training.compilation import CompiledInTurn
-from s2s_jax.lab.config.keys import schedule_parameters
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.training.build import make_config_schedule, make_experiment
@@ -145,11 +144,8 @@ def test_a_resumed_run_counts_the_target_tokens_of_all_its_epochs():
 
 def test_teacher_prob_is_logged_as_the_schedule_has_it(finished, make_config):
     schedule = make_config_schedule(make_config())
-    name, parameters = schedule_parameters(make_config().schedule.to_dict(), 12)
-    assert (name, parameters) == (
-        "inverse_sigmoid_reaching",
-        {"teacher_prob": 0.05, "step": 12},
-    )
+    wanted = inverse_sigmoid(reach_teacher_prob=0.05, reach_step=12)
+    assert (schedule.func, schedule.keywords) == (wanted.func, wanted.keywords)
     logged = {one["step"]: one for one in lines_of(finished) if "train/loss" in one}
     begin = 0
     for end, one in logged.items():

@@ -1,6 +1,7 @@
 """Configs: every key present and locked; what is wrong with one is said in a line."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -296,6 +297,11 @@ def test_none_is_a_value_of_keys_that_may_be_none(write):
     assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.c": 1.0}
     config, overrides, _ = parse_config([f"--config={path}", flags[1], flags[0]])
     assert (config.schedule.k, overrides) == (None, {"schedule.k": None})
+
+
+def test_a_value_that_is_not_utf8_is_refused(write: Callable[[str], str]) -> None:
+    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, which a config is kept in"):
+        parse_config([f"--config={write(GOOD)}", "--config.model.cell=caf\udce9"])
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,15 @@ def test_the_direction_is_an_option(tmp_path):
     assert splits["train"].sources == ["ein Hund", "eine Katze"]
 
 
+def test_home_folders_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "text", TSV)
+    assert load_tsv("~/tfds", folder="~/text")["dev"].sources == ["lead", "bow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text", "tfds"]
+    with pytest.raises(DataError, match=r"data\.folder is ~no-such-user/x: ~no-such-user has no"):
+        load_tsv("~/tfds", folder="~no-such-user/x")
+
+
 @pytest.mark.parametrize("dev", ["val", "valid"])
 def test_gzipped_files_other_names_and_no_test_split(tmp_path, dev):
     files: dict[str, str | bytes] = {
@@ -176,6 +185,13 @@ def test_tab_separated_pairs_merge_references_where_they_are_scored(tmp_path):
     assert splits["dev"].sources == ["lead", "bow"]
     assert splits["dev"].targets == ["L IY D", "B OW"]
     assert splits["dev"].references == [("L IY D", "L EH D"), ("B OW",)]
+
+
+def test_a_side_of_a_tab_separated_pair_may_be_empty(tmp_path: Path) -> None:
+    files = {"dev.tsv": " lead \t\r\n\tB OW\n"}
+    splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV | files))
+    assert splits["dev"].sources == ["lead", ""]
+    assert splits["dev"].targets == ["", "B OW"]
 
 
 @pytest.mark.parametrize(

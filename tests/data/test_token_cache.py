@@ -1,6 +1,10 @@
 """Vocabularies and token ids are kept beside the data, and never a wrong or a broken one."""
 
+import os
 import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +146,19 @@ def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
     assert_same(tokens, load()[1])
     assert made.count("tokenize") == 2
     assert folder.read_text() == "a file"
+
+
+def test_what_a_killed_writer_left_is_cleared_when_no_machine_can_be_writing_it(
+    load: Callable[..., Any], tmp_path: Path
+) -> None:
+    load()
+    folder = next((tmp_path / "mine").rglob("tokens"))
+    young, old = (folder / f".{name}.npz.{2**31 - 1}.tmp" for name in ("young", "old"))
+    for path, age in ((young, 60), (old, 24 * 3600)):
+        path.write_text("half")
+        os.utime(path, (time.time() - age,) * 2)
+    load(max_tokens=2)
+    assert (young.exists(), old.exists()) == (True, False)
 
 
 def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gzip
+import io
+import sys
 
 import jax
 import numpy as np
@@ -85,6 +87,9 @@ def test_lines_are_read_as_training_reads_them_and_none_is_broken(finished, tmp_
     assert translate_file(finished, str(source), str(target)) == (0, 3)
     assert said == ["ab", "", "fe"]
     assert target.read_bytes() == b"a b\nc d e\n\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+    assert translate_file(finished, "-", str(target)) == (0, 3)
+    assert said[3:] == said[:3]
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line(finished, tmp_path):

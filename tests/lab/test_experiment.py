@@ -100,7 +100,7 @@ def test_nothing_is_written_before_the_data_is_there(make_config, tmp_path):
 
 EXPLODING = {
     "train.learning_rate": 1e6,
-    "train.weight_decay": 1e6,
+    "train.optimizer.weight_decay": 1e6,
     "train.clip_norm": 0.0,
     "train.warmup_steps": 0,
     "eval.every": 1,

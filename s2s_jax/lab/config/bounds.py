@@ -14,6 +14,7 @@ _INT32 = 2**31 - 1
 _SEEDS = (0, 2**32 - 1)
 _ROWS = (1, 2**20)
 _WIDTH, _DEPTH = (1, 2**16), (1, 128)
+_BELOW_1 = 0.999999
 _PAIRS, _LENGTH = (1, 10**8), (1, 10**4)
 
 CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
@@ -38,13 +39,19 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "model.num_encoder_layers": _DEPTH,
     "model.num_decoder_layers": _DEPTH,
     "model.dropout": (0, 0.999),
+    "model.length": (1, 64),
     "rollout.temperature": (1e-6, 1e6),
     "rollout.top_k": (0, 2**24),
     "train.num_steps": (1, 10**8),
     "train.batch_size": _ROWS,
     "train.learning_rate": (1e-12, 1e6),
     "train.warmup_steps": (0, _INT32),
+    "train.optimizer.b1": (0, _BELOW_1),
+    "train.optimizer.b2": (0, _BELOW_1),
+    "train.optimizer.eps": (0, 1),
+    "train.optimizer.momentum": (0, _BELOW_1),
     "train.optimizer.weight_decay": (0, 1e6),
+    "train.optimizer.weight_decay_rate": (0, 1e6),
     "train.clip_norm": (0, 1e30),
     "train.label_smoothing": (0, 0.999),
     "train.log_every": (1, _INT32),
@@ -53,7 +60,9 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "eval.num_examples": (0, 10**4),
     "eval.max_examples": (0, _INT32),
 }
-"""Lowest and highest value by dotted key; of the schedule's, `s2s_jax.schedules` says it."""
+"""Lowest and highest value by dotted key; of the schedule's, `s2s_jax.schedules` says it.
+
+A component of the user's own says itself what its options can be."""
 
 FLAG_BOUNDS: dict[str, tuple[float, float]] = {
     "jobs": (1, 4096),

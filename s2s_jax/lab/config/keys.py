@@ -158,22 +158,21 @@ def rename_component(config: Config, section: str, name: str) -> None:
     Raises:
       LabError: there is no such component.
     """
-    old, values = section_of(config, section), {}
+    old = section_of(config, section)
     if old.name == name:
         return
     before = find_component(section, old.name).options
     after = find_component(section, name)
-    for option, about in after.options.items():
-        values[option] = about.key
-        if option in before and option in old:
-            value, default = old[option], before[option].default
-            if value != default and _is_of(value, about.kind, about.default):
-                values[option] = value
     reserved = {key: old[key] for key in after.kind.reserved if key in old}
+    new = ConfigDict(reserved | {"name": name} | _option_keys(after))
+    for option, about in after.options.items():
+        is_set = option in before and option in old and old[option] != before[option].default
+        if is_set and _is_of(old[option], about.kind, about.default):
+            new[option] = old[option]
     place, _, last = section.rpartition(".")
     holder = section_of(config, place) if place else config
     with holder.unlocked():
-        holder[last] = ConfigDict(reserved | {"name": name} | values)
+        holder[last] = new
     holder.lock()
 
 

@@ -1,8 +1,10 @@
+import errno
 import json
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -132,6 +134,19 @@ def test_what_killed_writers_left_is_cleared(tmp_path):
     assert len(list(tmp_path.iterdir())) == len(names)
     clear_abandoned(tmp_path)
     assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_what_the_process_of_another_user_is_writing_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(process: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    path = tmp_path / ".result.json.1.tmp"
+    path.write_text("half")
+    monkeypatch.setattr(os, "kill", forbidden)
+    clear_abandoned(tmp_path)
+    assert path.exists()
 
 
 def test_a_read_only_file_system_is_called_that(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import pwd
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,14 @@ def test_a_temporary_folder_stands_for_a_home_that_is_not_there(homeless, capsys
     )
     provide_home()  # there is one now
     assert not capsys.readouterr().err
+
+
+def test_a_command_has_a_home_before_it_looks_at_its_paths(
+    homeless: Path, s2s: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = s2s("compare", "~/nowhere")
+    assert code == 2
+    assert f"{homeless}/nowhere" in err.splitlines()[-1]
 
 
 def test_a_folder_of_another_user_is_not_taken_for_a_home(homeless, monkeypatch):

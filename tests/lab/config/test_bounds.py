@@ -8,32 +8,32 @@ import numpy as np
 import pytest
 from jaxlib.xla_client import XlaRuntimeError
 
-from s2s_jax.data.catalog import LOADERS
 from s2s_jax.lab import cli
 from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.bounds import CONFIG_BOUNDS, FLAG_BOUNDS, check_flag_numbers
+from s2s_jax.lab.config.components import KINDS, find_component
 from s2s_jax.lab.config.keys import base_config, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.training.build import check_config
 
 INTEGERS = (-1, 0, 2**31, 2**32, 2**63, 10**20)
 FLOATS = (-1.0, 0.0, 1e20, 1e300, math.nan, math.inf, -math.inf)
-PLACEHOLDERS = {"schedule.reach_step": INTEGERS}  # the others are of floats
-TAKES = {"schedule.teacher_prob": "constant", "schedule.floor": "linear"}
+VALUES = {int: INTEGERS, float: FLOATS}
 
 
-def numeric_keys() -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Every key of every dataset's config that takes a number: a dataset, and values to try."""
-    found: dict[str, tuple[str, tuple[Any, ...]]] = {}
-    for dataset in LOADERS:
-        for key, default in flat_keys(base_config(dataset)).items():
-            if isinstance(default, int) and not isinstance(default, bool):
-                found[key] = dataset, INTEGERS
-            elif isinstance(default, float):
-                found[key] = dataset, FLOATS
-            elif default is None:
-                found[key] = dataset, PLACEHOLDERS.get(key, FLOATS)
+def numeric_keys() -> dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]]:
+    """Every key that takes a number: the components that have it, and values to try."""
+    found: dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]] = {}
+    for section, kind in KINDS.items():
+        for name in kind.built_in:
+            for option, about in find_component(section, name).options.items():
+                if about.kind in VALUES:
+                    names, _ = found.setdefault(f"{section}.{option}", ([], VALUES[about.kind]))
+                    names.append({f"{section}.name": name})
+    for key, default in flat_keys(base_config("copy")).items():
+        if type(default) in VALUES:
+            found.setdefault(key, ([{}], VALUES[type(default)]))
     return found
 
 
@@ -47,12 +47,11 @@ def test_every_number_of_a_config_has_bounds():
 
 @pytest.mark.parametrize("key", NUMERIC_KEYS)
 def test_an_extreme_number_is_taken_or_refused_in_one_line_that_names_it(key):
-    dataset, values = NUMERIC_KEYS[key]
-    names = [TAKES[key]] if key in TAKES else ["linear", "exponential", "inverse_sigmoid"]
+    names, values = NUMERIC_KEYS[key]
     refused = 0
     for value in values:
-        for schedule in names if key.startswith("schedule.") else ["teacher_forcing"]:
-            config = apply_overrides(base_config(dataset, schedule), {key: value})
+        for components in names:
+            config = apply_overrides(base_config("copy"), components | {key: value})
             try:
                 check_config(config)
             except LabError as error:

@@ -1,6 +1,7 @@
 """Configs: every key present and locked; what is wrong with one is said in a line."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -258,7 +259,9 @@ def test_flags_are_read(write):
 
 def test_none_is_a_value_of_keys_that_may_be_none(write):
     path = write(
-        GOOD.replace("return base_config(", "config = base_config(")
+        GOOD.replace("return base_config(", "config = base_config(").replace(
+            "schedule)", '"exponential")'
+        )
         + """
     config.schedule.k = 0.9
     config.schedule.reach_step = 3
@@ -271,10 +274,15 @@ def test_none_is_a_value_of_keys_that_may_be_none(write):
     assert overrides == {"schedule.k": None, "schedule.reach_step": 5, "seed": 1}
     # Of several the last one counts, and a string is a string.
     flags = ["--config.schedule.k=None", "--config.schedule.k=2", "--config.data.data_dir=None"]
-    config, overrides, _ = parse_config([f"--config={path}", *flags, "--config.schedule.c=1"])
-    assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.c": 1.0}
+    config, overrides, _ = parse_config([f"--config={path}", *flags, "--config.schedule.floor=1"])
+    assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.floor": 1.0}
     config, overrides, _ = parse_config([f"--config={path}", flags[1], flags[0]])
     assert (config.schedule.k, overrides) == (None, {"schedule.k": None})
+
+
+def test_a_value_that_is_not_utf8_is_refused(write: Callable[[str], str]) -> None:
+    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, which a config is kept in"):
+        parse_config([f"--config={write(GOOD)}", "--config.model.cell=caf\udce9"])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """KL to a known truth: exact where all can be enumerated, by the chain rule otherwise."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,22 @@ from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.chain import make_hmm_truth, make_markov_truth
 from s2s_jax.data.pairs import one_reference
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.config.keys import load_experiment
+from s2s_jax.lab.config.experiment_file import load_experiment
+from s2s_jax.lab.config.keys import base_config
+from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.evaluation import divergence as module
 from s2s_jax.lab.evaluation.divergence import (
     Divergence,
-    covered_by_theory,
     distinct_sources,
     knows_symbols,
     predicted_divergence,
     told_symbols,
 )
 from s2s_jax.lab.experiment import train_and_evaluate
+from s2s_jax.lab.training.build import make_divergence, make_experiment
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.theory.information import kl_divergence
-from s2s_jax.theory.optimum import scheduled_sampling_optimum
+from s2s_jax.theory.optimum import optimum_divergences, scheduled_sampling_optimum
 
 CHAIN = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
 HMM = (0.6, 0.4), ((0.8, 0.2), (0.3, 0.7)), ((0.7, 0.2, 0.1), (0.1, 0.3, 0.6))
@@ -106,13 +109,15 @@ def test_the_prediction_is_the_mean_over_sources():
     assert dict(zip(sources.tolist(), shares.tolist(), strict=True)) == {
         "0 1": 0.25, "_ 1": 0.25, "_ _": 0.5,
     }  # fmt: skip
-    found = predicted_divergence(truth, pairs, 0.5, "token", "sample")
+    found = predicted_divergence(truth, pairs, 0.5, optimum_divergences)
     open_kl = scheduled_sampling_optimum(HMM[0], HMM[1], 2, 0.5, emission=HMM[2]).kl
     # Of two symbols, one told: the other is then predicted with all that there is to know.
     assert found == pytest.approx(open_kl / 2, abs=1e-12)
-    assert predicted_divergence(truth, pairs, 0.0, "token", "argmax") is None  # not identified
+    assert (
+        predicted_divergence(truth, pairs, 0.0, partial(optimum_divergences, feed="argmax")) is None
+    )  # not identified
     long = make_hmm_truth(*HMM, length=40)
-    assert predicted_divergence(long, pairs, 0.5, "token", "sample") is None
+    assert predicted_divergence(long, pairs, 0.5, optimum_divergences) is None
 
 
 def test_a_source_of_one_mark_tells_nothing():
@@ -120,13 +125,28 @@ def test_a_source_of_one_mark_tells_nothing():
     assert told_symbols(np.array(["0 _ 2"]), 3).tolist() == [[0, -1, 2]]
 
 
-def test_what_theory_does_not_cover():
-    plain: dict[str, Any] = {"temperature": 1.0, "top_k": 0}
-    assert covered_by_theory(plain, 0.0, 0.0)
-    assert not covered_by_theory(plain | {"temperature": 0.5}, 0.0, 0.0)
-    assert not covered_by_theory(plain | {"top_k": 2}, 0.0, 0.0)
-    assert not covered_by_theory(plain, 0.1, 0.0)
-    assert not covered_by_theory(plain, 0.0, 0.1)
+@pytest.mark.parametrize(
+    ("overrides", "is_covered"),
+    [
+        ({}, True),
+        ({"rollout.coin": "sequence", "rollout.feed": "argmax"}, True),
+        ({"rollout.temperature": 0.5}, False),
+        ({"rollout.top_k": 2}, False),
+        ({"train.label_smoothing": 0.1}, False),
+        ({"model.dropout": 0.1}, False),
+    ],
+)
+def test_what_theory_covers(overrides, is_covered, tmp_path):
+    sizes = {"data.num_train": 20, "data.num_dev": 2, "data.num_test": 2}
+    config = base_config("markov", "constant")
+    config.schedule.teacher_prob, config.data.data_dir = 0.5, str(tmp_path)
+    config.data.source_vocabulary = config.data.target_vocabulary = "whitespace"
+    config.model.hidden_size = config.model.embedding_size = 4
+    parts = make_experiment(apply_overrides(config, sizes | overrides))
+    divergence = make_divergence(parts.config, parts.model, parts.task)
+    assert divergence is not None
+    found = divergence(parts.model.init(jax.random.key(0)))
+    assert ("kl_predicted" in found) == is_covered
 
 
 def test_a_symbol_that_training_never_showed_has_no_id(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from s2s_jax.evaluation import Evaluation
 from s2s_jax.lab.decode import translate
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.evaluation.scores import make_scorer, phoneme_scores
-from s2s_jax.lab.experiment import evaluate_run
+from s2s_jax.lab.experiment import TrainedRun, evaluate_run
 from s2s_jax.lab.training.build import make_experiment
 
 
@@ -93,6 +94,27 @@ def test_exact_match_is_of_the_text_as_error_rates_are(trained, monkeypatch):
     )
     assert found["eval/own/exact_match"] == 0.5
     assert found["eval/own/cer"] == pytest.approx(100 / 11)
+
+
+def test_each_split_is_decoded_as_far_as_its_own_targets_need(
+    trained: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, far = one_reference(["bad"], ["B A D"]), one_reference(["fed"], ["F E D " * 3])
+    task = Task({"train": pairs, "dev": pairs, "test": far}, trained.vocabularies)
+    lengths: list[int] = []
+
+    def make_step(_: object, length: int) -> Callable[..., None]:
+        lengths.append(length)
+        return lambda *_: None
+
+    monkeypatch.setattr("s2s_jax.lab.evaluation.evaluator.make_evaluate_step", make_step)
+    monkeypatch.setattr(
+        "s2s_jax.lab.evaluation.evaluator.evaluate", lambda *_: Evaluation({}, [[]])
+    )
+    one = Evaluator(trained.model, task, scorer=make_scorer("phonemes"), batch_size=1)
+    one.dev(trained.params)
+    one.split(trained.params, "test")
+    assert lengths == [4 + 2 + 1, 10 + 5 + 1]
 
 
 def test_a_split_that_is_not_there_is_refused(evaluator, trained):

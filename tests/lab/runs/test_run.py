@@ -5,6 +5,9 @@
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +25,11 @@ from s2s_jax.lab.training.build import make_config_schedule, make_experiment
 from s2s_jax.lab.training.lane import target_tokens
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.training.build import make_config_schedule, make_experiment
+from s2s_jax.lab.training.lane import target_tokens
+from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.training.workbench import RunSpec, Workbench, _Group
 
 LOGGED = {
     "train/loss",
@@ -222,6 +230,17 @@ def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):
     with pytest.raises(LabError, match=r"a result without its config\.json"):
         Run(tmp_path).check(make_config())
     assert file.read_text() == "mine"
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next_who_trains_there(
+    make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Group, "_train", lambda *_: None)
+    left = tmp_path / f".result.json.{2**31 - 1}.tmp"
+    left.write_text("half")
+    Workbench().train([RunSpec(make_config(), tmp_path)])
+    assert (tmp_path / "config.json").exists()
+    assert not left.exists()
 
 
 def test_a_folder_without_a_run(tmp_path):

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from s2s_jax.lab import cli, experiment
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.locks import FileLock
 from s2s_jax.lab.config.experiment_file import load_experiment
@@ -750,6 +753,37 @@ def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
 def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_file, tmp_path):
     monkeypatch.setattr(sweep_pool, "run_sweep", lambda *_, **__: ["linear/seed_0"])
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "order"),
+    [
+        (["train"], ["decoration", "work"]),
+        (["sweep"], ["decoration", "work"]),
+        (["sweep", "--dry-run"], []),  # whose table is its result
+        (["sweep", "--launcher=print"], []),
+    ],
+)
+def test_what_is_printed_beside_the_work_is_decoration_before_it_begins(
+    s2s: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    experiment_file: Path,
+    tmp_path: Path,
+    command: list[str],
+    order: list[str],
+) -> None:
+    said: list[str] = []
+
+    def work(*_: Any, **__: Any) -> dict[str, str]:
+        said.append("work")
+        return {"status": "finished"} if command == ["train"] else {}
+
+    monkeypatch.setattr(cli, "printing_is_decoration", lambda: said.append("decoration"))
+    monkeypatch.setattr(experiment, "train_and_evaluate", work)
+    monkeypatch.setattr(sweep_pool, "run_sweep", work)
+    front = [f"--config={experiment_file}", f"--workdir={tmp_path}/run"]
+    assert s2s(*command, *front)[0] == 0
+    assert said == order
 
 
 def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path, s2s):

@@ -1,6 +1,9 @@
 """What a run says of its data at its start."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.evaluation.scores import make_scorer
 from s2s_jax.lab.training.data_remarks import check_vocabulary_size, data_remarks
-from s2s_jax.lab.training.workbench import RunSpec, Workbench
+from s2s_jax.lab.training.workbench import RunSpec, Workbench, _Group
 
 TRAIN = one_reference(["ab", "b", "abab", "a"], ["x y", "y", "x y x y", "x"])
 
@@ -82,6 +85,21 @@ def test_a_size_on_the_command_line_is_refused_before_anything_is_written(make_c
     with pytest.raises(LabError, match=r"data\.vocabulary_size is 6000, and the target text"):
         Workbench().train([RunSpec(make_config(**overrides), tmp_path / "run", overrides)])
     assert not (tmp_path / "run").exists()
+
+
+def test_what_there_is_to_say_is_said_once_for_all_lanes(
+    make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Group, "_train", lambda *_: None)  # all of it comes before the training
+    said: list[list[str]] = [[], []]
+    runs = [
+        RunSpec(
+            make_config(seed=seed, **{"data.max_tokens": 3}), tmp_path / f"{seed}", {}, lines.append
+        )
+        for seed, lines in enumerate(said)
+    ]
+    Workbench().train(runs)
+    assert said == [["data.max_tokens=3 leaves out 171 of 207 training pairs"], []]
 
 
 def test_the_result_keeps_what_was_said(finished):

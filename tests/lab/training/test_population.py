@@ -66,7 +66,7 @@ def configs(make_config):
                 "train.num_steps": 50,
                 "train.log_every": 2,
                 "train.learning_rate": (2e-3, 5e-3)[int(seed)],
-                "train.weight_decay": (0.0, 0.1)[int(seed)],
+                "train.optimizer.weight_decay": (0.0, 0.1)[int(seed)],
                 "train.clip_norm": (1.0, 0.7)[int(seed)],
                 "eval.every": 50,
                 "eval.num_examples": 0,
@@ -161,7 +161,7 @@ def stopped(configs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped")
     changed = dict(configs)
     bad = changed[BAD] = configs[BAD].copy_and_resolve_references()
-    bad.train.learning_rate = bad.train.weight_decay = 1e6
+    bad.train.learning_rate = bad.train.optimizer.weight_decay = 1e6
     results = Workbench().train(group(folder, changed), should_stop=stop_after(21))
     return folder, changed, dict(zip(NAMES, results, strict=True))
 
@@ -231,7 +231,7 @@ def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
         **{
             "seed": 3,
             "train.learning_rate": 0.1,
-            "train.weight_decay": 0.1,
+            "train.optimizer.weight_decay": 0.1,
             "train.clip_norm": 2.0,
             "schedule.floor": 0.2,
         },

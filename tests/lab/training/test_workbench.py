@@ -12,14 +12,21 @@ import pytest
 from s2s_jax.data.token_cache import TokenCache
 from s2s_jax.data.vocabularies import TokenVocabulary
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.processes import EXIT_FAILED
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.sweeps.sent_jobs import NO_MORE_JOBS
+from s2s_jax.lab.sweeps.worker import work
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 from tests.lab.run_content import records, state
 
-LATER = {"seed": 1, "train.learning_rate": 7e-3, "train.weight_decay": 0.1, "train.clip_norm": 0.5}
+LATER = {
+    "seed": 1,
+    "train.learning_rate": 7e-3,
+    "train.optimizer.weight_decay": 0.1,
+    "train.clip_norm": 0.5,
+}
 
 
 def train(bench: Workbench, config, folder: Path) -> tuple[dict, list[str]]:
@@ -187,3 +194,12 @@ def test_what_nobody_foresaw_ends_a_worker(worker):
     assert logs[1].startswith("on the way\nTraceback")
     assert logs[1].endswith("ZeroDivisionError: a bug\n")
     assert logs[2] == ""
+
+
+def test_a_job_that_calls_exit_has_failed_whatever_the_code(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workbench, "train", lambda *_, **__: sys.exit(0))
+    run = Assignment(str(experiment_file), tmp_path / "run")
+    assert work(Workbench(), [run], lambda: False) == EXIT_FAILED
+    assert "SystemExit: 0" in (tmp_path / "run.log").read_text()

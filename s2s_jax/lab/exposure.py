@@ -29,7 +29,7 @@ from s2s_jax.lab.exposure_plots import exposure_figure
 from s2s_jax.lab.exposure_runs import EXPOSURE_FILE, RunExposure, Settings
 from s2s_jax.lab.exposure_tables import to_text
 from s2s_jax.lab.figures import to_png
-from s2s_jax.lab.files import write_atomic, write_json
+from s2s_jax.lab.files import check_folder, write_atomic, write_json
 from s2s_jax.lab.provenance import Provenance, told_apart
 from s2s_jax.lab.run_labels import config_labels, schedule_order
 from s2s_jax.lab.sweep_runs import (
@@ -73,6 +73,8 @@ def measure_runs(
         measure that needs a known truth asked of a task that has none.
     """
     _check(settings)
+    if output is not None:
+        check_folder(output)
     folders = find_runs(workdirs, report)
     runs = [load_run(folder, settings.checkpoint) for folder in folders]
     if "truth" in settings.groups:

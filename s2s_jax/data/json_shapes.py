@@ -47,12 +47,17 @@ def parse(content: bytes | str, shape: Any = object) -> Any:
       ValueError: step is missing
     """
     try:
-        value = json.loads(content, parse_constant=_refuse, parse_float=_finite)
+        text = content.decode() if isinstance(content, bytes) else content
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
+        if "\\u" in text:  # half of a character may be among them, which no file could hold
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    escapes = b"\\u" in content if isinstance(content, bytes) else "\\u" in content
-    if escapes:  # half of a character may be among them, which no file could hold
-        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise ValueError(f"{half} is half of a character") from None
     check(value, shape)
     return value
 
@@ -150,6 +155,14 @@ def _check_depth(value: Any) -> None:
         level = [
             item for one in inside for item in (one.values() if isinstance(one, dict) else one)
         ]
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # more digits than Python reads
+        digits = len(text.removeprefix("-"))
+        raise ValueError(f"a whole number of {digits} digits is too long") from None
 
 
 def _finite(text: str) -> float:

@@ -1,6 +1,7 @@
 """Paths as users write them: `~` is expanded, and what would fail later is refused at once."""
 
 import os
+import sys
 from pathlib import Path
 
 from s2s_jax.data.pairs import DataError
@@ -57,6 +58,8 @@ def check_name(path: Path, name: str) -> None:
         is_utf8 = False
     if not is_utf8:
         shown = ascii(str(path))[1:-1]
+        if sys.getfilesystemencoding() == "utf-8":
+            raise DataError(f"{name} is {shown}, which is not UTF-8; rename it")
         raise DataError(
             f"{name} is {shown}, which is not UTF-8 in this locale;"
             " rename it, or set LC_ALL=C.UTF-8"

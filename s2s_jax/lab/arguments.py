@@ -1,6 +1,9 @@
 """The arguments of every command, with the texts of their help."""
 
+from __future__ import annotations
+
 import argparse
+from typing import NoReturn
 
 from s2s_jax.data.paths import expand, user_path
 from s2s_jax.lab.base.processes import EXIT_BAD_INPUT
@@ -10,9 +13,9 @@ _OVERRIDE_HELP = (
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of every command; `--config.KEY=VALUE` is not among what it knows."""
-    parser = _Parser(
+    parser = Parser(
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
         epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
@@ -180,11 +183,13 @@ _POSITIONAL = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """One line instead of the usage on an error."""
 
-    def error(self, message: str):
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} ({self.prog} --help lists the rest)\n")
+    def error(self, message: str, command: str = "") -> NoReturn:
+        """Says it of this parser, or of one of its commands, and ends."""
+        program = f"{self.prog} {command}".strip()
+        self.exit(EXIT_BAD_INPUT, f"{program}: {message} ({program} --help lists the rest)\n")
 
 
 def _command(commands, name: str, about: str) -> argparse.ArgumentParser:

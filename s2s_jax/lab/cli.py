@@ -87,9 +87,12 @@ def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
     overrides = [one for one in _joined(arguments) if one.startswith("--config.")]
     rest = [one for one in _joined(arguments) if not one.startswith("--config.")]
     try:
-        options = parser.parse_args(rest)
+        options, unknown = parser.parse_known_args(rest)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}", options.command)
         if overrides and not hasattr(options, "config"):
-            parser.error(f"{options.command} takes no config; {overrides[0]} has no effect")
+            message = f"{options.command} takes no config; {overrides[0]} has no effect"
+            parser.error(message, options.command)
     except SystemExit as ended:  # a word of help, or of what is wrong
         return int(ended.code or 0)
     check_flag_numbers(options)
@@ -223,7 +226,9 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
         report=tell,
     )
     if unknown:
-        warn(f"{unknown} unknown symbols in {lines} lines were read as <unk>")
+        symbols = "1 unknown symbol" if unknown == 1 else f"{unknown} unknown symbols"
+        were, plural = "was" if unknown == 1 else "were", "" if lines == 1 else "s"
+        warn(f"{symbols} in {lines} line{plural} {were} read as <unk>")
     return 0
 
 

@@ -50,7 +50,12 @@ def refused(s2s, snapshot, tmp_path):
         (["trian"], "invalid choice: 'trian'"),
         (["train", "--workdir=x"], "required: --config"),
         (["train", "--config=x.py"], "required: --workdir"),
-        (["train", "--config=x.py", "--workdir=x", "--nope"], "unrecognized arguments: --nope"),
+        (
+            ["train", "--config=x.py", "--workdir=x", "--nope"],
+            "s2s train: unrecognized arguments: --nope (s2s train --help lists the rest)",
+        ),
+        (["verify", "--nope"], "(s2s verify --help lists the rest)"),
+        (["compare", "x", "--config.seed=1"], "(s2s compare --help lists the rest)"),
         (["sweep", "--config=x.py", "--workdir=x", "--jobs=two"], "invalid int value: 'two'"),
         (["sweep", "--config=x.py", "--workdir=x", "--launcher=slrum"], "invalid choice: 'slrum'"),
         (["decode", "x", "--checkpoint=newest"], "invalid choice: 'newest'"),
@@ -117,7 +122,7 @@ def test_an_empty_path_is_refused(refused, arguments):
     [
         ("~no-such-user/run", "~no-such-user has no home folder"),
         ("x" * 300, "File name too long"),
-        (os.fsdecode(b"caf\xe9"), r"caf\udce9, which is not UTF-8"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9, which is not UTF-8; rename it"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
@@ -125,6 +130,12 @@ def test_a_path_that_nobody_can_use_is_refused(refused, experiment_file, command
     arguments = [f"--config={experiment_file}", f"--workdir={path}"]
     line = refused(command, *(arguments if command == "train" else [path]))
     assert message in line
+    assert "LC_ALL" not in line  # the locale is of UTF-8
+
+
+def test_another_locale_may_be_why_a_path_is_not_utf8(refused, monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    assert "; rename it, or set LC_ALL=C.UTF-8" in refused("evaluate", os.fsdecode(b"caf\xe9"))
 
 
 def test_a_home_folder_is_expanded_in_every_path(s2s, experiment_file, copied, monkeypatch):
@@ -482,6 +493,8 @@ def test_unknown_characters_are_counted(s2s, finished):
     origin, unknown = err.splitlines()
     assert re.fullmatch(r"best checkpoint: step \d+, trained on tsv, data [0-9a-f]{16}", origin)
     assert unknown == "s2s: 4 unknown symbols in 3 lines were read as <unk>"
+    _, _, err = s2s("decode", finished, stdin=b"xab\n")
+    assert err.splitlines()[1] == "s2s: 1 unknown symbol in 1 line was read as <unk>"
 
 
 def test_greedy_is_a_beam_of_one_and_files_are_as_the_standard_streams(s2s, finished, tmp_path):

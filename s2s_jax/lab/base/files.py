@@ -51,6 +51,19 @@ def check_writable(path: str | Path) -> None:
         raise LabError(f"cannot write {path}: {os.strerror(code)}")
 
 
+def check_folder(path: str | Path) -> None:
+    """Refuses, before the work, a folder that could not be made or written after it.
+
+    Args:
+      path: of a folder; what it is in has to be there.
+
+    Raises:
+      LabError: it is a file, or the folder that it is in is missing, or one cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    check_writable(path / "file" if path.exists() else path)
+
+
 def why_not_writable(folder: Path) -> int:
     """The error number of what keeps a folder from being written; 0 for nothing."""
     if os.access(folder, os.W_OK | os.X_OK):

@@ -1,5 +1,6 @@
 """A lock on a file, which ends with the process that holds it."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -38,8 +39,10 @@ class FileLock:
             ) from None
         except OSError:  # the file system has no locks
             return
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        owner = f"process {os.getpid()} on {socket.gethostname()}\n"
+        with contextlib.suppress(OSError):  # a full disk is said by whoever writes what counts
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, owner.encode())
 
     def release(self) -> None:
         """Gives the lock back; once is enough."""

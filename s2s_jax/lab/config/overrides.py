@@ -14,6 +14,12 @@ from s2s_jax.lab.config.components import KINDS
 from s2s_jax.lab.config.experiment_file import function_of, load_experiment, split_config, where
 from s2s_jax.lab.config.keys import Config, Overrides, check_key, rename_component
 
+_NUMBERS = {
+    int: (flags.IntegerParser(), "a whole number"),
+    float: (flags.FloatParser(), "a number"),
+}
+"""What reads the text of a number as absl's flags do, and what it takes."""
+
 
 def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     """Reads `--config=FILE[:ARG]` and `--config.KEY=VALUE`.
@@ -65,6 +71,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
             given = [(other, value) for other, value in given if other != key]
             overrides[key] = None
         else:
+            _check_number(config, key, text)
             given.append((key, one))
             overrides.pop(key, None)
     for key in overrides:
@@ -149,6 +156,21 @@ def _set(config: Config, key: str, value: Any) -> None:
         config[name] = value
     except (TypeError, ValueError, OverflowError) as error:
         raise wrong from error
+
+
+def _check_number(config: Config, key: str, text: str) -> None:
+    """Refuses a text that is no number, of a key that takes one."""
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    parser, wanted = _NUMBERS.get(config.get_type(name), (None, ""))
+    if parser is None:
+        return
+    try:
+        parser.parse(text)
+    except ValueError as error:
+        shown = text if len(text) <= 40 else f"{text[:37]}..."
+        raise LabError(f"{key} is {shown or 'empty'}; it must be {wanted}") from error
 
 
 def _may_be_none(config: Config, key: str) -> bool:

@@ -24,7 +24,7 @@ from s2s_jax.exposure import (
 from s2s_jax.lab.base.decorations import Attempt, Decorations
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.figures import to_png
-from s2s_jax.lab.base.files import write_atomic, write_json
+from s2s_jax.lab.base.files import check_folder, write_atomic, write_json
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.evaluation.divergence import (
     MAX_ENUMERATED,
@@ -78,6 +78,8 @@ def measure_runs(
         measure that needs a known truth asked of a task that has none.
     """
     _check(settings)
+    if output is not None:
+        check_folder(output)
     folders = find_runs(workdirs, report)
     runs = [load_run(folder, settings.checkpoint) for folder in folders]
     if "truth" in settings.groups:

@@ -4,8 +4,10 @@
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
+import functools
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,6 +71,7 @@ class Tracker:
         self._folder = Path(workdir)
         self._has_hparams = False
         self._closed = False
+        _quiet_writers()
         last_step = -1 if resume_step is None else resume_step
         with self._writing():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -217,6 +220,21 @@ class Tracker:
         metadata = hparams_metadata.create_summary_metadata(data)
         value = Summary.Value(tag=tag, tensor=hparams_metadata.NULL_TENSOR, metadata=metadata)
         self._add(0, Summary(value=[value]))
+
+
+@functools.cache
+def _quiet_writers() -> None:
+    """Has nothing printed of what a thread of TensorBoard's writer meets, a full disk say.
+
+    The writer raises it again, at the next event or flush.
+    """
+    shown = threading.excepthook
+
+    def show(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            shown(failure)
+
+    threading.excepthook = show
 
 
 def _cut_metrics(path: Path, last_step: int) -> None:

@@ -11,6 +11,7 @@ of memory or what nobody foresaw, the process ends with the code of that instead
 comes null. Where the sweep dies instead, the process saves a checkpoint and ends: see `SentJobs`.
 """
 
+import contextlib
 import gc
 import os
 import sys
@@ -100,17 +101,18 @@ def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[]
         return _train(bench, job, logs, should_stop)
     except (Exception, SystemExit) as error:  # nobody but `main` ends this process
         if is_for_the_user(error):
-            code, text = EXIT_BAD_INPUT, f"s2s: {error}\n"
+            code, text = EXIT_BAD_INPUT, f"s2s: {error}"
         elif is_out_of_memory(error):
-            code, text = EXIT_OUT_OF_MEMORY, f"{out_of_memory_line(error)}\n"
+            code, text = EXIT_OUT_OF_MEMORY, f"{out_of_memory_line(error)}"
         else:
-            code, text = EXIT_FAILED, traceback.format_exc()
+            code, text = EXIT_FAILED, traceback.format_exc().rstrip()
         for log in logs:
-            log.write(text)
+            _say(log, text)
         return code
     finally:
         for log in logs:
-            log.close()
+            with contextlib.suppress(OSError):
+                log.close()
 
 
 def _train(
@@ -122,7 +124,7 @@ def _train(
     from s2s_jax.lab.training.workbench import RunSpec
 
     def report_to(log: TextIO) -> Callable[[str], None]:
-        return lambda line: print(line, file=log)
+        return lambda line: _say(log, line)
 
     results: dict[int, Result] = {}
     specs: dict[int, RunSpec] = {}
@@ -141,14 +143,20 @@ def _train(
 def _last_words(result: "Result", folder: Path, log: TextIO) -> int:
     """Says what `s2s train` says at its end; returns its exit code."""
     if isinstance(result, LabError):
-        print(f"s2s: {result}", file=log)
+        _say(log, f"s2s: {result}")
         return EXIT_BAD_INPUT
     if result["status"] == "stopped":
         steps = result["steps"]
-        print(f"stopped at step {steps}; the same command goes on from there", file=log)
+        _say(log, f"stopped at step {steps}; the same command goes on from there")
         return EXIT_STOPPED
-    print(f"look at the run with: {command_line('tensorboard', '--logdir', folder)}", file=log)
+    _say(log, f"look at the run with: {command_line('tensorboard', '--logdir', folder)}")
     return 0
+
+
+def _say(log: TextIO, text: str) -> None:
+    """Writes into a run's log; where its disk is full, that is not what a run ends by."""
+    with contextlib.suppress(OSError):
+        print(text, file=log)
 
 
 def _print_to(path: Path) -> None:

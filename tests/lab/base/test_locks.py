@@ -51,6 +51,18 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         FileLock(tmp_path / "file" / "x.lock")
 
 
+def test_a_full_disk_has_room_for_a_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "x.lock"
+    monkeypatch.setattr("os.write", full)
+    lock = FileLock(path)
+    with pytest.raises(LabError, match="in use by another process"):
+        FileLock(path)
+    lock.release()
+
+
 def test_where_the_file_system_has_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")

@@ -288,16 +288,25 @@ def test_a_value_that_is_not_utf8_is_refused(write: Callable[[str], str]) -> Non
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--config.train.num_steps=None", r"train\.num_steps"),
+        ("--config.train.num_steps=None", r"^train\.num_steps is None; it must be a whole number$"),
         ("--config.model.input_feeding=None", r"model\.input_feeding"),
         ("--config.train.num_stepss=7", "did you mean 'train.num_steps'"),
         ("--config.train=7", "config key train is a section"),
         ("--config.train.num_steps", r"has no value; write --config\.train\.num_steps=VALUE"),
-        ("--config.train.num_steps=x", r"train\.num_steps"),
-        ("--config.train.num_steps=1.5", r"train\.num_steps"),
-        ("--config.train.learning_rate=fast", r"train\.learning_rate"),
+        ("--config.train.num_steps=", r"^train\.num_steps is empty; it must be a whole number$"),
+        ("--config.train.num_steps=1.5", r"^train\.num_steps is 1\.5; it must be a whole number$"),
+        (
+            "--config.train.learning_rate=fast",
+            r"^train\.learning_rate is fast; it must be a number$",
+        ),
         ("--config.model.input_feeding=maybe", r"model\.input_feeding"),
-        ("--config.schedule.k=x", r"schedule\.k"),
+        ("--config.schedule.k=x", r"^schedule\.k is x; it must be a number$"),
+        ("--config.seed=1e400", "^seed is 1e400; it must be a whole number$"),
+        pytest.param(
+            "--config.seed=" + 5001 * "1",
+            r"^seed is 1{37}\.\.\.; it must be a whole number$",
+            id="5001 digits",
+        ),
     ],
 )
 def test_a_wrong_flag_is_named(write, flag, message):

@@ -310,6 +310,25 @@ def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arg
     assert snapshot(copied) == before
 
 
+def test_an_output_that_cannot_be_a_folder_is_refused_before_anything_is_measured(
+    copied, s2s, snapshot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("s2s_jax.lab.exposure._measure", lambda *_: pytest.fail("it measures"))
+    (tmp_path / "file").write_text("")
+    before = snapshot(tmp_path)
+    for output, message in (
+        (tmp_path / "no" / "x", "No such file or directory"),
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "file" / "x", "Not a directory"),
+    ):
+        code, _, err = s2s("exposure", copied, f"--output={output}")
+        assert code == 2
+        assert err.startswith(f"s2s: cannot write {output}")
+        assert err.endswith(f": {message}\n")
+        assert len(err.splitlines()) == 1
+    assert snapshot(tmp_path) == before
+
+
 def test_a_run_that_cannot_be_opened_stops_the_others(copied, s2s, snapshot, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

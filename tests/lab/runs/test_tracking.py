@@ -246,3 +246,15 @@ def test_a_full_disk_is_one_line(tmp_path):
             act()
     opened.close()
     tracker._writer.close()
+
+
+def test_a_thread_that_meets_a_full_disk_prints_nothing(tmp_path, capsys):
+    tracker = Tracker(tmp_path)
+    worker = tracker._writer._async_writer._worker
+    worker._record_writer = SimpleNamespace(write=lambda data: 1 / 0)
+    tracker.scalars(1, {"train/loss": 1.0})
+    worker.join()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError):  # the writer says it itself
+        tracker.flush()
+    tracker._metrics.close()

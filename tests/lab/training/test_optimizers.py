@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.training.optimizers import make_learning_rate, make_optimizer
 
 THIRDS = (1.0, 0.75, 0.25)  # of a cosine: (1 + cos(pi n / 3)) / 2
@@ -40,17 +40,9 @@ def test_the_rate_of_every_update(schedule, num_steps, warmup_steps, expected):
 
 def test_updates_are_made_at_these_rates():
     """AdamW's updates by a gradient that stays the same are the rate."""
-    train = ConfigDict(
-        {
-            "learning_rate": 0.5,
-            "learning_rate_schedule": "cosine",
-            "num_steps": 4,
-            "warmup_steps": 2,
-            "weight_decay": 0.0,
-            "clip_norm": 0.0,
-        }
-    )
-    optimizer, one = make_optimizer(train), jnp.ones(())
+    config = base_config("copy")
+    config.train.update(learning_rate=0.5, num_steps=4, warmup_steps=2, clip_norm=0.0)
+    optimizer, one = make_optimizer(config), jnp.ones(())
 
     def step(state: optax.OptState, _: None) -> tuple[optax.OptState, jax.Array]:
         update, state = optimizer.update(one, state, one)

@@ -142,7 +142,7 @@ def worker(experiment_file, tmp_path):
             env=dict(os.environ),
             timeout=300,
         )
-        said = [log.read_text() if log.exists() else "" for log in logs]
+        said = [log.read_text() if log.is_file() else "" for log in logs]
         return done.returncode, done.stdout.split(), said, done.stderr
 
     return call
@@ -203,3 +203,12 @@ def test_a_job_that_calls_exit_has_failed_whatever_the_code(
     run = Assignment(str(experiment_file), tmp_path / "run")
     assert work(Workbench(), [run], lambda: False) == EXIT_FAILED
     assert "SystemExit: 0" in (tmp_path / "run.log").read_text()
+
+
+def test_a_log_that_cannot_be_written_does_not_end_a_worker(worker, tmp_path):
+    for number in range(2):
+        (tmp_path / f"run_{number}.log").symlink_to("/dev/full")
+    good = "--config.schedule.name=linear"
+    code, answers, _, err = worker(("--config.schedule.name=linaer",), (good,))
+    assert (code, answers, err) == (0, ["2", "0"], "")
+    assert json.loads((tmp_path / "run_1" / "result.json").read_text())["status"] == "finished"

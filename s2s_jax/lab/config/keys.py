@@ -193,17 +193,17 @@ def check_key(config: Config, key: str) -> None:
 
 
 def _check_option(config: Config, key: str) -> None:
-    """Refuses a key that the component of its section does not have."""
+    """Refuses an option of a built-in component where the config names another."""
     section, _, name = key.rpartition(".")
-    if section not in KINDS:
+    kind = KINDS.get(section)
+    if kind is None or not any(
+        name in find_component(section, one).options for one in kind.built_in
+    ):
         return
     own = section_of(config, section)
-    options = [one for one in own if one not in KINDS[section].reserved]
-    if not options:
-        raise LabError(f"{key} has no effect on {own.name}, which has no options")
-    raise LabError(
-        f"{key} has no effect on {own.name}; {nearest(name, [*options, *KINDS[section].reserved])}"
-    )
+    options = [one for one in own if one not in kind.reserved]
+    hint = nearest(name, options) if options else "it has no options"
+    raise LabError(f"{key} has no effect on {own.name}; {hint}")
 
 
 def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:

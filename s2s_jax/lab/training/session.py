@@ -172,4 +172,6 @@ def _hparams(config: Config, varied: Iterable[str]) -> dict[str, Any]:
       varied: the dotted keys in which it differs from other runs beside it.
     """
     values = flat_keys(config)
-    return {HPARAM_NAMES.get(key, key): values[key] for key in (*HPARAM_NAMES, *varied)}
+    return {
+        HPARAM_NAMES.get(key, key): values[key] for key in (*HPARAM_NAMES, *varied) if key in values
+    }

@@ -1,0 +1,33 @@
+"""A model of one's own: the mean of the source, then a decaying sum of what was fed."""
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.models.interface import Seq2SeqModel
+
+
+def make(source_vocab_size, target_vocab_size, *, size=16, decay=0.5):
+    def init(key):
+        shapes = {
+            "source": (source_vocab_size, size),
+            "target": (target_vocab_size, size),
+            "output": (size, target_vocab_size),
+        }
+        keys = dict(zip(shapes, jax.random.split(key, 3), strict=True))
+        return {name: 0.3 * jax.random.normal(keys[name], shapes[name]) for name in shapes}
+
+    def encode(params, source, source_mask, dropout_key):
+        weights = source_mask / source_mask.sum(1, keepdims=True)
+        return jnp.einsum("bs,bsh->bh", weights, params["source"][source])
+
+    def decode_step(params, memory, carry, token):
+        carry = decay * carry + params["target"][token]
+        return carry, jnp.tanh(carry) @ params["output"]
+
+    def decode_sequence(params, memory, tokens):
+        step = lambda carry, token: decode_step(params, memory, carry, token)
+        return jax.lax.scan(step, memory, tokens.T)[1].swapaxes(0, 1)
+
+    return Seq2SeqModel(
+        init, encode, lambda params, memory: memory, decode_step, decode_sequence, target_vocab_size
+    )

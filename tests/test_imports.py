@@ -41,6 +41,7 @@ WHOLE_BEHAVIOURS = {
     "test_readme.py": "README.md and docs/",
     "test_results_page.py": "docs/scripts/results.py",
     "lab/test_browser.py": "TensorBoard and report.html in a browser",
+    "lab/test_own_parts.py": "examples/own_parts",
     "lab/test_damaged_files.py": "every command on damaged files",
     "lab/training/test_population.py": "runs as lanes of one program",
     "lab/training/test_resume.py": "stopped and killed runs",

@@ -1,5 +1,7 @@
 """A model of one's own: the mean of the source, then a decaying sum of what was fed."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,8 @@ from s2s_jax.models.interface import Seq2SeqModel
 
 
 def make(source_vocab_size, target_vocab_size, *, size=16, decay=0.5):
+    """The functions of a model; `size` and `decay` are keys of the config."""
+
     def init(key):
         shapes = {
             "source": (source_vocab_size, size),
@@ -25,7 +29,7 @@ def make(source_vocab_size, target_vocab_size, *, size=16, decay=0.5):
         return carry, jnp.tanh(carry) @ params["output"]
 
     def decode_sequence(params, memory, tokens):
-        step = lambda carry, token: decode_step(params, memory, carry, token)
+        step = partial(decode_step, params, memory)
         return jax.lax.scan(step, memory, tokens.T)[1].swapaxes(0, 1)
 
     return Seq2SeqModel(

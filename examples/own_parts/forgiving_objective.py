@@ -10,6 +10,7 @@ from s2s_jax.rollout import make_rollout
 
 
 def make(model, *, coin="token", keep=0.0):
+    """(params, batch, key, teacher_prob) -> (loss, metric sums), among them "loss"."""
     rollout = make_rollout(model, coin=coin, feed="argmax")
 
     def objective(params, batch, key, teacher_prob):

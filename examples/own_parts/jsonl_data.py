@@ -7,6 +7,7 @@ from s2s_jax.data.pairs import DataError, one_reference
 
 
 def load(data_dir, *, folder=""):
+    """The splits by name; "train" and "dev" must be there."""
     splits = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -6,6 +6,8 @@ import optax
 
 
 def make(learning_rate, *, memory=0.9):
+    """An optax.GradientTransformation."""
+
     def init(params):
         return jax.tree.map(jnp.zeros_like, params)
 

@@ -228,7 +228,9 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
         if not callable(function):
             raise LabError(f"{key} is {name!r}, which is no function")
     else:
-        raise LabError(f"{key} is {name!r}; {nearest(name, kind.built_in)}")
+        raise LabError(
+            f"{key} is {name!r}; {nearest(name, kind.built_in)}; one of your own is module:function"
+        )
     options, supplied = _signature(kind, name, function)
     return Component(kind, name, function, options, supplied)
 

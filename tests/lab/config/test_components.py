@@ -1,0 +1,166 @@
+"""Components by name: their options come from signatures, and what cannot be one is said."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.config.components import KINDS, Option, find_component
+from s2s_jax.lab.config.keys import base_config, check_complete, flat_keys
+from s2s_jax.lab.config.overrides import apply_overrides
+from s2s_jax.lab.config.user_code import put_on_path
+from s2s_jax.lab.training.build import check_config
+
+MINE = """
+from typing import Literal, Optional
+
+def make(*, size=16, rate: float | None = None, kind: Literal["a", "b"] = "a",
+         width: Optional[int] = None, shape=(1, 2), is_on=False, num_steps, name_of=None):
+    return lambda step: 1.0
+
+def needs(*, low: float): return lambda step: low
+def refuses(*, size=16): raise ValueError(f"size is {size}; it must be odd")
+def fails(*, size=16):
+    nothing = []
+    return nothing[size]
+def returns_nothing(): return None
+def takes_a_list(*, sizes=[1]): return None
+def takes_a_name(*, name="x"): return None
+def takes_two(one, two): return None
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Writes a module `mine` that an experiment beside it could name."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(content: str) -> Path:
+        (tmp_path / "mine.py").write_text(content)
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        put_on_path(tmp_path)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(one, name) for one, kind in KINDS.items() for name in kind.built_in]
+)
+def test_a_config_holds_every_option_of_every_built_in(section, name):
+    config = apply_overrides(base_config("copy"), {f"{section}.name": name})
+    check_complete(config)
+    keys = flat_keys(config)
+    assert keys[f"{section}.name"] == name
+    for option, about in find_component(section, name).options.items():
+        assert keys[f"{section}.{option}"] == about.default
+
+
+def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
+    mine(MINE)
+    component = find_component("schedule", "mine:make")
+    assert component.options == {
+        "size": Option(16, int),
+        "rate": Option(None, float),
+        "kind": Option("a", str),
+        "width": Option(None, int),
+        "shape": Option((1, 2), tuple),
+        "is_on": Option(False, bool),
+        "name_of": Option(None, str),
+    }
+    assert component.supplied == {"num_steps": "train.num_steps"}
+    config = apply_overrides(
+        base_config("copy", "mine:make"), {"schedule.rate": 0.5, "schedule.width": None}
+    )
+    assert (config.schedule.rate, config.schedule.width) == (0.5, None)
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:make", "there is no module nowhere in the environment or beside the experiment"),
+        ("mne:make", r"there is no module mne .*; did you mean 'mine'\?"),
+        ("mine:mke", r"mine has no 'mke'; did you mean 'make'\?"),
+        ("mine:number", "is 'mine:number', which is no function"),
+        ("mine.py:make", "name the module, not its file: mine:make"),
+        ("mine:", "write module:function"),
+        ("linaer", r"did you mean 'linear'\? .*; one of your own is module:function"),
+        ("mine:takes_a_list", "the default of sizes is of type list; a config holds None, bools"),
+        ("mine:takes_a_name", "no option can be called name; rename the argument"),
+        ("mine:needs", "mine:needs needs schedule.low, which is not set"),
+        ("mine:refuses", "^schedule.size is 16; it must be odd$"),
+        ("mine:fails", r"^schedule.name=mine:fails fails: mine.py, line 12: IndexError: list"),
+        ("mine:returns_nothing", "returns NoneType; it must return a schedule, a function of"),
+    ],
+)
+def test_what_cannot_be_a_component_is_said_in_a_line(mine, name, message):
+    mine(MINE)
+    with pytest.raises(LabError, match=message):
+        check_config(base_config("copy", name))
+
+
+def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(mine):
+    mine(MINE)
+    with pytest.raises(LabError, match="takes 0 arguments by position; it is given 2"):
+        base_config("copy", model="mine:make")
+    with pytest.raises(LabError, match=r"model.name=mine:takes_two returns NoneType; it must"):
+        check_config(base_config("copy", model="mine:takes_two"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def make(:\n", r"mine cannot be imported: mine.py, line 1: SyntaxError"),
+        ("\n1 / 0\n", "mine cannot be imported: mine.py, line 2: ZeroDivisionError"),
+        ("import not_there\n", "mine cannot be imported: .*No module named 'not_there'"),
+        ("raise SystemExit(3)\n", r"mine.py, line 1: it calls sys.exit\(3\)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, message):
+    mine(content)
+    with pytest.raises(LabError, match=message):
+        base_config("copy", "mine:make")
+
+
+def test_another_name_brings_its_own_keys_and_keeps_what_both_have(mine):
+    mine("def make(source_size, target_size, *, hidden_size=4, depth=1, dropout='none'): ...\n")
+    config = base_config("copy")
+    config.model.update(hidden_size=64, embedding_size=8, dropout=0.5)
+    changed = apply_overrides(config, {"model.name": "mine:make", "model.depth": 3})
+    assert changed.model.to_dict() == {
+        "name": "mine:make",
+        "hidden_size": 64,  # which was set, and is there too
+        "depth": 3,
+        "dropout": "none",  # which is of another type
+    }
+    with pytest.raises(LabError, match="embedding_size has no effect on mine:make; did you"):
+        apply_overrides(config, {"model.name": "mine:make", "model.embedding_size": 8})
+
+
+def test_an_option_that_was_removed_or_added_since_is_named(mine):
+    mine("def make(*, size=1): return lambda step: 1.0\n")
+    config = base_config("copy", "mine:make")
+    mine("def make(*, width=1): return lambda step: 1.0\n")
+    with pytest.raises(LabError, match=r"the config has no schedule.width, an option of mine:"):
+        check_config(config)
+
+
+def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
+    mine("def make(model, *, coin='token'): return lambda *_: (0.0, {})\n")
+    config = base_config("copy", objective="mine:make")
+    assert find_component("objective", "mine:make").supplied == {"coin": "rollout.coin"}
+    check_config(apply_overrides(config, {"rollout.coin": "sequence"}))
+    with pytest.raises(LabError, match=r"rollout.feed has no effect on mine:make, which has no a"):
+        check_config(apply_overrides(config, {"rollout.feed": "argmax"}))
+
+
+def test_optax_is_a_module_like_any_other():
+    config = base_config("copy", optimizer="optax:novograd")
+    config.train.optimizer.b1 = 0.5
+    _, optimizer = check_config(config)
+    assert optimizer.init(jnp.ones(3))

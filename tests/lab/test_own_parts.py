@@ -1,0 +1,130 @@
+"""The parts of examples/own_parts: everything of one's own, from training to the comparison."""
+
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.processes import EXIT_BAD_INPUT
+from s2s_jax.lab.cli import main
+from s2s_jax.lab.config.overrides import parse_config
+from s2s_jax.lab.experiment import evaluate_run, load_run, train_and_evaluate
+from s2s_jax.lab.runs.collect import collect
+from s2s_jax.lab.training.workbench import RunSpec, Workbench
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts"
+FEW = ["--config.train.num_steps=6", "--config.eval.every=3", "--config.data.num_buckets=1"]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example in a folder of its own, with data beside it."""
+    folder = tmp_path_factory.mktemp("own") / "own_parts"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    generator = random.Random(0)
+    (folder / "data").mkdir()
+    for split, size in (("train", 40), ("dev", 12), ("test", 12)):
+        words = ["".join(generator.choices("abcd", k=3)) for _ in range(size)]
+        lines = [json.dumps({"source": word, "target": word[::-1]}) for word in words]
+        (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def flags(parts: Path, data: Path | None = None) -> list[str]:
+    folder = data or parts / "data"
+    return [f"--config={parts / 'own_parts.py'}", f"--config.data.folder={folder}", *FEW]
+
+
+@pytest.fixture(scope="module")
+def sweep(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's schedules as lanes of one program, one seed each."""
+    folder = tmp_path_factory.mktemp("sweep")
+    names = ("teacher_forcing", "sawtooth_schedule:make")
+    specs = []
+    for name in names:
+        config, overrides, _ = parse_config([*flags(parts), f"--config.schedule.name={name}"])
+        specs.append(RunSpec(config, folder / name / "seed_0", overrides, lambda line: None))
+    results = Workbench().train(specs)
+    assert [one["status"] for one in results if not isinstance(one, LabError)] == ["finished"] * 2
+    return folder
+
+
+@pytest.fixture
+def own_run(sweep: Path, tmp_path: Path) -> Path:
+    """A copy of the run with the schedule of one's own."""
+    return Path(shutil.copytree(sweep / "sawtooth_schedule:make" / "seed_0", tmp_path / "run"))
+
+
+def test_a_run_keeps_copies_of_the_modules_that_it_names(own_run):
+    names = {path.name for path in (own_run / "code").iterdir()}
+    assert names >= {f"{path.stem}.py" for path in EXAMPLE.glob("*_*.py")} - {"own_parts.py"}
+    code = json.loads((own_run / "provenance.json").read_text())["code"]
+    assert set(code) == names
+
+
+def test_a_lane_is_what_the_run_alone_is(parts, own_run, tmp_path):
+    config, overrides, _ = parse_config(flags(parts))
+    alone = train_and_evaluate(config, tmp_path / "alone", overrides, report=lambda line: None)
+    lane = json.loads((own_run / "result.json").read_text())
+    assert alone["metrics"] == pytest.approx(lane["metrics"], abs=1e-6)
+
+
+def test_it_opens_anywhere_without_the_modules(own_run, monkeypatch, capsys):
+    before = json.loads((own_run / "result.json").read_text())["metrics"]
+    mine = {path.stem for path in EXAMPLE.glob("*.py")}
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if "own_parts" not in one])
+    for name in mine & sys.modules.keys():
+        monkeypatch.delitem(sys.modules, name)
+    found = evaluate_run(load_run(own_run), "test")
+    assert found == pytest.approx({name: before[name] for name in found}, abs=1e-6)
+    monkeypatch.setattr(sys, "stdin", open(own_run / "code" / "jsonl_data.py"))  # noqa: PTH123, SIM115
+    main(["decode", str(own_run)])
+    assert capsys.readouterr().out.count("\n") > 5
+    main(["exposure", str(own_run), "--num-resamples=5", "--min-count=2", "--split=test"])
+    assert "gold" in capsys.readouterr().out
+
+
+def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
+    assert [run.schedule for run in collect(sweep).compared] == [
+        "teacher_forcing",
+        "sawtooth_schedule:make",
+    ]
+    main(["compare", str(sweep)])
+    assert "sawtooth_schedule:make" in capsys.readouterr().out
+
+
+def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsys):
+    changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
+    record = json.loads((own_run / "provenance.json").read_text())
+    model = changed / "bag_model.py"
+    record["code"]["bag_model.py"]["file"] = str(model)
+    (own_run / "provenance.json").write_text(json.dumps(record))
+    model.write_text(model.read_text().replace("jnp.tanh(carry)", "carry"))
+    said: list[str] = []
+    load_run(own_run, report=said.append)
+    assert said == [f"{model} has changed since {own_run} was started; its copy is used"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *flags(changed, parts / "data"), f"--workdir={own_run}"])
+    assert ended.value.code == EXIT_BAD_INPUT
+    err = capsys.readouterr().err
+    assert "holds a run of other code: bag_model.py has changed since it was started" in err
+    assert err.count("\n") == 1
+
+
+def test_an_altered_copy_is_refused(own_run):
+    copy = own_run / "code" / "bag_model.py"
+    copy.write_text(copy.read_text() + "\n")
+    with pytest.raises(LabError, match=r"bag_model.py is not what the run was started with"):
+        load_run(own_run)
+
+
+@pytest.mark.slow
+def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
+    folder = tmp_path / "population"
+    main(["sweep", *flags(parts), f"--workdir={folder}", "--population"])
+    assert "4 of 4 done" in capsys.readouterr().out
+    assert len(collect(folder).compared) == 4

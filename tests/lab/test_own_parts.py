@@ -81,9 +81,9 @@ def test_it_opens_anywhere_without_the_modules(own_run, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     found = evaluate_run(load_run(own_run), "test")
     assert found == pytest.approx({name: before[name] for name in found}, abs=1e-6)
-    monkeypatch.setattr(sys, "stdin", open(own_run / "code" / "jsonl_data.py"))  # noqa: PTH123, SIM115
-    main(["decode", str(own_run)])
-    assert capsys.readouterr().out.count("\n") > 5
+    (own_run / "lines.txt").write_text("abc\ndcb\n")
+    main(["decode", str(own_run), f"--input={own_run / 'lines.txt'}"])
+    assert capsys.readouterr().out.count("\n") == 2
     main(["exposure", str(own_run), "--num-resamples=5", "--min-count=2", "--split=test"])
     assert "gold" in capsys.readouterr().out
 

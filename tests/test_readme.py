@@ -319,11 +319,11 @@ def test_the_table_of_optima_is_what_its_code_computes():
     exec(code, found)
     shown = {
         float(row[0]): [float(cell.split()[0]) for cell in row[1:]]
-        for row in rows("docs/training.md", "eps")
+        for row in rows("docs/training.md", "teacher_prob")
     }
-    for eps, values in found["table"].items():
-        assert shown[eps] == pytest.approx(values, abs=5.1e-5)
-        assert shown[eps][2::2] == pytest.approx([values[2], values[4]], abs=5.1e-7)
+    for teacher_prob, values in found["table"].items():
+        assert shown[teacher_prob] == pytest.approx(values, abs=5.1e-5)
+        assert shown[teacher_prob][2::2] == pytest.approx([values[2], values[4]], abs=5.1e-7)
 
 
 def test_no_placeholder_is_left():

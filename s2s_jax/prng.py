@@ -5,7 +5,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 STREAMS = ("init", "dropout", "coins", "samples")
 """The streams that there are; `stream_key` refuses any other."""
@@ -40,7 +40,7 @@ def stream_key(key: jax.Array, name: str) -> jax.Array:
       False
     """
     if name not in STREAMS:
-        raise ValueError(f"key stream is {name!r}; {nearest(name, STREAMS)}")
+        raise ValueError(f"key stream is {name!r}; {did_you_mean(name, STREAMS)}")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

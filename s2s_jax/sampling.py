@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 TokenChooser = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits [..., vocab_size], noise [..., 2] of `draw_noise`) -> tokens [...] int32."""
@@ -61,7 +61,7 @@ def make_token_chooser(
       [1]
     """
     if feed not in FEEDS:
-        raise ValueError(f"feed is {feed!r}; {nearest(feed, FEEDS)}")
+        raise ValueError(f"feed is {feed!r}; {did_you_mean(feed, FEEDS)}")
     if not 1e-6 <= temperature <= 1e6:
         raise ValueError(f"temperature is {temperature}; it must be in [1e-6, 1e6]")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:

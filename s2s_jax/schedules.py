@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
@@ -326,12 +326,14 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
       ValueError: schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'? ...
     """
     if name not in SCHEDULES:
-        raise ValueError(f"schedule is {name!r}; {nearest(name, SCHEDULES)}")
+        raise ValueError(f"schedule is {name!r}; {did_you_mean(name, SCHEDULES)}")
     known = inspect.signature(SCHEDULES[name]).parameters
     listed = ", ".join(known) or "none"
     for parameter in parameters:
         if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}; {nearest(parameter, known)}")
+            raise ValueError(
+                f"{name} has no parameter {parameter!r}; {did_you_mean(parameter, known)}"
+            )
     for parameter, about in known.items():
         if about.default is inspect.Parameter.empty and parameter not in parameters:
             raise ValueError(f"{name} needs the parameter {parameter!r} (parameters: {listed})")

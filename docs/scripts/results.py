@@ -36,7 +36,7 @@ from s2s_jax.lab.comparison import (
     tables,
 )
 from s2s_jax.lab.comparison.differences import Row, find_differences, headline
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _folders(arguments: Sequence[str]) -> dict[str, str]:
         if not equals or not folder:
             raise LabError(f"{one} names no sweep; write NAME=FOLDER, such as g2p=runs/g2p")
         if name not in TASKS:
-            raise LabError(f"there is no section {name!r}; {nearest(name, TASKS)}")
+            raise LabError(f"there is no section {name!r}; {did_you_mean(name, TASKS)}")
         if name in found:
             raise LabError(f"{name} is named twice")
         found[name] = folder

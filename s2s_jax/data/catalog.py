@@ -11,7 +11,7 @@ from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
 from s2s_jax.data.splits import fingerprints_of, unprepared
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 Loader = Callable[..., Mapping[str, Pairs]]
 
@@ -63,7 +63,7 @@ def load_splits(
     known = dataset_options(name)
     for key, value in (options or {}).items():
         if key not in known:
-            raise DataError(f"dataset {name} has no option {key!r}; {nearest(key, known)}")
+            raise DataError(f"dataset {name} has no option {key!r}; {did_you_mean(key, known)}")
         if type(value) is not type(known[key]):
             expected = type(known[key]).__name__
             raise DataError(f"option {key} of dataset {name} is {value!r}, not of type {expected}")
@@ -92,5 +92,5 @@ def data_fingerprints(
 
 def _loader(name: str) -> Loader:
     if name not in LOADERS:
-        raise DataError(f"data.name is {name!r}; {nearest(name, LOADERS)}")
+        raise DataError(f"data.name is {name!r}; {did_you_mean(name, LOADERS)}")
     return LOADERS[name]

@@ -7,7 +7,7 @@ from s2s_jax.data.files import files_fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, damaged, one_reference
 from s2s_jax.data.paths import data_folder
 from s2s_jax.data.splits import PreparedSplits
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 _SPLITS = {"validation": "dev", "valid": "dev"}  # TFDS's name of a split to ours
 
@@ -82,10 +82,12 @@ def _builder(name: str, data_dir: str) -> Any:
         cls: Any = tfds.builder_cls(dataset.partition(":")[0])
     except ValueError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        raise DataError(f"TFDS has no dataset {dataset!r}; {nearest(dataset, known)}") from error
+        raise DataError(
+            f"TFDS has no dataset {dataset!r}; {did_you_mean(dataset, known)}"
+        ) from error
     config = rest.partition(":")[0]
     if cls.builder_configs and config not in cls.builder_configs:
-        hint = nearest(config, cls.builder_configs)
+        hint = did_you_mean(config, cls.builder_configs)
         raise DataError(f"TFDS's {dataset} has no configuration {config!r}; {hint}")
     try:
         return tfds.builder(name, data_dir=str(data_folder(data_dir)))
@@ -104,7 +106,7 @@ def _languages(builder: Any, name: str, source: str, target: str) -> tuple[str, 
     languages = source or default[0], target or default[1]
     for language in languages:
         if language not in texts:
-            raise DataError(f"{name} has no text {language!r}; {nearest(language, texts)}")
+            raise DataError(f"{name} has no text {language!r}; {did_you_mean(language, texts)}")
     if languages[0] == languages[1]:
         raise DataError(f"source and target of {name} are both {languages[0]}: set both languages")
     return languages

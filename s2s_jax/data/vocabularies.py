@@ -15,7 +15,7 @@ from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
 from s2s_jax.data.files import write_whole
 from s2s_jax.data.json_shapes import parse
 from s2s_jax.data.pairs import DataError
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 _FILE = {"kind": str, "tokens?": [str], "model?": str}
 KINDS = ("characters", "whitespace", "sentencepiece")
@@ -199,7 +199,7 @@ def train_vocabulary(kind: str, texts: Iterable[str], size: int = 0) -> Vocabula
       'ab'
     """
     if kind not in KINDS:
-        raise DataError(f"there is no vocabulary of {kind!r}; {nearest(kind, KINDS)}")
+        raise DataError(f"there is no vocabulary of {kind!r}; {did_you_mean(kind, KINDS)}")
     if size != 0 and size <= NUM_RESERVED:
         raise DataError(f"vocabulary size {size} leaves no id beside the {NUM_RESERVED} reserved")
     if kind == "sentencepiece":

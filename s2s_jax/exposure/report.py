@@ -33,7 +33,7 @@ from s2s_jax.exposure.positions import (
 from s2s_jax.exposure.recovery import KINDS, self_recovery
 from s2s_jax.exposure.state_divergence import state_divergence
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 from s2s_jax.theory.chains import MAX_SEQUENCES
 
 GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states")
@@ -193,7 +193,7 @@ def measure_observations(
 def _wanted(groups: Collection[str]) -> set[str]:
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
-        raise ValueError(f"no measures {unknown[0]!r}; {nearest(unknown[0], GROUPS)}")
+        raise ValueError(f"no measures {unknown[0]!r}; {did_you_mean(unknown[0], GROUPS)}")
     return set(groups or GROUPS)
 
 

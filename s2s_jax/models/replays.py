@@ -7,7 +7,7 @@ import jax
 Gradients = TypeVar("Gradients")
 
 
-def first_order(gradients: Gradients, inputs: Any) -> Gradients:
+def refuse_second_derivatives(gradients: Gradients, inputs: Any) -> Gradients:
     """The gradients as they are; to differentiate them again is an error.
 
     A replay's gradient starts from values that were computed elsewhere and that it takes for
@@ -21,7 +21,7 @@ def first_order(gradients: Gradients, inputs: Any) -> Gradients:
       NotImplementedError: where they are differentiated.
 
     Example:
-      >>> float(first_order(1.0, 2.0))
+      >>> float(refuse_second_derivatives(1.0, 2.0))
       1.0
     """
     return _once(gradients, inputs)

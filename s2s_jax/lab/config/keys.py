@@ -22,7 +22,7 @@ from s2s_jax.lab.config.experiment_file import (
     where,
 )
 from s2s_jax.models.rnn.functions import make_rnn_model
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 COMPARED_SCHEDULES = ("teacher_forcing", "linear", "exponential", "inverse_sigmoid")
 """The schedules that a sweep compares unless it is told otherwise."""
@@ -305,10 +305,10 @@ def check_key(config: Config, key: str) -> None:
     inside = [one for one in known if one.startswith(key + ".")]
     if inside:
         raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}")
-    hint = nearest(key, known)
+    hint = did_you_mean(key, known)
     siblings = [one for one in known if one.startswith(f"{key.rpartition('.')[0]}.")]
     if siblings and not hint.startswith("did you mean"):
-        hint = nearest(key, siblings)
+        hint = did_you_mean(key, siblings)
     raise LabError(f"config key {key} does not exist; {hint}")
 
 
@@ -380,7 +380,7 @@ def schedule_parameters(section: Mapping[str, Any], num_steps: int) -> tuple[str
     section = dict(section)
     name = section.pop("name")
     if name not in _SCHEDULE_KEYS:
-        raise LabError(f"schedule.name is {name!r}; {nearest(name, _SCHEDULE_KEYS)}")
+        raise LabError(f"schedule.name is {name!r}; {did_you_mean(name, _SCHEDULE_KEYS)}")
     own = _SCHEDULE_KEYS[name]
     decays = name in ("linear", "exponential", "inverse_sigmoid")
     reaching = ("reach_teacher_prob", "reach_step", "reach_fraction")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 class Scalars(NamedTuple):
@@ -87,5 +87,5 @@ def make_learning_rate(
     if schedule == "cosine":
         falling = optax.cosine_decay_schedule(peak, max(1, num_steps + 1 - warmup))  # pyright: ignore
         return optax.join_schedules([rising, falling], [warmup - 1])
-    hint = nearest(schedule, ("cosine", "constant"))
+    hint = did_you_mean(schedule, ("cosine", "constant"))
     raise LabError(f"train.learning_rate_schedule is {schedule!r}; {hint}")

@@ -9,7 +9,7 @@ from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import compute_logits, linear, weights_gradient
-from s2s_jax.models.replays import first_order
+from s2s_jax.models.replays import refuse_second_derivatives
 from s2s_jax.models.rnn.attention import Attention
 from s2s_jax.models.rnn.dropout import draw_dropout, drop
 from s2s_jax.models.rnn.embedding import project_tokens
@@ -345,7 +345,7 @@ def _replay_tanh_backward(kept: tuple[jax.Array, ...], d_outputs: jax.Array):
     inputs, kernel, outputs = kept
     d_product = d_outputs * (1 - outputs**2)
     gradients = d_product @ kernel.T, weights_gradient(inputs, d_product)
-    return (*first_order(gradients, (inputs, kernel)), None)
+    return (*refuse_second_derivatives(gradients, (inputs, kernel)), None)
 
 
 _replay_tanh.defvjp(_replay_tanh_forward, _replay_tanh_backward)

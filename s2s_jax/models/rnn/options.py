@@ -5,7 +5,7 @@ from typing import get_args
 
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.recurrent import Cell
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RNNOptions:
         ):
             value = getattr(self, name)
             if value not in kinds:
-                raise ValueError(f"{name} is {value!r}; {nearest(value, kinds)}")
+                raise ValueError(f"{name} is {value!r}; {did_you_mean(value, kinds)}")
         for name in (
             "source_vocab_size",
             "target_vocab_size",

@@ -15,7 +15,7 @@ from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import add_bias, bias_gradient, inputs_gradient, linear, weights_gradient
-from s2s_jax.models.replays import first_order
+from s2s_jax.models.replays import refuse_second_derivatives
 from s2s_jax.models.rnn.cells import (
     NUM_GATES,
     Cell,
@@ -244,7 +244,12 @@ def _replay_backward(cell, reverse, kept, cotangents):
     if offset is not None:
         d_offset = bias_gradient(d_recurrent[..., 2 * kernel.shape[0] :]).astype(offset.dtype)
     gradients = d_kernel, d_offset, d_projected, d_start
-    return (*first_order(gradients, (kernel, offset, projected, start)), None, None, None)
+    return (
+        *refuse_second_derivatives(gradients, (kernel, offset, projected, start)),
+        None,
+        None,
+        None,
+    )
 
 
 _replay.defvjp(_replay_forward, _replay_backward)

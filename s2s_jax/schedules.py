@@ -1,8 +1,8 @@
 """Schedules: training step -> teacher_prob, the probability of feeding the gold token.
 
-A schedule is any function from the training step to a float32 scalar in [0, 1], in optax's manner.
-Those made here are `functools.partial` objects, so they print, pickle, and show what they were
-made with: `inverse_sigmoid_reaching(0.1, step=4206).keywords["k"]`.
+A schedule is any function from the training step to a float32 scalar in [0, 1], as in optax.
+Those made here are `functools.partial` objects, so they can be printed and pickled, and they show
+their parameters: `inverse_sigmoid_reaching(0.1, step=4206).keywords["k"]`.
 
 The direction is always the same: 1 feeds gold (teacher forcing), 0 feeds the model's own token
 (free running). Papers and toolkits also speak of the sampling probability, which is 1 minus this.
@@ -24,7 +24,7 @@ Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
 
 _LAST_STEP = 2**31 - 1  # the step is an int32
-_LARGEST = 1e30  # well inside of float32, where infinity times step 0 is NaN
+_LARGEST = 1e30  # well within float32's range: infinity times step 0 would be NaN
 
 
 def teacher_forcing() -> partial[jax.Array]:
@@ -44,7 +44,7 @@ def free_running() -> partial[jax.Array]:
 
         teacher_prob(step) = 0
 
-    The targets stay gold: from random weights this learns next to nothing about prefixes.
+    The targets are still gold. From random weights the model learns next to nothing about prefixes.
 
     Example:
       >>> float(free_running()(1000))
@@ -82,9 +82,9 @@ def linear(
 
     Args:
       k: teacher_prob at the start, in (0, 1].
-      c: how much it falls each step, in (0, 1e30].
-      floor: where it stops, in [0, 1) and not above k.
-      first_step: the last step that is still at the start, >= 0.
+      c: the decrease per step, in (0, 1e30].
+      floor: the lowest value, in [0, 1) and not above k.
+      first_step: the last step at the initial value, >= 0.
 
     Raises:
       ValueError: a parameter is out of range.
@@ -109,16 +109,16 @@ def exponential(k: float, *, floor: float = 0.0, first_step: int = 0) -> partial
         teacher_prob(step) = max(floor, k**i) = max(floor, exp(i * log k)),
         i = max(step - first_step, 0)
 
-    A k that is right for epochs is far too fast for steps: 0.99 is below 0.01 after 460 steps.
-    log k is taken in double precision: as float32, k = 1 - 1e-8 is 1, and would never decay.
+    A k that is right for epochs decays far too fast for steps: 0.99 is below 0.01 after 460 steps.
+    log k is computed in double precision: in float32, k = 1 - 1e-8 rounds to 1 and never decays.
 
     Args:
-      k: the factor of one step, in (0, 1).
-      floor: where it stops, in [0, 1).
-      first_step: the last step that is still at the start, >= 0.
+      k: the factor per step, in (0, 1).
+      floor: the lowest value, in [0, 1).
+      first_step: the last step at the initial value, >= 0.
 
     Raises:
-      ValueError: a parameter is out of range; k >= 1 or k <= 0 would leave [0, 1].
+      ValueError: a parameter is out of range; with k >= 1 or k <= 0 it would leave [0, 1].
 
     Example:
       >>> schedule = exponential(0.9999)
@@ -139,16 +139,17 @@ def inverse_sigmoid(
 
         teacher_prob(step) = max(floor, k / (k + exp(i / k))),   i = max(step - first_step, 0)
 
-    computed as sigmoid(log k - i / k), since exp(i / k) overflows float32 from i = 88.7 * k on.
-    It is k / (k + 1) at i = 0, not 1, and 0.5 at i = k * log k, where its slope is -1 / (4 * k).
-    With `start`, the normalised form of OpenNMT (Lua), which begins at exactly that value:
+    It is computed as sigmoid(log k - i / k), because exp(i / k) overflows float32 from i = 88.7 * k
+    on. It is k / (k + 1) at i = 0, not 1, and 0.5 at i = k * log k, where its slope is
+    -1 / (4 * k). With `start`, it is the normalised form of OpenNMT (Lua), which begins at exactly
+    that value:
 
         teacher_prob(step) = max(floor, start * k / (k + exp(i / k) - 1))
 
     Args:
       k: how slowly it falls, in [1, 1e30].
-      floor: where it stops, in [0, 1) and not above the start.
-      first_step: the last step that is still at the start, >= 0.
+      floor: the lowest value, in [0, 1) and not above the start.
+      first_step: the last step at the initial value, >= 0.
       start: None for the paper's form; in (0, 1] for the normalised one.
 
     Raises:
@@ -172,13 +173,13 @@ def inverse_sigmoid(
 def linear_reaching(
     teacher_prob: float, step: int, *, k: float = 1.0, floor: float = 0.0, first_step: int = 0
 ) -> partial[jax.Array]:
-    """The linear schedule that is at teacher_prob at that step, and goes on falling to the floor.
+    """The linear schedule that reaches teacher_prob at that step, then falls on to the floor.
 
         c = (k - teacher_prob) / (step - first_step)
 
     Args:
-      teacher_prob: what to reach, in [floor, k); equal to the floor, the schedule stops there.
-      step: when, counted from the start of training, not from first_step; above first_step.
+      teacher_prob: the value to reach, in [floor, k); if it equals the floor, it stops there.
+      step: when to reach it, counted from the start of training; above first_step.
       k: as in `linear`.
       floor: as in `linear`.
       first_step: as in `linear`.
@@ -202,13 +203,13 @@ def linear_reaching(
 def exponential_reaching(
     teacher_prob: float, step: int, *, floor: float = 0.0, first_step: int = 0
 ) -> partial[jax.Array]:
-    """The exponential schedule that is at teacher_prob at that step.
+    """The exponential schedule that reaches teacher_prob at that step.
 
         k = teacher_prob**(1 / (step - first_step))
 
     Args:
-      teacher_prob: what to reach, above 0 and in [floor, 1). No such schedule reaches 0.
-      step: when, counted from the start of training, not from first_step; above first_step.
+      teacher_prob: the value to reach, above 0 and in [floor, 1). No such schedule reaches 0.
+      step: when to reach it, counted from the start of training; above first_step.
       floor: as in `exponential`.
       first_step: as in `exponential`.
 
@@ -237,17 +238,17 @@ def inverse_sigmoid_reaching(
     first_step: int = 0,
     start: float | None = None,
 ) -> partial[jax.Array]:
-    """The inverse-sigmoid schedule that is at teacher_prob at that step, solved for its k.
+    """The inverse-sigmoid schedule that reaches teacher_prob at that step, solved for its k.
 
         n = step - first_step = k * log(k * (1 - p) / p),   p = teacher_prob
         k = n / W(n * (1 - p) / p),   W: Lambert's function
 
-    and with `start`, n = k * log(1 + k * (start - p) / p). Solved in double precision.
+    With `start`, n = k * log(1 + k * (start - p) / p). Solved in double precision.
 
     Args:
-      teacher_prob: what to reach, above 0 and in [floor, 1), below `start` where that is given.
-      step: when, counted from the start of training, not from first_step; above first_step, and
-        late enough for a k >= 1.
+      teacher_prob: the value to reach, above 0 and in [floor, 1), and below `start` if given.
+      step: when to reach it, counted from the start of training; above first_step, and late enough
+        for a k >= 1.
       floor: as in `inverse_sigmoid`.
       first_step: as in `inverse_sigmoid`.
       start: as in `inverse_sigmoid`.
@@ -278,7 +279,7 @@ def inverse_sigmoid_reaching(
             f"{name}: step must be at least {first_step + earliest} for teacher_prob={p:g} "
             f"(k >= 1), not {step}"
         )
-    # Newton's method from the right of the root of a convex function: falls to it monotonically.
+    # Newton's method, started to the right of the root of a convex function, falls monotonically.
     k = num_steps + math.e * p / (highest - p)
     for _ in range(100):
         slope = steps_to_target(k) / k + k * (highest - p) / (k * (highest - p) + offset)
@@ -303,7 +304,7 @@ SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
         inverse_sigmoid_reaching,
     )
 }
-"""What `make_schedule` knows, by name."""
+"""The schedules of `make_schedule`, by name."""
 
 
 def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Array]:
@@ -311,12 +312,12 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
 
     Args:
       name: a key of `SCHEDULES`.
-      **parameters: that factory's.
+      **parameters: the arguments of that factory.
 
     Raises:
-      ValueError: an unknown name (the message names the nearest), a parameter that the schedule
-        does not have or one that it lacks (the message names those that there are), or a value
-        out of range.
+      ValueError: the name is unknown (the message suggests the most similar), the schedule has no
+        such parameter or needs another (the message names its parameters), or a value is out of
+        range.
 
     Example:
       >>> float(make_schedule("linear", c=0.001)(250))
@@ -363,7 +364,7 @@ def _inverse_sigmoid(
 
 
 def _steps_since(first_step: int, step: ArrayLike) -> jax.Array:
-    """The formulas' i; the maximum comes first, so that an unsigned step cannot wrap."""
+    """The i of the formulas; the maximum comes first, so that an unsigned step cannot wrap."""
     return (jnp.maximum(step, first_step) - first_step).astype(jnp.float32)
 
 
@@ -372,7 +373,7 @@ def _clamp(teacher_prob: jax.Array, floor: float) -> jax.Array:
 
 
 def _number(schedule: str, name: str, value: float, allowed: str) -> float:
-    """A Python float, so that what follows is in double precision."""
+    """A Python float, so that later computations are in double precision."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
@@ -423,7 +424,7 @@ def _target(
     first_step: int,
     positive: bool = False,
 ) -> tuple[float, int]:
-    """The teacher_prob to reach, and in how many steps from first_step on."""
+    """The teacher_prob to reach, and the number of steps after first_step to reach it in."""
     first_step = _step(schedule, "first_step", first_step, 0)
     step = _step(schedule, "step", step, first_step + 1)
     bracket = "(" if positive and floor == 0 else "["

@@ -1,4 +1,4 @@
-"""The options of the recurrent encoder-decoder, held once and checked once."""
+"""The options of the recurrent encoder-decoder, and their checks."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -10,10 +10,10 @@ from s2s_jax.names import did_you_mean
 
 @dataclass(frozen=True)
 class RNNOptions:
-    """What an `RNNEncoderDecoder` is made of; `make_rnn_model` says what each option means.
+    """The options of an `RNNEncoderDecoder`; `make_rnn_model` documents each of them.
 
     Raises:
-      ValueError: a value out of range, or options that contradict each other.
+      ValueError: a value is out of range, or options contradict each other.
     """
 
     source_vocab_size: int
@@ -67,5 +67,5 @@ class RNNOptions:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """Those in which each encoder layer reads."""
+        """The directions in which each encoder layer reads."""
         return ("forward", "backward") if self.bidirectional else ("forward",)

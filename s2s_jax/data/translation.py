@@ -19,7 +19,7 @@ def load_tfds_translation(
     source_language: str = "",
     target_language: str = "",
 ) -> PreparedSplits:
-    """A translation dataset that is prepared already; nothing is downloaded.
+    """A translation dataset that has already been prepared; nothing is downloaded.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
@@ -28,8 +28,8 @@ def load_tfds_translation(
       target_language: key of the target text; "" means the second.
 
     Raises:
-      DataError: no such dataset, configuration or language; not prepared in data_dir, or in a
-        format that needs TensorFlow to read.
+      DataError: there is no such dataset, configuration or language; it is not prepared in
+        data_dir, or is in a format that only TensorFlow can read.
     """
     from s2s_jax.data.builders import read_texts
 
@@ -41,7 +41,7 @@ def load_tfds_translation(
     if not builder.data_path.exists():
         raise DataError(
             f"{tfds_name} is not prepared in {builder.data_dir_root}: run '{command}' where "
-            f"TensorFlow is installed, and bring the folder {builder.data_path} here"
+            f"TensorFlow is installed, and copy the folder {builder.data_path} here"
         )
     theirs = {_SPLITS.get(name, name): name for name in map(str, builder.info.splits)}
 
@@ -53,10 +53,10 @@ def load_tfds_translation(
                 f"{builder.data_path} is not in the array_record format: run '{command}' where "
                 "TensorFlow is installed, into another folder"
             ) from error
-        # As `s2s decode` reads its lines.
+        # Stripped, as `s2s decode` strips its lines.
         return one_reference([row[0].strip() for row in rows], [row[1].strip() for row in rows])
 
-    # The number changes with how texts are read; what was derived of others is not taken then.
+    # The number is changed whenever texts are read differently, so that old caches are not used.
     derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}-2"
 
     def fingerprints() -> dict[str, str]:

@@ -244,6 +244,6 @@ def test_shapes_come_in_the_order_in_which_steps_need_them():
 
 def test_a_sequence_is_not_cut_to_go_into_a_batch():
     tokens = make_tokens([(1, 4), (1, 1)])
-    with pytest.raises(ValueError, match="a sequence of 6 tokens does not go into 3"):
+    with pytest.raises(ValueError, match="a sequence of 6 tokens does not fit into 3"):
         tokens.target.padded(np.array([1, 0]), 3)
     assert tokens.target.padded(np.array([1, -1]), 3)[1].sum() == 3

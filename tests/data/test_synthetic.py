@@ -51,7 +51,7 @@ def test_all_sums_there_are_can_be_asked_for(tmp_path):
     splits = load_addition(str(tmp_path), **sizes, num_digits=1, long_digits=2)
     sources = [one for name in ("train", "dev", "test") for one in splits[name].sources]
     assert len({tuple(sorted(one.split("+"))) for one in sources}) == len(sources) == 55
-    with pytest.raises(DataError, match="56 pairs asked for, but there are only 55 different"):
+    with pytest.raises(DataError, match="56 pairs requested, but there are only 55 different"):
         load_addition(str(tmp_path), **(sizes | {"num_train": 54}), num_digits=1, long_digits=2)
 
 

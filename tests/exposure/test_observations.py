@@ -211,7 +211,7 @@ def test_what_is_refused(rnn, make_batch):
     ((_, batch),) = make_batches(make_batch, [0, 1, 2])
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):
         observe(observe_step, params, [(np.full(3, -1), batch)], key)
-    with pytest.raises(ValueError, match="an example's index comes twice among the batches"):
+    with pytest.raises(ValueError, match="an example's index occurs twice in the batches"):
         observe(observe_step, params, [(np.array([0, 1, 1]), batch)], key)
     with pytest.raises(ValueError, match="max_length is 0; it must be at least 1"):
         make_observe_step(rnn[0], 0)

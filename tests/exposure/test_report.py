@@ -186,7 +186,7 @@ def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, m
     assert np.isnan(found["own/amplification"].value)
     assert found["own/post_error_rate_by_distance"].value.shape == (0,)
     assert found["edit_oracle/regret"].value == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="no position has min_count = 5 sequences behind it, 4 at"):
+    with pytest.raises(ValueError, match="no position has min_count = 5 sequences, the most is 4:"):
         measure_observations(seen, min_count=5)
 
 
@@ -198,7 +198,9 @@ def test_what_is_refused(model, batches):
     with pytest.raises(ValueError, match="no measures 'sates'; did you mean 'states'"):
         measure_some(model, batches, groups=["sates"])
     # Nobody asked for states, so their number is no matter.
-    with pytest.raises(ValueError, match="no position has min_count = 600 sequences behind it, 40"):
+    with pytest.raises(
+        ValueError, match="no position has min_count = 600 sequences, the most is 40"
+    ):
         measure_some(model, batches, groups=["positions"], min_count=600)
 
 

@@ -170,7 +170,7 @@ def test_beam_of_one_is_greedy(length_penalty):
     np.testing.assert_allclose(found.scores[:, 0], expected.scores / norm, rtol=1e-4)
 
 
-def test_beam_of_one_is_greedy_where_log_probabilities_round_alike():
+def test_beam_of_one_is_greedy_if_log_probabilities_round_to_the_same():
     logits = np.array([0.0, 1.0, -50.0, 1.0 + 1e-6, 0.5], np.float32)
     model, params, memory = setup(vocab_size=5, num_sources=1)
     params = np.broadcast_to(logits, params.shape)

@@ -108,7 +108,7 @@ def test_every_measured_number_of_the_page_is_in_a_table():
     assert found <= known
 
 
-def test_no_interval_of_the_page_is_without_its_count():
+def test_every_interval_of_the_page_has_its_count():
     for name, (headings, _, *rows) in tables(PAGE).items():
         places = [place for place, heading in enumerate(headings) if heading in COUNTS]
         assert places, name

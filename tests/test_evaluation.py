@@ -79,7 +79,7 @@ def test_scores_counted_by_hand_and_positions_past_the_end_are_errors(evaluate_s
     assert means["own/post_error_rate"] == 1
 
 
-def test_what_follows_an_error_can_be_right_and_without_an_error_has_no_rate(
+def test_tokens_after_an_error_can_be_right_and_without_an_error_the_rate_is_nan(
     evaluate_step, make_batch
 ):
     batch = make_batch([[4]] * 2, [[5, 6, 9, 8, 4, EOS], [5, 6, 7, 8, 9, EOS]])
@@ -91,7 +91,7 @@ def test_what_follows_an_error_can_be_right_and_without_an_error_has_no_rate(
     assert np.isnan(means["own/post_error_rate"])
 
 
-def test_a_hypothesis_that_goes_on_behind_the_reference_is_no_match(evaluate_step, make_batch):
+def test_a_hypothesis_that_continues_after_the_reference_is_no_match(evaluate_step, make_batch):
     batch = make_batch([[4]], [[5, 6, 7]])  # a reference without EOS: all its tokens are right
     means = compute(evaluate_step(TABLE, batch)[0])
     assert means["own/token_accuracy"] == 1
@@ -109,7 +109,7 @@ def test_a_hypothesis_cut_before_the_references_end_is_wrong_from_there(
     assert not np.any(decoded.finished)
 
 
-def test_a_split_is_the_sum_of_its_batches_and_filler_counts_nowhere(evaluate_step, make_batch):
+def test_a_split_is_the_sum_of_its_batches_and_filler_rows_are_ignored(evaluate_step, make_batch):
     exact, wrong = [5, 6, 7, 8, 9, EOS], [7, EOS]
     first = make_batch([[4]] * 3, [exact, wrong, wrong])
     last = make_batch([[4]], [exact], source_time=1, time=8, num_rows=3)
@@ -124,13 +124,13 @@ def test_a_split_is_the_sum_of_its_batches_and_filler_counts_nowhere(evaluate_st
     )
 
 
-def test_the_gap_is_positive_where_gold_prefixes_help(evaluate_step, make_batch):
+def test_the_gap_is_positive_if_gold_prefixes_help(evaluate_step, make_batch):
     batch = make_batch([[4]], [[7, 8, 9, EOS]])
     found = evaluate(evaluate_step, TABLE, [(np.array([0]), batch)])
     assert found.metrics["gap"] == pytest.approx(0.75)
 
 
-def test_hypotheses_come_in_the_examples_order_without_eos_and_cut_ones_whole(make_batch):
+def test_hypotheses_are_in_the_order_of_the_examples_without_eos(make_batch):
     # The first token said is the source's; it goes on counting and is cut at 4 tokens.
     model = Seq2SeqModel(
         init=lambda key: (),
@@ -163,7 +163,7 @@ def test_nothing_to_evaluate_is_refused(evaluate_step):
         evaluate(evaluate_step, TABLE, [])
 
 
-def test_masks_of_0_and_1_do_as_well(evaluate_step, make_batch):
+def test_masks_of_0_and_1_work_too(evaluate_step, make_batch):
     batch = make_batch([[4], [4]], [[5, 6, 9, 8, 9, EOS], [5, 6, 7, 8, 9, EOS]])
     ints = batch._replace(
         source_mask=batch.source_mask.astype(int), target_mask=batch.target_mask.astype(int)

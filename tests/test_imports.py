@@ -96,7 +96,7 @@ def test_the_core_imports_jax_flax_optax_numpy_and_itself(path):
         assert not is_inside(name, "s2s_jax.data", "s2s_jax.lab")
 
 
-def test_the_data_room_knows_nothing_of_the_lab():
+def test_the_data_room_does_not_import_the_lab():
     for path in (PACKAGE / "data").rglob("*.py"):
         assert not any(is_inside(name, "s2s_jax.lab") for name in imports_of(path)), path.name
 

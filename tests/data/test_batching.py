@@ -68,7 +68,7 @@ def test_both_sides_end_in_eos_and_long_pairs_are_dropped_and_counted():
     assert short.num_dropped == 2
 
 
-def test_nothing_left_to_train_on():
+def test_no_pairs_left_after_filtering_is_refused():
     with pytest.raises(DataError, match="none of 1 pairs is within max_length 2"):
         tokenize(one_reference(["abc"], ["a"]), LETTERS, LETTERS, max_length=2)
     with pytest.raises(DataError, match="empty"):
@@ -119,7 +119,7 @@ def test_evaluation_adds_one_bucket_for_longer_pairs():
     ]
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     tokens = random_tokens()
     buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3)
     first = TrainingBatches(tokens, buckets, 8, seed=1)
@@ -140,7 +140,7 @@ def order_of(batches: TrainingBatches, epoch: int) -> list[tuple[int, ...]]:
     return [tuple(batches[step].source[:, 0].tolist()) for step in steps]
 
 
-def test_epochs_and_seeds_differ_in_the_order_and_in_what_is_batched_together():
+def test_epochs_and_seeds_differ_in_order_and_in_batch_composition():
     tokens = random_tokens()
     buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3)
     batches = TrainingBatches(tokens, buckets, 8, seed=1)
@@ -171,7 +171,7 @@ def count_cells(source, target, buckets) -> int:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=25), st.integers(1, 3))
-def test_buckets_are_the_best_there_are_where_both_sides_are_alike(lengths, num_buckets):
+def test_buckets_are_optimal_if_both_sides_have_equal_lengths(lengths, num_buckets):
     array = np.array(lengths)
     buckets = choose_buckets(array, array, num_buckets)
     ends = sorted(set(lengths))
@@ -196,7 +196,7 @@ def test_more_buckets_pad_less_and_the_longest_always_fits():
     assert cells[3] < 0.75 * cells[0]
 
 
-def test_no_bucket_for_the_sake_of_one_long_pair():
+def test_a_bucket_for_a_few_long_pairs_must_pay_off():
     # Three pairs of length 12 would cost a batch of 8 rows: cheaper than padding 80 to 12.
     source = np.array([5] * 80 + [12] * 3)
     assert choose_buckets(source, source, 2, batch_size=8) == [(5, 5), (12, 12)]
@@ -213,12 +213,12 @@ def test_many_different_lengths_are_thinned_out():
 
 
 @pytest.mark.parametrize(("num_buckets", "count"), [(0, 3), (2, 0)])
-def test_buckets_of_nothing(num_buckets, count):
+def test_buckets_without_lengths_or_count_are_refused(num_buckets, count):
     with pytest.raises(ValueError, match=f"num_buckets is {num_buckets}, for {count} pairs"):
         choose_buckets(np.ones(count, int), np.ones(count, int), num_buckets)
 
 
-def test_what_training_batches_refuse():
+def test_training_batches_refuse_invalid_arguments():
     tokens = make_tokens([(1, 1), (9, 2)])
     with pytest.raises(ValueError, match="1 pairs are longer than every bucket"):
         TrainingBatches(tokens, [(4, 4)], 2, seed=0)
@@ -242,7 +242,7 @@ def test_shapes_come_in_the_order_in_which_steps_need_them():
             assert [shape[0] for shape in shapes][: len(set(rest))] == list(dict.fromkeys(rest))
 
 
-def test_a_sequence_is_not_cut_to_go_into_a_batch():
+def test_a_sequence_is_not_cut_to_fit_into_a_batch():
     tokens = make_tokens([(1, 4), (1, 1)])
     with pytest.raises(ValueError, match="a sequence of 6 tokens does not fit into 3"):
         tokens.target.padded(np.array([1, 0]), 3)

@@ -33,7 +33,7 @@ SHAPE = {"step": int, "name?": frozenset({"a", "b"}), "inner?": {"x": [(float, N
         ('{"step": 1', "Expecting"),
     ],
 )
-def test_what_has_another_shape_is_named(text, said):
+def test_a_wrong_shape_is_named(text, said):
     for content in (text, text.encode()):
         with pytest.raises(ValueError) as error:  # noqa: PT011  # its words are looked at below
             parse(content, SHAPE)
@@ -41,7 +41,7 @@ def test_what_has_another_shape_is_named(text, said):
         assert "\n" not in str(error.value)
 
 
-def test_what_has_the_shape_comes_back():
+def test_a_value_of_the_right_shape_is_returned():
     text = '{"step": 1, "name": "b", "inner": {"x": [1, null], "y": []}, "loss": 2}'
     assert parse(text, SHAPE) == {
         "step": 1,
@@ -52,6 +52,6 @@ def test_what_has_the_shape_comes_back():
     check({"anything": object()}, dict)
 
 
-def test_bytes_that_are_no_text_are_refused():
+def test_bytes_that_are_not_text_are_refused():
     with pytest.raises(ValueError, match="decode"):
         parse(b'{"a": "\xff"}')

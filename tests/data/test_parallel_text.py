@@ -91,7 +91,7 @@ def test_an_empty_line_is_a_pair(tmp_path):
     assert splits["train"].targets == ["x", "y", ""]
 
 
-def test_data_are_known_by_their_text_and_nothing_is_prepared_to_tell(tmp_path):
+def test_fingerprints_depend_on_the_text_and_prepare_nothing(tmp_path):
     def known(files):
         folder = write(tmp_path / "text", files)
         options = {"folder": folder, "source_language": "en", "target_language": "de"}
@@ -109,7 +109,7 @@ def test_data_are_known_by_their_text_and_nothing_is_prepared_to_tell(tmp_path):
     assert not (tmp_path / "tfds").exists()
 
 
-def test_changed_files_are_prepared_anew(tmp_path):
+def test_changed_files_are_prepared_again(tmp_path):
     assert load(tmp_path, FILES)["train"].targets[0] == "ein Hund"
     # As long as before, so that the content alone tells.
     changed = load(tmp_path, FILES | {"train.de": "ein Hase\neine Katze\n"})
@@ -168,7 +168,7 @@ def test_bad_options(tmp_path, options, word):
         load_parallel_text(str(tmp_path / "tfds"), **given)
 
 
-def test_tab_separated_pairs_merge_references_where_they_are_scored(tmp_path):
+def test_tab_separated_pairs_merge_references_in_scored_splits(tmp_path):
     splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV))
     assert list(splits) == ["train", "dev"]
     assert splits["train"].sources == ["cat", "read", "read"]
@@ -207,6 +207,6 @@ def test_bad_tab_separated_pairs(tmp_path, files, word):
         {"train.tsv": "target\ttarget\n"},
     ],
 )
-def test_what_is_no_header_is_an_example(tmp_path, files):
+def test_a_first_line_that_is_not_a_header_is_an_example(tmp_path, files):
     splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV | files))
     assert all(pairs.sources[0] in ("cat", "lead", "target") for pairs in splits.values())

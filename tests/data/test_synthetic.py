@@ -46,7 +46,7 @@ def test_sums(tmp_path):
     assert len(set(sums)) == len(sums)
 
 
-def test_all_sums_there_are_can_be_asked_for(tmp_path):
+def test_all_possible_sums_can_be_requested(tmp_path):
     sizes = {"num_train": 53, "num_dev": 1, "num_test": 1}
     splits = load_addition(str(tmp_path), **sizes, num_digits=1, long_digits=2)
     sources = [one for name in ("train", "dev", "test") for one in splits[name].sources]
@@ -77,7 +77,7 @@ def test_the_seed_decides(tmp_path):
         (load_addition, {"long_digits": 3}, "long_digits is 3, not above num_digits"),
     ],
 )
-def test_what_cannot_be_generated(tmp_path, load, options, message):
+def test_options_out_of_range_are_refused(tmp_path, load, options, message):
     with pytest.raises(DataError, match=message):
         load(str(tmp_path / "tfds"), **options)
     assert not (tmp_path / "tfds").exists()

@@ -65,7 +65,7 @@ def assert_same(one, other):
         assert one[split].num_dropped == other[split].num_dropped
 
 
-def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
+def test_the_second_load_trains_encodes_and_reads_nothing(load, made):
     first, tokens = load()
     assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
     made.clear()
@@ -89,13 +89,13 @@ def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
         {"config": "d", "splits": SPLITS | {"train": one_reference(["ba"], ["y x"])}},
     ],
 )
-def test_whoever_asks_for_something_else_gets_it(load, other):
+def test_other_options_do_not_use_the_cached_files(load, other):
     load()
     (_, tokens), (_, fresh) = load(**other), load(**other | {"config": "fresh"})
     assert_same(tokens, fresh)
 
 
-def test_another_vocabulary_of_a_run_gives_other_ids(load):
+def test_a_different_vocabulary_of_a_run_gives_different_ids(load):
     one = load()[0].vocabularies
     reverse = {"train": one_reference(["bb", "a"], ["y x", "y"]), "dev": SPLITS["dev"]}
     other, _ = load(reverse, "d")
@@ -105,7 +105,7 @@ def test_another_vocabulary_of_a_run_gives_other_ids(load):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b'{"kind": "whitespace", "tokens": 1}'])
-def test_a_broken_file_is_made_again(load, files, made, content):
+def test_a_broken_file_is_replaced(load, files, made, content):
     _, tokens = load()
     assert len(files()) == 4
     for path in files():
@@ -116,14 +116,14 @@ def test_a_broken_file_is_made_again(load, files, made, content):
     assert made == []
 
 
-def test_a_file_cut_short_is_made_again(load, files):
+def test_a_truncated_file_is_replaced(load, files):
     _, tokens = load()
     for path in files():
         path.write_bytes(path.read_bytes()[:-30])
     assert_same(tokens, load()[1])
 
 
-def test_other_code_does_not_take_what_this_code_made(load, made, monkeypatch, tmp_path):
+def test_other_code_does_not_use_files_made_by_this_code(load, made, monkeypatch, tmp_path):
     load()
     made.clear()
     changed = tmp_path / "changed.py"
@@ -133,7 +133,7 @@ def test_other_code_does_not_take_what_this_code_made(load, made, monkeypatch, t
     assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
+def test_a_folder_that_cannot_be_written_is_not_an_error(load, made, tmp_path):
     _, tokens = load()
     folder = next((tmp_path / "mine").rglob("tokens"))
     shutil.rmtree(folder)
@@ -144,14 +144,14 @@ def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
     assert folder.read_text() == "a file"
 
 
-def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):
+def test_splits_in_memory_are_not_cached(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: SPLITS)
     load_task("mine", {}).tokens("train")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_does_not_come_back_is_looked_for_once(load, made):
+def test_targets_that_do_not_round_trip_are_searched_for_once(load, made):
     splits = SPLITS | {"dev": merge_references(["ab", "c"], ["x y", "y  x"])}
     task, _ = load(splits)
     found = task.not_given_back("dev")

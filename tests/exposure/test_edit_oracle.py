@@ -24,7 +24,7 @@ def best_next(prefix: tuple[int, ...], target: tuple[int, ...]) -> set[int]:
     return {token for token, cost in costs.items() if cost == min(costs.values())}
 
 
-def test_optimal_tokens_are_those_that_trying_all_completions_finds():
+def test_optimal_tokens_equal_those_found_by_trying_all_completions():
     prefixes = np.array([(*some, 4) for some in itertools.product(TOKENS, repeat=3)])
     ids = np.zeros((len(TARGETS), 5), np.int32)  # a column more than the longest needs
     for row, target in zip(ids, TARGETS, strict=True):
@@ -41,14 +41,14 @@ def test_optimal_tokens_are_those_that_trying_all_completions_finds():
     assert sizes == {1, 2, 3, 4}
 
 
-def test_padding_is_no_token_to_go_on_with_even_where_a_model_says_it():
+def test_padding_is_never_an_optimal_token_even_if_the_model_outputs_it():
     target = np.array([[4, EOS, 0, 0]])
     found = np.asarray(jax.jit(optimal_next)(target, target > 0, np.array([[4, 5, 0, 0]])))
     assert target[0][found[0, 3]].tolist() == [EOS]
     assert best_next((4, 5, 0), (4,)) == {EOS}
 
 
-def test_behind_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch):
+def test_after_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch):
     generator = np.random.default_rng(0)
     shape = (*batch.target.shape, 10)
     log_probs = -generator.exponential(size=shape).astype(np.float32)

@@ -59,7 +59,7 @@ def test_one_token_has_no_excess_and_no_error_has_no_ratio():
 
 
 @pytest.mark.parametrize("distance", ["total_variation", "jensen_shannon"])
-def test_relative_distance_is_that_of_drawn_marginals(distance):
+def test_relative_distance_equals_that_of_the_marginals(distance):
     measure = {"total_variation": total_variation, "jensen_shannon": jensen_shannon}[distance]
     found = relative_distance(tables(TRUTH), tables(OTHER), distance)
     (gold, p), (own, q) = (tuple(map(np.array, chain)) for chain in (TRUTH, OTHER))
@@ -74,7 +74,7 @@ def test_relative_distance_is_that_of_drawn_marginals(distance):
     assert np.isnan(relative_distance(tables(TRUTH), tables(MODEL)).ratio[0])
 
 
-def test_what_happens_behind_impossible_prefixes_counts_nowhere():
+def test_impossible_prefixes_are_ignored():
     first = np.array([1.0, 0.0])
     rows = np.array([[0.5, 0.5], [np.nan, np.nan]])
     found = accumulated_error((first, rows), (first, np.array([[0.25, 0.75], [np.nan] * 2])))

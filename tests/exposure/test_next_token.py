@@ -81,7 +81,7 @@ def test_rows_stay_with_their_sources(counting_model):
         probs(np.zeros((5, 2), int))
 
 
-def test_an_rnn_gives_what_its_steps_give(make_rnn, batch):
+def test_an_rnn_gives_the_same_as_its_steps(make_rnn, batch):
     model, params = make_rnn(seed=3, attention="none", cell="gru")
     probs = make_next_token_probs(
         model, params, batch.source[:1], batch.source_mask[:1], IDS, 3, batch_size=2
@@ -99,7 +99,7 @@ def test_an_rnn_gives_what_its_steps_give(make_rnn, batch):
     np.testing.assert_allclose(np.asarray(probs(np.array([[2, 0]])))[0], wanted, atol=1e-5)
 
 
-def test_what_is_refused(counting_model, function):
+def test_invalid_arguments_are_refused(counting_model, function):
     model, _ = counting_model
     with pytest.raises(ValueError, match="2 symbols have 2097152 sequences of length 21"):
         tabulate(function(TRUTH), 2, 21)

@@ -75,14 +75,12 @@ def seen(rnn, make_batch) -> Any:
     return observe(observe_step, params, batches, jax.random.key(0), read_states, num_states=4)
 
 
-def test_rows_come_in_the_examples_order(seen):
+def test_rows_are_in_the_order_of_the_examples(seen):
     for row, mask, target in zip(seen.target, seen.mask, TARGETS, strict=True):
         assert row[mask].tolist() == target
 
 
-def test_filling_rows_and_the_order_of_batches_change_nothing_that_is_not_drawn(
-    rnn, make_batch, seen
-):
+def test_filler_rows_and_the_order_of_batches_change_only_what_is_drawn(rnn, make_batch, seen):
     _, params, observe_step, read_states = rnn
     batches = make_batches(make_batch, [0, 1, 2, 3]) + make_batches(make_batch, [5, 4])
     key = jax.random.key(0)
@@ -109,7 +107,7 @@ def test_draws_depend_on_the_key_and_on_the_batch(rnn, make_batch, seen):
     assert again.state_rows.size == 0
 
 
-def test_gold_columns_are_what_the_steps_of_the_model_say(step_by_step, seen):
+def test_gold_columns_equal_those_of_single_steps(step_by_step, seen):
     logits = step_by_step(seen.target)[0][:, :6]
     nll = -np.take_along_axis(log_softmax(logits), seen.target[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(seen.gold_nll[seen.mask], nll[seen.mask], atol=1e-4)
@@ -138,7 +136,7 @@ def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch
     assert found.own_exact.sum() >= 3
 
 
-def test_costs_behind_drawn_prefixes(step_by_step, seen):
+def test_costs_after_drawn_prefixes(step_by_step, seen):
     # Behind nothing, only the first gold token is optimal, drawn prefix or gold one.
     np.testing.assert_allclose(seen.oracle_cost[:, 0], seen.gold_nll[:, 0], atol=1e-5)
     probs = np.exp(log_softmax(step_by_step(seen.sampled_tokens)[0]))
@@ -152,7 +150,7 @@ def test_costs_behind_drawn_prefixes(step_by_step, seen):
     assert seen.sampled_mask.sum(1).tolist() == seen.sampled_lengths.tolist()
 
 
-def test_a_corrupted_token_changes_what_comes_after_it_and_nothing_before(seen):
+def test_a_corrupted_token_changes_only_what_comes_after_it(seen):
     assert seen.corrupted_at[4] == 0  # a target of EOS alone
     for kind in ("uniform", "plausible"):
         changed = np.abs(seen.corrupted_nll[kind] - seen.gold_nll) > 1e-5
@@ -162,7 +160,7 @@ def test_a_corrupted_token_changes_what_comes_after_it_and_nothing_before(seen):
     assert np.all(seen.corrupted_at < np.maximum(seen.mask.sum(1), 1))
 
 
-def test_states_behind_gold_and_drawn_inputs(step_by_step, seen):
+def test_states_after_gold_and_drawn_inputs(step_by_step, seen):
     rows = seen.state_rows
     assert rows.tolist() == [0, 1, 3, 4]
     assert seen.gold_states.shape == seen.own_states.shape == (4, 6, 8)
@@ -203,7 +201,7 @@ def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
     assert found.own_exact.tolist() == [False]
 
 
-def test_what_is_refused(rnn, make_batch):
+def test_invalid_arguments_are_refused(rnn, make_batch):
     _, params, observe_step, _ = rnn
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):

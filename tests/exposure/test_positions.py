@@ -31,7 +31,7 @@ def test_means_over_tokens_and_over_sequences(bootstrap):
     assert macro.value == pytest.approx((1 + 2 / 3 + 0 + 1 / 2) / 4)
 
 
-def test_rows_without_tokens_count_nowhere(bootstrap):
+def test_rows_without_tokens_are_ignored(bootstrap):
     mask = MASK.copy()
     mask[1] = False
     assert sequence_mean(OWN, mask, bootstrap, "share").value == pytest.approx((1 + 0 + 1 / 2) / 3)

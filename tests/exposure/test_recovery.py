@@ -71,7 +71,7 @@ def test_the_increase_by_distance_counted_by_hand():
     assert np.isnan(found["half_life"].value)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_are_refused():
     inputs, position = jnp.ones((1, 2), int), jnp.ones(1, int)
     with pytest.raises(ValueError, match="kind is 'other'; it must be one of uniform, plausible"):
         corrupt("other", inputs, position, jnp.zeros((1, 2, 9)), jax.random.key(0))

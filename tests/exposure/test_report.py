@@ -134,7 +134,7 @@ def test_values_counted_by_hand(found):
     assert found["gold/repetition"].n.tolist() == [40, 40, 30, 20]
 
 
-def test_a_group_alone_has_the_values_that_it_has_among_all(model, batches, found):
+def test_a_group_computed_alone_has_the_same_values(model, batches, found):
     names = []
     for group in GROUPS:
         alone = measure_some(model, batches, groups=[group])
@@ -157,7 +157,9 @@ def test_a_group_alone_has_the_values_that_it_has_among_all(model, batches, foun
         ("states", {"corrupt", "edit_oracle_regret", "exposure_gap", "share"}),
     ],
 )
-def test_what_no_wanted_group_needs_is_not_computed(model, batches, monkeypatch, group, needless):
+def test_what_no_requested_group_needs_is_not_computed(
+    model, batches, monkeypatch, group, needless
+):
     called = set()
 
     def spy(module, name):
@@ -190,7 +192,7 @@ def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, m
         measure_observations(seen, min_count=5)
 
 
-def test_what_is_refused(model, batches):
+def test_invalid_arguments_are_refused(model, batches):
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):
         measure_exposure(model, (), [], jax.random.key(0), max_length=8)
     with pytest.raises(ValueError, match="num_states is 20, below min_count 30"):
@@ -242,7 +244,7 @@ def test_a_known_truth_exactly_and_over_drawn_prefixes():
         measure_known_truth(truth, other, 2, 4, num_sources=0)
 
 
-def test_a_truth_that_rules_out_what_the_model_makes_is_refused():
+def test_a_truth_that_rules_out_the_models_tokens_is_refused():
     sure = np.array([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
     for sequences in (1, 2**20):
         with pytest.raises(ValueError, match="the truth gives 0 to token 1"):

@@ -19,7 +19,7 @@ def test_the_draw_is_uniform_from_minus_1_to_1(draw):
     np.testing.assert_allclose(shares / draw.size, 0.1, atol=0.006)
 
 
-def test_each_value_takes_the_numbers_behind_the_last_ones(draw):
+def test_each_value_takes_the_next_numbers_of_the_draw(draw):
     values = InitialValues(draw)
     first, second = values.uniform(2, 3), values.uniform(4)
     np.testing.assert_array_equal(first.ravel(), draw[:6])
@@ -27,7 +27,7 @@ def test_each_value_takes_the_numbers_behind_the_last_ones(draw):
     assert values.size == 10
 
 
-def test_what_counts_gives_zeros_of_the_same_shapes():
+def test_counting_gives_zeros_of_the_same_shapes():
     counting = InitialValues()
     assert counting.normal(2, 3).shape == (2, 3)
     assert counting.orthogonal(2, 4).shape == (2, 4, 4)

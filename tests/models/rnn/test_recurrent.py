@@ -75,7 +75,7 @@ def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
 
 
 @pytest.mark.parametrize(("cell", "most"), [("lstm", 12), ("gru", 10)])
-def test_the_slopes_take_the_place_of_the_projections_and_the_gradient_theirs(cell: Cell, most):
+def test_slopes_overwrite_the_projections_and_the_gradient_overwrites_the_slopes(cell: Cell, most):
     """Of arrays [time, batch, hidden_size]; each in a place of its own would be 19, or 16."""
     time, hidden_size = 256, 32
     layer = RecurrentLayer(cell, SIZE, hidden_size, InitialValues())

@@ -1,4 +1,4 @@
-"""The benchmarks time what they say: same models, same tokens, interleaved, whole tables."""
+"""The benchmarks time what they claim: same models, same tokens, interleaved, complete tables."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from benchmarks.torch_loop import commonest, tokens_per_step
 from s2s_jax.batch import EOS, NUM_RESERVED, PAD, Batch
 from s2s_jax.objectives import make_objective
 
-# What its fixtures compile is compiled once, not once a worker.
+# Its fixtures compile once, not once per worker.
 pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent

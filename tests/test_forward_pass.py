@@ -34,7 +34,7 @@ def make_run(model: Seq2SeqModel, batch: Any, **options: Any):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_pass_equals_two_passes(monkeypatch, make_rnn, batch, name):
-    """The same tokens, losses and gradient as of a rollout and decode_sequence over what it fed."""
+    """The same tokens, losses and gradient as a rollout followed by decode_sequence."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)
     model, params = make_rnn(scale=1.0, **MODELS[name])
     assert 1 < num_blocks(batch, model) < batch.target.shape[1]
@@ -106,7 +106,7 @@ def test_lanes_under_vmap_give_the_same_as_each_lane_alone(make_rnn, batch):
 
 
 def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch):
-    """A vmapped question of one answer stays a question: its other branch does not run."""
+    """A condition that all lanes share stays a branch under vmap: its other side does not run."""
     model, params = make_rnn()
     replay: Any = model.replay
     steps = []

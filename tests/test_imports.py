@@ -1,4 +1,4 @@
-"""The laws of who may import what: somebody's training script needs the core and little else."""
+"""The rules on imports: a user's training script needs the core and little else."""
 
 import ast
 import json
@@ -46,7 +46,7 @@ WHOLE_BEHAVIOURS = {
     "lab/training/test_resume.py": "stopped and killed runs",
     "lab/verification/test_convergence.py": "the train step, to its end",
 }
-"""Tests of more than one module, and of what."""
+"""Tests of more than one module, and what they test."""
 
 
 def module_name(path: Path) -> str:
@@ -55,7 +55,7 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module imported anywhere in a file, in functions too, by its absolute name."""
+    """Every module imported anywhere in a file, including in functions, by its absolute name."""
     package = module_name(path).split(".")
     if path.stem != "__init__":
         package = package[:-1]

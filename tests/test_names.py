@@ -15,21 +15,21 @@ ALL = "one of teacher_forcing, inverse_sigmoid, linear"
         ("", f"it must be {ALL}"),
     ],
 )
-def test_what_is_like_the_word_is_offered_and_nothing_else(word, end):
+def test_only_similar_options_are_suggested(word, end):
     assert did_you_mean(word, OPTIONS) == end
 
 
-def test_an_option_is_offered_as_it_is_spelt():
+def test_an_option_is_suggested_in_its_own_spelling():
     assert did_you_mean("LStm", ["LSTM", "gru"]).startswith("did you mean 'LSTM'?")
 
 
-def test_a_long_list_is_cut_and_left_out_where_an_option_is_near():
+def test_a_long_list_is_cut_and_left_out_if_an_option_is_similar():
     options = [f"name{number:02}" for number in range(40)]
     assert did_you_mean("?", iter(options)) == f"it must be one of {', '.join(options[:20])}, ..."
     assert did_you_mean("nam07", options) == "did you mean 'name07'?"
 
 
-def test_no_options_are_none():
+def test_without_options_there_is_none():
     assert did_you_mean("k", []) == "there is none"
 
 

@@ -1,4 +1,4 @@
-"""docs/scripts/results.py, and the page that it has written."""
+"""docs/scripts/results.py, and the page that it writes."""
 
 import importlib
 import json
@@ -25,14 +25,14 @@ from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.config.keys import flat_keys, parse_config
 from s2s_jax.lab.runs.names import run_name
 
-# What its fixtures draw is made once, not once a worker.
+# Its fixtures draw once, not once per worker.
 pytestmark = pytest.mark.xdist_group("results_page")
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 REDUCED = {"train.num_steps": 2000, "model.hidden_size": 128, "data.data_dir": "somewhere/else"}
 
-# Of each schedule and seed: own accuracy, gold accuracy, WER.
+# For each schedule and seed: own accuracy, gold accuracy, WER.
 WORSE = {"own": (0.90, 0.91, 0.905), "gold": (0.95, 0.955, 0.954), "wer": (40.0, 40.6, 40.1)}
 BASE = {"own": (0.92, 0.929, 0.924), "gold": (0.99, 0.992, 0.993), "wer": (30.0, 30.4, 30.3)}
 ALIKE = {"own": (0.921, 0.927, 0.925), "gold": (0.99, 0.991, 0.994), "wer": (29.9, 30.7, 30.2)}
@@ -48,7 +48,7 @@ MEASURED = {
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[Any]:
-    """The script, which is no part of the package."""
+    """The script, which is not part of the package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS / "scripts"))
         yield importlib.import_module("results")
@@ -104,7 +104,7 @@ def write_markov(folder: Path, measured: dict[float, tuple[float, ...]]) -> Path
 
 
 def write_reverse(folder: Path) -> Path:
-    """Two schedules, two seeds, with scores on longer strings, which nothing tells apart."""
+    """Two schedules, two seeds, with scores on longer strings that do not differ."""
     for schedule in ("teacher_forcing", "linear"):
         for seed, cer in enumerate((0.4, 0.6)):
             metrics = {
@@ -170,13 +170,13 @@ def lists(text: str) -> tuple[str, str]:
 
 
 def seeds_flag(name: str, count: int) -> int | None:
-    """What --seeds must be for the first seeds of an experiment; None where these are all."""
+    """The --seeds for the first seeds of an experiment; None if these are all seeds."""
     own = {one["seed"] for one in sweep_of(str(ROOT / f"experiments/{name}.py"))}
     return None if len(own) == count else count
 
 
 def check_numbers(page: str) -> None:
-    """Every table has n, and every mean or difference its interval; so have the conclusions."""
+    """Every table has n, and every mean or difference has an interval; so have the conclusions."""
     found = tables(page)
     assert found
     for headings, *rows in found:

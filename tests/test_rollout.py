@@ -13,7 +13,9 @@ from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.rollout import Fed, make_rollout, toss_coins
 
 KEY = jax.random.key(7)
-SUCCESSOR = np.array([9, 7, 4, 5, 8, 9, 7, 6, 3, 4], np.int32)  # of each token, the likeliest next
+SUCCESSOR = np.array(
+    [9, 7, 4, 5, 8, 9, 7, 6, 3, 4], np.int32
+)  # for each token, the most likely next one
 TARGET = np.random.default_rng(0).integers(4, 10, (6, 5)).astype(np.int32)
 
 RunRollout = Callable[..., Fed]
@@ -117,7 +119,7 @@ def test_samples_vary_over_time_and_batch_with_the_models_probabilities(run: Run
 
 
 def test_the_samples_do_not_follow_the_coins(run: RunRollout):
-    # In a batch of one row a stream shared by both would make them one number.
+    # In a batch of one row, a shared stream would give both the same number.
     mixed = run(np.full((1, 1501), 5, np.int32), 0.5)
     own = mixed.tokens[:, 1:][~mixed.is_gold[:, 1:]]
     assert np.all(np.abs(np.bincount(own, minlength=10) / own.size - 0.1) < 0.05)
@@ -248,7 +250,7 @@ def test_lanes_under_vmap_feed_the_same_as_each_lane_alone(make_rnn, batch):
 
 
 def test_a_symbol_with_id_0_is_not_padding(run: RunRollout):
-    """Chains of known truth number their symbols from 0; what is fed behind them is own, too."""
+    """Chains of known truth number their symbols from 0; own tokens are fed after these too."""
     table = 50.0 * np.eye(10, dtype=np.float32)[np.full(10, 7)]
     fed = run(np.zeros((4, 5), np.int32), 0.0, table=table)
     assert np.all(fed.tokens[:, 1:] == 7)

@@ -89,7 +89,7 @@ def test_vmapped_lanes_equal_solo_runs(trainer, batch):
             )
 
 
-# The rest is seen on somebody's own model, a table of logits by the last token.
+# The rest is tested on a user's own model, a table of logits by the last token.
 
 BATCH = Batch(
     np.full((16, 1), 4, np.int32),

@@ -23,7 +23,7 @@ lengths = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1
 
 
 def make_tokens(pairs_of_lengths) -> TokenPairs:
-    """Pair i has source tokens 100 + i, so that a row tells which pair it is."""
+    """Pair i has source tokens 100 + i, so that a row shows which pair it is."""
     sources = [[100 + i] * (source + 1) for i, (source, _) in enumerate(pairs_of_lengths)]
     targets = [[500 + i] * (target + 1) for i, (_, target) in enumerate(pairs_of_lengths)]
     return TokenPairs(Sequences.of(sources), Sequences.of(targets))
@@ -35,11 +35,11 @@ def random_tokens(num_pairs=101, seed=0) -> TokenPairs:
 
 
 def check_rows(tokens, indices, batch):
-    """The padding of a batch, row by row, in the plainest way."""
+    """The padding of a batch, row by row, in the simplest way."""
     for row, index in enumerate(indices):
         source, target = batch.source[row].tolist(), batch.target[row].tolist()
         num_source, num_target = batch.source_mask[row].sum(), batch.target_mask[row].sum()
-        # Masks are a prefix, and what is behind it is PAD.
+        # A mask covers a prefix, and everything after it is PAD.
         assert batch.source_mask[row].tolist() == [i < num_source for i in range(len(source))]
         assert batch.target_mask[row].tolist() == [i < num_target for i in range(len(target))]
         assert set(source[num_source:]) <= {PAD}
@@ -124,7 +124,7 @@ def test_a_batch_depends_only_on_seed_and_step():
     buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3)
     first = TrainingBatches(tokens, buckets, 8, seed=1)
     served = [first[step] for step in range(3 * first.num_batches)]
-    # A resumed run has a fresh object, and asks for the later steps, in any order.
+    # A resumed run has a new object, and asks for later steps, in any order.
     for step in (2 * first.num_batches + 1, 3, first.num_batches, 0):
         fresh = TrainingBatches(tokens, buckets, 8, seed=1)
         for one, other in zip(fresh[step], served[step], strict=True):
@@ -200,7 +200,7 @@ def test_a_bucket_for_a_few_long_pairs_must_pay_off():
     # Three pairs of length 12 would cost a batch of 8 rows: cheaper than padding 80 to 12.
     source = np.array([5] * 80 + [12] * 3)
     assert choose_buckets(source, source, 2, batch_size=8) == [(5, 5), (12, 12)]
-    # Beside 5 others, which share that batch for nothing, it is not.
+    # With 5 other pairs, which fit into that batch for free, it is not cheaper.
     source = np.array([11] * 5 + [12] * 3)
     assert choose_buckets(source, source, 2, batch_size=8) == [(12, 12)]
 

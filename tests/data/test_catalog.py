@@ -1,4 +1,4 @@
-"""Datasets by name, and what preparing them promises."""
+"""Datasets by name, and how they are prepared."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Valid JSON of the wrong shape is one line, whatever it is."""
+"""Valid JSON of the wrong shape gives a one-line error."""
 
 import pytest
 

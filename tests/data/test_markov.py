@@ -73,7 +73,7 @@ def test_a_source_hides_the_requested_share(tmp_path, dependence):
 
 
 def by_bayes(truth: ChainTruth, prefix: tuple[int, ...], source: tuple[int, ...]) -> np.ndarray:
-    """P(next | prefix, what the source tells of the rest), summed over whole sequences."""
+    """P(next | prefix, what the source reveals of the rest), summed over whole sequences."""
     emission = truth.emission
     tables = next_token_tables(truth.initial, truth.transition, truth.length, emission=emission)
     joint = sequence_probs(tables)[prefix]
@@ -154,11 +154,11 @@ def test_without_a_source_any_prefix_has_a_distribution():
     expected = [[0.0, 1.0], [0.0, 1.0], [0.5, 0.5]]
     assert truth.next_token_probs(impossible).tolist() == expected
     assert truth.next_token_probs(np.zeros((2, 0), int)).tolist() == [[1.0, 0.0]] * 2
-    # The source says 0 next, which cannot be: it is told nonetheless.
+    # The source reveals an impossible next symbol 0; it still counts.
     assert truth.next_token_probs([[0]], [[-1, 0, -1, -1]]).tolist() == [[1.0, 0.0]]
-    # A prefix that contradicts the source's past is believed.
+    # If a prefix contradicts the source, the prefix counts.
     assert truth.next_token_probs([[1]], [[0, -1, -1, -1]]).tolist() == [[0.5, 0.5]]
-    # Nor can a source that tells an impossible end say anything of the middle.
+    # A source that reveals an impossible end says nothing about the middle.
     assert truth.next_token_probs([[0]], [[-1, -1, 0, 0]]).tolist() == [[0.0, 1.0]]
 
 

@@ -38,7 +38,7 @@ def load(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> Mapping
 
 
 def refused(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> str:
-    """The message, after a look that nothing was written."""
+    """The error message, after checking that nothing was written."""
     with pytest.raises(DataError) as caught:
         load(tmp_path, files, **options)
     assert not (tmp_path / "tfds").exists()
@@ -51,7 +51,7 @@ def test_lines_are_pairs(tmp_path):
     splits = load(tmp_path, FILES)
     assert splits["train"].sources == ["a dog", "a cat"]
     assert splits["train"].targets == ["ein Hund", "eine Katze"]
-    # A line separator within a sentence is no line end.
+    # A line separator within a sentence is not a line end.
     assert splits["dev"].sources == ["two dogs", "two\u2028dogs"]
     assert splits["dev"].references == [("zwei Hunde",)] * 2
     assert splits["test"].sources == ["weiß"]
@@ -111,7 +111,7 @@ def test_fingerprints_depend_on_the_text_and_prepare_nothing(tmp_path):
 
 def test_changed_files_are_prepared_again(tmp_path):
     assert load(tmp_path, FILES)["train"].targets[0] == "ein Hund"
-    # As long as before, so that the content alone tells.
+    # The length is unchanged, so only the content differs.
     changed = load(tmp_path, FILES | {"train.de": "ein Hase\neine Katze\n"})
     assert changed["train"].targets[0] == "ein Hase"
     (tmp_path / "text" / "test.en").unlink()

@@ -41,7 +41,7 @@ def test_sums(tmp_path):
         assert [int(target) for target in pairs.targets] == [sum(two) for two in numbers[name]]
         digits = {len(part) for source in pairs.sources for part in source.split("+")}
         assert digits == ({3, 4} if name == "test_long" else {1, 2})
-    # a+b and b+a are one sum: it may be there once.
+    # a+b and b+a count as the same sum, which may occur once.
     sums = [frozenset(two) for some in numbers.values() for two in some]
     assert len(set(sums)) == len(sums)
 

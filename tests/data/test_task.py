@@ -49,7 +49,7 @@ def test_vocabularies_use_only_the_training_split_and_can_be_reloaded(monkeypatc
     for text in ("ab", "ba c"):
         assert again.source.encode(text) == task.vocabularies.source.encode(text)
         assert again.target.encode(text) == task.vocabularies.target.encode(text)
-    # Those of the run are taken, whatever the data would give.
+    # The vocabularies of the run are used, whatever the data would give.
     assert load_task("mine", {}, vocabularies=again).vocabularies is again
 
 
@@ -131,5 +131,5 @@ def test_a_pair_that_is_left_out_of_training_does_not_lengthen_decoding():
     vocabularies = Vocabularies.train(pairs, "characters", "whitespace", 0)
     task = Task({"train": pairs, "dev": DEV}, vocabularies, max_tokens=5)
     assert task.max_decode_length("dev") == 5 + 2 + 1
-    # A target of the split itself has to be within reach.
+    # Targets of the split itself must fit.
     assert task.max_decode_length("train") == 401 + 200 + 1

@@ -1,4 +1,4 @@
-"""Lines of text files, as they are trained on and as they are decoded."""
+"""Lines of text files, for training and for decoding."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Vocabularies and token ids are kept beside the data, and never a wrong or a broken one."""
+"""Vocabularies and token ids are cached with the data, and never wrong or broken ones."""
 
 import shutil
 from typing import Any
@@ -20,7 +20,7 @@ SPLITS = {
 
 @pytest.fixture
 def made(monkeypatch):
-    """What was trained, encoded and read, as it happens."""
+    """Records what is trained, encoded and read."""
     done: list[str] = []
 
     def noting(name, function):
@@ -75,7 +75,7 @@ def test_the_second_load_trains_encodes_and_reads_nothing(load, made):
     for side in ("source", "target"):
         one, other = getattr(first.vocabularies, side), getattr(second.vocabularies, side)
         assert one.to_bytes() == other.to_bytes()
-    # The text is there for whom asks for it.
+    # The text can still be read.
     assert second.evaluation("dev", 4).references == [("x y", "y"), ("x x x",)]
     assert made == ["read"]
 

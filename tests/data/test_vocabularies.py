@@ -16,7 +16,7 @@ from s2s_jax.data.vocabularies import (
     train_vocabulary,
 )
 
-# The last is what Unicode's compatibility forms would rewrite: outputs are scored as they are.
+# Unicode's compatibility forms would change the last one, but outputs are scored unchanged.
 TEXTS = ["the cat sat on the mat", "a dog sat", "weiß, naïve", "ﬁn № ½"] * 5
 
 
@@ -52,7 +52,7 @@ def test_unknown_tokens_become_unk_and_are_counted(vocabularies):
     assert vocabularies["whitespace"].count_unknown("the bird sat there") == 2
     assert UNK in vocabularies["sentencepiece"].encode("c€t")
     assert "<unk>" in vocabularies["sentencepiece"].decode([UNK])
-    # Unknown characters in a row are one piece, but each of them counts.
+    # Several unknown characters in a row are one piece, but each of them counts.
     assert vocabularies["sentencepiece"].count_unknown("€€ a €") == 3
 
 
@@ -78,13 +78,13 @@ def test_subwords_round_trip_text_of_known_characters(vocabularies, text):
     assert vocabulary.decode(vocabulary.encode(text)) == " ".join(text.split())
 
 
-# Each of these SentencePiece takes for something of its own.
+# SentencePiece gives each of these a special meaning.
 SPECIAL = ("<unk>", "</s>", "<s>", "<pad>", "\u2581", "\u2585", "\0", "\U0010ff00", "\U0010ff03")
 
 
 @pytest.fixture(scope="module")
 def special() -> Vocabulary:
-    """Trained on each special text by itself and among words, enough for pieces of its own."""
+    """Trained on each special text alone and among words, often enough to get its own pieces."""
     texts = [text for sign in SPECIAL for text in (sign, f"the red{sign} of", f"cat {sign} mat")]
     return train_vocabulary("sentencepiece", [*texts, "< s> unk>"] * 3, 70)
 
@@ -106,7 +106,7 @@ def test_an_unknown_special_character_is_one_unknown_symbol(vocabularies):
 
 
 def test_subwords_of_ordinary_text_equal_those_of_plain_sentencepiece(vocabularies):
-    # As they were before anything was escaped.
+    # The same as without escaping.
     assert vocabularies["sentencepiece"].encode_batch(TEXTS[:4]) == [
         [9, 16, 4, 8, 19, 13, 9, 17, 4],
         [15, 19, 11, 30, 8],

@@ -67,7 +67,7 @@ def test_the_interval_of_the_relative_distance_contains_the_exact_value(distance
 
 
 def test_one_source_per_row_gives_the_mean_over_sources(function):
-    """Half of the rows have one truth and half another; their models differ likewise."""
+    """Half of the rows have one truth and model, the other half another."""
     kinds = np.arange(4000) % 2
 
     def by_row(*chains):

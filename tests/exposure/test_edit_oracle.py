@@ -15,7 +15,7 @@ COMPLETIONS = [some for size in range(4) for some in itertools.product(TOKENS, r
 
 
 def best_next(prefix: tuple[int, ...], target: tuple[int, ...]) -> set[int]:
-    """The next tokens that lead to the least final distance, all completions tried."""
+    """The next tokens that lead to the least final distance, by trying all completions."""
     costs = {EOS: Levenshtein.distance(prefix, target)}
     for token in TOKENS:
         costs[token] = min(
@@ -63,7 +63,7 @@ def test_the_probabilities_of_several_optimal_tokens_add_up_and_each_counts_once
     prefix = np.array([[6, 5, 0, 0]])
     log_probs = np.log(np.broadcast_to(probs, (1, 4, 7)))
     cost = jax.jit(oracle_cost)(log_probs, target, target > 0, prefix)[0]
-    # Behind 6 both 4s of the target are optimal, and they are one token.
+    # After 6 both 4s of the target are optimal, and they are the same token.
     assert best_next((6,), (4, 4, 5)) == {4}
     assert best_next((6, 5), (4, 4, 5)) == {4, 5, EOS}
     expected = [-np.log(0.4), -np.log(0.4), -np.log(0.4 + 0.3 + 0.1)]

@@ -26,7 +26,7 @@ def test_an_interval_of_a_mean_has_its_theoretical_width():
 
 
 def test_whole_sequences_are_drawn():
-    """Ten tokens that are all alike say no more than one does."""
+    """Ten identical tokens carry no more information than one."""
     single = np.random.default_rng(0).normal(size=(200, 1))
     bootstrap = Bootstrap(200)
     one = bootstrap.of(divide, single, np.ones((200, 1)))

@@ -26,7 +26,7 @@ def test_accumulated_error_of_the_fixture():
     at = np.array([2, 4, 8, 12]) - 1
     assert found.accumulated[at].round(2).tolist() == [2.00, 5.32, 14.99, 27.06]
     assert found.excess_percent[at].round(1).tolist() == [0.0, 33.0, 87.3, 125.5]
-    # Independently: both chains' marginals, and the divergence of their rows.
+    # Computed independently, from both chains' marginals and the divergence of their rows.
     (first, p), (_, q) = (tuple(map(np.array, chain)) for chain in (TRUTH, MODEL))
     gold, own, rows = first, first, kl_divergence(p, q)
     sums = np.zeros(2)

@@ -26,7 +26,7 @@ def test_a_function_becomes_tables(function):
 
 @pytest.fixture(scope="module")
 def counting_model() -> tuple[Seq2SeqModel, list[int]]:
-    """Logits are looked up by source and last token; a list grows whenever it is traced."""
+    """Logits are looked up by source and last token; a list grows with every tracing."""
     traces: list[int] = []
 
     def decode_sequence(params, memory, tokens):

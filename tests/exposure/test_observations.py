@@ -10,7 +10,7 @@ from s2s_jax.exposure import make_observe_step, make_read_states, observe
 from s2s_jax.exposure.edit_oracle import optimal_next
 from s2s_jax.exposure.observations import fit
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("observations")
 
 MAX_LENGTH = 7
@@ -32,7 +32,7 @@ def rnn(make_rnn) -> tuple[Any, Any, Any, Any]:
 
 @pytest.fixture(scope="module")
 def step_by_step(rnn) -> Any:
-    """tokens [6, 7] -> what the model's steps say and pass on: logits and states [6, 7, size]."""
+    """tokens [6, 7] -> the logits and states [6, 7, size] of the model's single steps."""
     model, params, *_ = rnn
 
     @jax.jit
@@ -56,7 +56,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def make_batches(make_batch, order: list[int], time: int = 6) -> list[tuple[np.ndarray, Batch]]:
-    """Batches of three rows; what is missing of the last is filled up."""
+    """Batches of three rows; the last one is filled up."""
     found = []
     for start in range(0, len(order), 3):
         some = order[start : start + 3]
@@ -117,7 +117,7 @@ def test_gold_columns_equal_those_of_single_steps(step_by_step, seen):
 
 def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch, seen):
     _, params, observe_step, _ = rnn
-    # Targets that the model says itself, but for some.
+    # Mostly the model's own outputs as targets.
     target = seen.own_tokens.copy()
     mask = np.arange(MAX_LENGTH) < seen.own_lengths[:, None]
     target[0, 0] = 4 + (target[0, 0] + 1) % 6
@@ -137,7 +137,7 @@ def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch
 
 
 def test_costs_after_drawn_prefixes(step_by_step, seen):
-    # Behind nothing, only the first gold token is optimal, drawn prefix or gold one.
+    # After the empty prefix, sampled or gold, only the first gold token is optimal.
     np.testing.assert_allclose(seen.oracle_cost[:, 0], seen.gold_nll[:, 0], atol=1e-5)
     probs = np.exp(log_softmax(step_by_step(seen.sampled_tokens)[0]))
     optimal = np.asarray(jax.jit(optimal_next)(seen.target, seen.mask, seen.sampled_tokens))
@@ -174,7 +174,7 @@ def test_states_after_gold_and_drawn_inputs(step_by_step, seen):
 
 
 def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, make_batch):
-    # It says 4 5 6 EOS.
+    # It outputs 4 5 6 EOS.
     table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 4, 5, 6, EOS, 4])]
     step = jax.jit(make_observe_step(make_table_model(8), 5))
     batches = [
@@ -191,7 +191,7 @@ def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, m
 
 
 def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
-    # It says 4 UNK 6 EOS.
+    # It outputs 4 UNK 6 EOS.
     table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 6, UNK, 5, EOS, 4])]
     step = jax.jit(make_observe_step(make_table_model(8), 5, draws=False, corrupts=False))
     batches = [(np.array([0]), make_batch([[4, EOS]], [[4, UNK, 6, EOS]]))]

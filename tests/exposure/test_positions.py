@@ -12,7 +12,7 @@ from s2s_jax.exposure.positions import (
     token_mean,
 )
 
-# Four sequences of 4, 3, 2 and 4 tokens; what is outside the mask is set to mislead.
+# Four sequences of 4, 3, 2 and 4 tokens; values outside the mask are set to wrong ones.
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], bool)
 OWN = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0], [1, 0, 0, 1]], bool)
 GOLD = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 1]], bool)

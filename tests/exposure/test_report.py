@@ -39,7 +39,7 @@ states/mmd_by_position states/p_value_by_position
 )
 
 NEXT = np.array([4, 4, 4, 4, 5, 6, 7, EOS])
-"""What the model says: 4 5 6 7 EOS."""
+"""The model's output: 4 5 6 7 EOS."""
 
 RIGHT, EARLY, SKIPPED = [4, 5, 6, 7, EOS], [4, 5, EOS], [4, 6, 7, EOS]
 
@@ -121,12 +121,12 @@ def test_values_counted_by_hand(found):
     assert gap.n.tolist() == [40, 40, 40, 30, 20]
     assert found["own/hazard_by_position"].value == pytest.approx([0, 10 / 40, 10 / 30, 0, 0])
     wrong, sure = np.log(np.exp(3) + 7), np.log(np.exp(3) + 7) - 3
-    # Errors with gold prefixes: early says 6 for EOS, skipped says 5 for 6.
+    # Errors with gold prefixes: 6 for EOS where it ends early, 5 for 6 where a token is skipped.
     nll = (wrong * 20 + sure * (tokens - 20)) / tokens
     assert found["gold/nll"].value == pytest.approx(nll, abs=1e-5)
     assert found["edit_oracle/gold_cost"].value == pytest.approx(nll, abs=1e-5)
     assert found["edit_oracle/excess_percent_by_length"].value[0] == pytest.approx(0, abs=1e-4)
-    # The model knows the last token and nothing else: one step on, a corrupted one is forgotten.
+    # The model only knows the last token: one step later, a corrupted one is forgotten.
     assert found["recovery/uniform/nll_increase_by_distance"].value[1:] == pytest.approx(0)
     assert found["recovery/uniform/half_life"].value == pytest.approx(1.5)
     assert found["states/p_value_by_position"].value[0] == 1
@@ -199,7 +199,7 @@ def test_invalid_arguments_are_refused(model, batches):
         measure_exposure(model, (), batches, jax.random.key(0), max_length=8, num_states=20)
     with pytest.raises(ValueError, match="no measures 'sates'; did you mean 'states'"):
         measure_some(model, batches, groups=["sates"])
-    # Nobody asked for states, so their number is no matter.
+    # States are not requested, so their number does not matter.
     with pytest.raises(
         ValueError, match="no position has min_count = 600 sequences, the most is 40"
     ):

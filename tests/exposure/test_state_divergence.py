@@ -27,7 +27,7 @@ def unbiased_mmd(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
 
 
 def states(seed: int, shift: float = 0.0, time: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that share what a source would give them."""
+    """Pairs that share a component, as if from a common source."""
     generator = np.random.default_rng(seed)
     source = generator.normal(size=(M, 1, 3))
     gold, own = (source + generator.normal(size=(M, time, 3)) for _ in range(2))
@@ -89,7 +89,7 @@ def test_shifted_states_are_found_at_their_positions():
 
 
 def test_a_sequence_drawn_twice_is_not_paired_with_itself():
-    """With alike states the drawn values lie around 0: copies would lift them all."""
+    """For states of one distribution the values lie around 0; pairs of copies would raise them."""
     gold, own = states(5)
     bootstrap = Bootstrap(M, 300)
     found = state_divergence(gold, own, np.ones((M, 1), bool), bootstrap, num_permutations=9)

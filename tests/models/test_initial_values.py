@@ -1,4 +1,4 @@
-"""Starting values have their distributions, and no two parameters share a number."""
+"""Initial values have the right distributions, and no two parameters share a number."""
 
 import jax
 import numpy as np
@@ -53,6 +53,6 @@ def test_orthogonal_matrices_are_orthogonal_and_not_biased(draw):
     matrices = np.asarray(InitialValues(draw).orthogonal(600, 10))
     products = matrices @ matrices.swapaxes(1, 2)
     np.testing.assert_allclose(products, np.broadcast_to(np.eye(10), products.shape), atol=1e-5)
-    # Without the triangle's signs the diagonals lean to one side.
+    # Without the signs of the triangle's diagonal, the diagonals would be biased.
     assert abs(float(matrices[:, 0, 0].mean())) < 0.05
     assert matrices[:, 0, 0].std() == pytest.approx(10**-0.5, rel=0.1)

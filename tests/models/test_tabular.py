@@ -37,7 +37,7 @@ def test_the_start_symbol_and_the_source_change_nothing():
 
 
 def test_after_an_id_outside_the_vocabulary_all_logits_are_nan():
-    """No other prefix's row, and not the even distribution of no row at all."""
+    """They are not another prefix's row, and not the uniform distribution of a missing row."""
     model = make_tabular_model(2, 4)
     params = jnp.arange(30.0).reshape(15, 2)
     for wrong in (-1, -100, 2, 2**31 - 1):

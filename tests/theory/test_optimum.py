@@ -340,7 +340,7 @@ def test_invalid_arguments_are_refused(changes, message):
 
 @pytest.mark.parametrize("coin", ["token", "sequence"])
 def test_with_samples_the_damage_grows_as_teacher_prob_falls_and_with_length(coin: str):
-    """Of random chains, also hidden ones; with the length whatever is fed."""
+    """For random chains, including hidden ones; with the length it grows for either feed."""
     numbers = np.random.default_rng(0)
     for trial in range(12):
         num_states, num_symbols = numbers.integers(2, 5, 2)
@@ -367,7 +367,7 @@ def test_with_samples_the_damage_grows_as_teacher_prob_falls_and_with_length(coi
 
 @pytest.mark.parametrize(("coin", "above"), [("token", 0.2097), ("sequence", 0.2221)])
 def test_with_argmax_a_lower_teacher_prob_can_do_less_damage(coin: str, above: float):
-    """After the likeliest first symbol another one becomes the likeliest, and is fed."""
+    """After the most likely first symbol another one becomes the most likely, and is fed."""
     chain = (
         (0.415, 0.502, 0.083),
         ((0.006, 0.002, 0.992), (0.595, 0.314, 0.091), (0.357, 0.12, 0.523)),

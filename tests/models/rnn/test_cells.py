@@ -1,4 +1,4 @@
-"""A step is what its formula says, and leaves the derivatives of that."""
+"""A step computes its formula, and the derivatives of it."""
 
 from typing import Any
 

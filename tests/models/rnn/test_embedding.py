@@ -1,4 +1,4 @@
-"""Embeddings are looked up, and projected as the vocabulary or as tokens, whichever is less."""
+"""Embeddings are looked up; the vocabulary or the tokens are projected, whichever is smaller."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ def test_an_id_outside_an_embedding_gives_nan():
 
 
 def test_parameters_can_be_numpy_arrays():
-    """As `jax.device_get` or a file gives them, outside of a compiled program."""
+    """As from `jax.device_get` or a file, outside of a compiled program."""
     layer = RecurrentLayer("lstm", SIZE, 3, InitialValues())
     table: Any = np.arange(VOCAB_SIZE * SIZE, dtype=np.float32).reshape(VOCAB_SIZE, SIZE)
     ids: Any = np.array([[2, 6]])
@@ -46,7 +46,7 @@ def test_parameters_can_be_numpy_arrays():
 
 @pytest.mark.parametrize("times", [1, 15])
 def test_whichever_is_smaller_is_projected_tokens_or_vocabulary(times):
-    """What comes of it is the same, with the same gradients."""
+    """The result is the same, with the same gradients."""
     numbers = np.random.default_rng(0)
     graph, state = nnx.split(RecurrentLayer("lstm", SIZE, 3, InitialValues()))
     params, table = jax.tree.map(

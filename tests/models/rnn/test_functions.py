@@ -244,7 +244,7 @@ def test_an_odd_hidden_size_is_allowed_for_one_direction():
 
 @pytest.mark.parametrize("lanes", [False, True])
 def test_matrices_are_made_orthogonal_one_at_a_time(lanes):
-    """Two such batches in one program can wait for each other for ever, on few CPU cores."""
+    """Two such batches in one program can deadlock on few CPU cores."""
     model = make_rnn_model(10, 10, hidden_size=12, embedding_size=6)
     init = jax.jit(jax.vmap(model.init) if lanes else model.init)
     keys = jax.random.split(jax.random.key(0), 3)

@@ -14,7 +14,7 @@ MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]], bool).T  # 
 
 
 def scan_in_python(layer: RecurrentLayer, start, inputs, mask, reverse):
-    """The recurrence as its formula says it, differentiated by JAX through every step."""
+    """The recurrence as in its formula, differentiated by JAX through every step."""
     carry, outputs = start, {}
     for time in reversed(range(TIME)) if reverse else range(TIME):
         new, _ = layer.step(carry, layer.project(inputs[time]))
@@ -76,7 +76,7 @@ def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
 
 @pytest.mark.parametrize(("cell", "most"), [("lstm", 12), ("gru", 10)])
 def test_slopes_overwrite_the_projections_and_the_gradient_overwrites_the_slopes(cell: Cell, most):
-    """Of arrays [time, batch, hidden_size]; each in a place of its own would be 19, or 16."""
+    """Counted in arrays [time, batch, hidden_size]; without sharing it would be 19, or 16."""
     time, hidden_size = 256, 32
     layer = RecurrentLayer(cell, SIZE, hidden_size, InitialValues())
     graph, params = nnx.split(layer)

@@ -96,7 +96,7 @@ def make_next_token_probs(
         long, or their number differs from that of the sources.
 
     Example:
-      >>> model = Seq2SeqModel(  # somebody's own: a table of logits, by the last token
+      >>> model = Seq2SeqModel(  # a user's own model: a table of logits, by the last token
       ...     init=lambda key: jnp.zeros((6, 6)),
       ...     encode=lambda params, source, mask, dropout_key: source,
       ...     initial_carry=lambda params, memory: memory,

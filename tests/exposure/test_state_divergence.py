@@ -67,7 +67,7 @@ def test_states_of_one_distribution_have_no_divergence_and_uniform_p_values():
 
 def test_shifted_states_are_found_at_their_positions():
     gold, own = states(0, time=3)
-    own[:, 0] = gold[:, 0]  # behind BOS alone
+    own[:, 0] = gold[:, 0]  # after only BOS
     own[:, 2] += 1.0
     mask = np.ones((M, 3), bool)
     mask[30:, 2] = False

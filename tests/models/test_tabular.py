@@ -65,5 +65,5 @@ def test_a_target_longer_than_the_table_is_refused():
     params = model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="targets of 3 tokens; the table ends at 2"):
         model.decode_sequence(params, jnp.full(1, -1), jnp.zeros((1, 3), jnp.int32))
-    row, token = jnp.array([2]), jnp.array([1])  # behind the last prefix
+    row, token = jnp.array([2]), jnp.array([1])  # after the last prefix
     assert jnp.isnan(model.decode_step(params, None, row, token)[1]).all()

@@ -100,8 +100,8 @@ def to_markdown(rows: Sequence[TheoryRow]) -> str:
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *cells]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     about = (
-        "KL(P‖Q) from the true distribution, in nats per sequence, at the last step; mean ± half the"
-        " 95 % t-interval over n seeds. The prediction is computed and exact: it is the optimum"
+        "KL(P‖Q) from the true distribution, in nats per sequence, at the last step; mean ± half"
+        " the 95 % t-interval over n seeds. The prediction is computed and exact: it is the optimum"
         " that scheduled sampling has with unlimited data, time and capacity"
         " ([theory.md](theory.md))."
     )

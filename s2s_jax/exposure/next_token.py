@@ -137,7 +137,7 @@ def make_next_token_probs(
         if step >= length:
             raise ValueError(f"prefixes have {step} symbols; they must be shorter than {length}")
         if num_sources > 1 and num_prefixes != num_sources:
-            raise ValueError(f"{num_prefixes} prefixes for {num_sources} sources, one a row")
+            raise ValueError(f"{num_prefixes} prefixes for {num_sources} sources, one per row")
         num_batches = -(-num_prefixes // batch_size)
         padding = (0, num_batches * batch_size - num_prefixes), (0, length - step)
         padded = np.pad(np.asarray(prefixes, np.int32), padding)

@@ -75,7 +75,7 @@ def test_rows_stay_with_their_sources(counting_model):
     found = np.asarray(probs(prefixes))
     for row, source, prefix in zip(found, sources[:, 0], prefixes[:, 0], strict=True):
         np.testing.assert_allclose(row, expected(source, int(IDS[prefix].item())), atol=1e-6)
-    with pytest.raises(ValueError, match="3 prefixes for 5 sources, one a row"):
+    with pytest.raises(ValueError, match="3 prefixes for 5 sources, one per row"):
         probs(prefixes[:3])
     with pytest.raises(ValueError, match="prefixes have 2 symbols; they must be shorter than 2"):
         probs(np.zeros((5, 2), int))

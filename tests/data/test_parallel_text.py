@@ -126,7 +126,7 @@ def test_changed_files_are_prepared_again(tmp_path):
         ({"train.en": None}, ["has no train.en"]),
         ({"train.en": None, "train.de": None}, ["has no train.en", ".gz"]),
         ({"dev.en": None, "dev.de": None}, ["has no dev.en or val.en or valid.en"]),
-        ({"val.en": "x", "val.de": "y"}, ["has several dev sets (dev, val): leave the one"]),
+        ({"val.en": "x", "val.de": "y"}, ["has several dev sets (dev, val): keep only the one"]),
         ({"valid.de": "y"}, ["has several dev sets (dev, valid)"]),
         ({"test.en": "a\nb\ufeffc\n"}, ["test.en, line 2: a byte order mark"]),
         ({"train.en": "a\nb\n".encode("utf-16-le")}, ["train.en is UTF-16"]),

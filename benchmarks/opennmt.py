@@ -6,7 +6,7 @@ The peer is benchmarks/peers/opennmt_worker.py, whose docstring says what is equ
 here and what is not; it lives in `<peers>/opennmt`, made by `make bench-peers`. Both train on the
 same generated pairs, as long as CMUdict's, through an inverse-sigmoid schedule from 1 to 0.01.
 OpenNMT-tf trains and reports its steps/s; then ours trains for as long, data served as in a run;
-and so in turns. The steps/s that count are those behind the first report, in which OpenNMT-tf still
+and so in turns. The steps/s that count are those after the first report, in which OpenNMT-tf still
 traces.
 """
 
@@ -74,7 +74,7 @@ def run_peer(python: Path, folder: Path, sizes: dict[str, Any]) -> dict[str, Any
 
 
 def steps_per_second(reports: list[list[float]]) -> float:
-    """The mean rate over the reports behind the first; each is over as many steps.
+    """The mean rate over the reports after the first; each is over as many steps.
 
     Example:
       >>> steps_per_second([[50, 1.0], [100, 10.0], [150, 5.0]])

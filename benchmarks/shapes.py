@@ -98,7 +98,7 @@ def make_model(shape: Shape, dtype: str = "float32") -> Seq2SeqModel:
 
 
 def make_optimizer() -> optax.GradientTransformation:
-    """Adam behind a clipped norm, here and in the peers."""
+    """Adam after clipping the norm, here and in the peers."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 
 

@@ -51,7 +51,7 @@ def train_commands(sweep: list[str], here: dict[str, str]) -> list[list[str]]:
 
 
 def measure(options: Options) -> Findings:
-    """All, in turns, behind one of each that is not counted."""
+    """All of them in turns, after one run of each that is not counted."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         here = environment(folder / "cache")

@@ -99,7 +99,7 @@ class Training:
     def seconds(self, name: Any, teacher_probs: Sequence[float], passes: int = 1) -> float:
         """The seconds of a step on a batch, on average over `passes` rounds of teacher_probs.
 
-        The steps are sent off one behind the other, as a training loop does; the clock stops when
+        The steps are dispatched one after another, as a training loop does; the clock stops when
         the last has ended.
         """
         program, batch = self.programs[name], self._batches[name]

@@ -159,7 +159,7 @@ def measure(options: Options) -> Findings:
 
 
 def step_rows(label: str, seconds: Mapping[str, list[float]]) -> list[Row]:
-    """The ratios of one shape, and the milliseconds behind them."""
+    """The ratios for one shape, and the milliseconds that they are computed from."""
     forced = seconds[TEACHER_FORCING]
     return [
         Row(

@@ -3,9 +3,9 @@
     make demo
     s2s sweep --config=experiments/demo.py --workdir=runs/demo --jobs=2
 
-Two to five minutes on 2 cores; the README shows its output. One seed, a small model, under two
-passes over the data: enough to see the schedules act and the gap between gold and own prefixes
-open, not enough to rank them. experiments/g2p.py is the real one.
+It takes two to five minutes on 2 cores; the README shows its output. One seed, a small model and
+less than two passes over the data are enough to see how the schedules act and how the gap between
+gold and own prefixes opens, but not enough to rank them. The full experiment is experiments/g2p.py.
 """
 
 from experiments import g2p

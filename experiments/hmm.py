@@ -1,13 +1,14 @@
-"""A hidden Markov chain behind a source that tells some of its symbols.
+"""A hidden Markov chain, some of whose symbols the source reveals.
 
     s2s train --config=experiments/hmm.py:free_running --workdir=runs/hmm \
         --config.data.dependence=0.5
 
 data.dependence is the share of the target's symbols that the source hides. At 0 the source is the
-target and no way of training does damage; at 1 it tells nothing, and scheduled sampling is as
-inconsistent as the chain allows. For the command above theory says 0.1224 nats from the truth given
-the dev sources (`eval/kl_predicted` in result.json); one run ended at 0.1338 (`eval/kl_to_truth`),
-after 72 seconds of CPU time with compilation. docs/theory.md has the figure over all dependences.
+target, and no training method does damage; at 1 it reveals nothing, and scheduled sampling is as
+inconsistent as the chain allows. For the command above, theory predicts 0.1224 nats from the truth
+given the dev sources (`eval/kl_predicted` in result.json); one run ended at 0.1338
+(`eval/kl_to_truth`), after 72 seconds of CPU time including compilation. docs/theory.md has a
+figure over all values of dependence.
 """
 
 from collections.abc import Iterator

@@ -1,13 +1,14 @@
-"""A Markov chain of two symbols, whose truth, and what scheduled sampling makes of it, are known.
+"""A Markov chain of two symbols; the truth and the optimum of scheduled sampling are known.
 
     s2s train --config=experiments/markov.py:constant --workdir=runs/markov \
         --config.schedule.teacher_prob=0.5
 
-With the defaults, three symbols of the chain (.7, .3), rows (.9, .1) and (.2, .8), the optimum at
-teacher_prob 0.5 is 0.1130 nats from the truth; with --config.rollout.coin=sequence it is 0.1330.
-One run of the command above ended 0.1148 nats from the truth, after 61 seconds of CPU time with
-compilation. `eval/kl_predicted` and `eval/kl_to_truth` in result.json hold both for any chain; see
-docs/theory.md. The exact match of such a task means nothing: every target is one of several.
+By default a target is three symbols long, and the chain has the initial probabilities (.7, .3) and
+the rows (.9, .1) and (.2, .8). Its optimum at teacher_prob 0.5 is 0.1130 nats from the truth; with
+--config.rollout.coin=sequence it is 0.1330. One run of the command above ended 0.1148 nats from the
+truth, after 61 seconds of CPU time including compilation. For any chain, result.json has both, as
+`eval/kl_predicted` and `eval/kl_to_truth`; see docs/theory.md. Exact match means nothing in such a
+task, because every target is one of several possible ones.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def get_config(schedule: str = "teacher_forcing") -> Config:
 
 
 def chain_settings(config: Config) -> None:
-    """What chains of few symbols have in common, whatever their source tells."""
+    """Sets what the experiments on chains of few symbols have in common."""
     config.data.source_vocabulary = "whitespace"
     config.data.target_vocabulary = "whitespace"
     config.data.num_buckets = 1

@@ -3,7 +3,7 @@
     s2s train --config=experiments/parallel_text.py:linear --workdir=runs/text \
         --config.data.folder=FOLDER
 
-English to German unless --config.data.source_language and --config.data.target_language say else.
+English to German, unless --config.data.source_language and --config.data.target_language are set.
 """
 
 from s2s_jax.lab.config import Config, base_config, sweep_schedules
@@ -20,7 +20,7 @@ def get_config(schedule: str = "teacher_forcing") -> Config:
 
 
 def translation_settings(config: Config) -> None:
-    """What translation experiments share: subwords, a larger model, BLEU."""
+    """Sets what translation experiments share: subwords, a larger model, BLEU."""
     config.data.source_vocabulary = "sentencepiece"
     config.data.target_vocabulary = "sentencepiece"
     config.data.num_buckets = 6

@@ -1,4 +1,4 @@
-"""WMT14 German to English, as TFDS has it; meant for a GPU or TPU.
+"""WMT14 German to English, from TFDS; meant for a GPU or TPU.
 
     s2s train --config=experiments/wmt14.py:inverse_sigmoid --workdir=runs/wmt14
 

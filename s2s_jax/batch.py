@@ -15,10 +15,10 @@ NUM_RESERVED = 4
 class Batch(NamedTuple):
     """Pairs of sequences, padded to one shape; arrays may be numpy's or JAX's.
 
-    Source and target both end in EOS, inside the mask. A row that only fills the batch up has an
-    all-False target mask and counts nowhere. Outside of the masks any number may stand, -100 or
-    another library's padding id; inside of them an id that the vocabulary does not have makes the
-    loss NaN.
+    Source and target both end in EOS, inside the mask. A filler row, which only fills up the batch,
+    has an all-False target mask and is ignored. Positions outside the masks may hold any number,
+    such as -100 or another library's padding id; inside the masks, an id that is not in the
+    vocabulary makes the loss NaN.
 
     Attributes:
       source: [batch, source_time] int32 ids.
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def to_jax(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Its arrays as JAX's: bool masks, and PAD outside of them, whatever was there.
+    """The batch's arrays as JAX arrays, with bool masks and PAD everywhere outside the masks.
 
     Example:
       >>> ids, mask = np.array([[7, EOS, -100]]), np.array([[1, 1, 0]])
@@ -53,7 +53,7 @@ def _padded(
 
 
 def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:
-    """The decoder's inputs under teacher forcing: the target one step late, behind BOS.
+    """The decoder's inputs under teacher forcing: BOS, then the target delayed by one step.
 
         input_1 = BOS,   input_t = y_{t-1}
 
@@ -61,8 +61,8 @@ def gold_inputs(target: jax.Array | np.ndarray) -> jax.Array:
       target: [batch, time] int32 ids.
 
     Returns:
-      [batch, time] int32 ids. The input of time t is the token of t-1: feeding that of t would
-      leak the label.
+      [batch, time] int32 ids. The input at time t is the token of time t-1; feeding the token of
+      time t would leak the label.
 
     Example:
       >>> gold_inputs(jnp.array([[7, 8, EOS]])).tolist()

@@ -1,4 +1,4 @@
-"""Branches on a value that `jax.vmap` may turn into a value a lane."""
+"""Branches on a value that may differ between lanes under `jax.vmap`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,13 @@ from jax.custom_batching import custom_vmap
 def vmapped_as(
     replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """`function`, for which `jax.vmap` takes one of the same values without branches.
+    """`function`, but under `jax.vmap` an equivalent `replacement` without branches.
 
-    Under vmap a branch whose question differs between lanes computes both of its answers. The
-    replacement is taken only then, where the argument number `deciding` differs between lanes: a
-    question that they share stays one.
+    Under vmap, a branch whose condition differs between lanes computes both sides. The replacement
+    is used only in that case, when the argument number `deciding` differs between lanes; if the
+    lanes share the condition, it stays a branch.
 
-    No gradient passes, into any of the arguments: the derivative is 0.
+    No gradient passes into any of the arguments: the derivative is 0.
     """
     wrapped = custom_vmap(function)
 

@@ -1,9 +1,9 @@
 """Decoding without gold tokens: greedy, sampled, and beam search, over any `Seq2SeqModel`.
 
-Every token but EOS is an ordinary one: PAD and BOS have logits like the rest and are not masked,
-so greedy decoding is the rollout that never feeds gold, and neither of them ends a hypothesis.
-All functions are pure and run under `jit` with `max_length` and `beam_size` static; their loops
-stop as soon as no row has anything left to say.
+Every token except EOS is an ordinary one: PAD and BOS have logits like the others and are not
+masked, so greedy decoding equals the rollout that never feeds gold, and neither PAD nor BOS ends a
+hypothesis. All functions are pure and run under `jit` with `max_length` and `beam_size` static;
+their loops stop as soon as all rows are finished.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ class Decoded(NamedTuple):
 
     Attributes:
       tokens: [..., max_length] int32 ids, PAD after EOS.
-      lengths: [...] int32, tokens up to and including EOS; max_length where there is none.
+      lengths: [...] int32, tokens up to and including EOS; max_length if there is no EOS.
       scores: [...] float32, the log-probability of those tokens under the model, in nats; from
         `beam_search` it is length-normalised.
-      finished: [...] bool, True where EOS was emitted.
+      finished: [...] bool, True if EOS was emitted.
     """
 
     tokens: jax.Array
@@ -47,8 +47,8 @@ def greedy(model: Seq2SeqModel, params: Params, memory: Memory, max_length: int)
     Args:
       model: the pure functions.
       params: its parameters.
-      memory: what `model.encode` gave, batch first in every leaf.
-      max_length: most tokens of a hypothesis, EOS included; static.
+      memory: from `model.encode`, batch first in every leaf.
+      max_length: maximum number of tokens in a hypothesis, including EOS; static.
 
     Returns:
       `Decoded` of [batch] hypotheses.
@@ -82,20 +82,20 @@ def sample(
 ) -> Decoded:
     """Draws each token from the model and feeds it, until EOS.
 
-        y_t ~ softmax(o_t / temperature), over the top_k highest alone
+        y_t ~ softmax(o_t / temperature), over only the top_k highest
 
     Args:
       model: the pure functions.
       params: its parameters.
-      memory: what `model.encode` gave, batch first in every leaf.
-      max_length: most tokens of a hypothesis, EOS included; static.
-      key: one key; step t draws with fold_in(key, t), as `prng.per_step_keys` gives it.
+      memory: from `model.encode`, batch first in every leaf.
+      max_length: maximum number of tokens in a hypothesis, including EOS; static.
+      key: one key; step t draws with fold_in(key, t), as in `prng.per_step_keys`.
       temperature: as in `make_token_chooser`.
       top_k: as in `make_token_chooser`.
 
     Returns:
-      `Decoded` of [batch] hypotheses. The scores are the model's own log-probabilities, those at
-      temperature 1 over the whole vocabulary, so that draws of several temperatures compare.
+      `Decoded` of [batch] hypotheses. The scores are the model's log-probabilities at temperature 1
+      over the whole vocabulary, so that samples of different temperatures can be compared.
 
     Raises:
       ValueError: max_length is below 1, or temperature or top_k is out of range.
@@ -119,7 +119,7 @@ def _decode(
     max_length: int,
     choose: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Decoded:
-    """One hypothesis a row; `choose` is (logits [batch, vocab_size], step) -> tokens [batch]."""
+    """One hypothesis per row; `choose` is (logits [batch, vocab_size], step) -> tokens [batch]."""
     _check_at_least_1("max_length", max_length)
     batch_size = _batch_size(memory)
 
@@ -170,30 +170,30 @@ def beam_search(
 ) -> Decoded:
     """Searches for the hypotheses with the highest length-normalised log-probability.
 
-        score(y) = sum_t log p(y_t | y_<t) / length(y)**length_penalty,   EOS counted in the length
+        score(y) = sum_t log p(y_t | y_<t) / length(y)**length_penalty,   length includes EOS
 
-    Each step ranks all continuations of the `beam_size` open hypotheses by log-probability (they
-    are of one length). Those that end with EOS among the first `beam_size` are finished and kept;
-    the first `beam_size` of the rest stay open. A row is done once `beam_size` are finished, and
-    what is finished is then ranked by score: the rule of fairseq (Ott et al. 2019,
-    arXiv:1904.01038). So a beam of 1 is greedy decoding whatever the length penalty, and a beam as
-    wide as the number of hypotheses there are is an exhaustive search. There is no stopping by
-    score before that: under a length penalty a longer hypothesis can still win.
+    Each step ranks all continuations of the `beam_size` open hypotheses by log-probability (all
+    have the same length). Among the first `beam_size` of them, those that end with EOS are finished
+    and kept; the first `beam_size` of the others stay open. A row is done once `beam_size` are
+    finished, and the finished ones are then ranked by score: the rule of fairseq (Ott et al. 2019,
+    arXiv:1904.01038). So a beam of 1 is greedy decoding, whatever the length penalty, and a beam as
+    wide as the number of possible hypotheses is an exhaustive search. The search does not stop
+    earlier because of scores: with a length penalty a longer hypothesis can still win.
 
     Args:
       model: the pure functions.
       params: its parameters.
-      memory: what `model.encode` gave, batch first in every leaf.
-      max_length: most tokens of a hypothesis, EOS included; static.
+      memory: from `model.encode`, batch first in every leaf.
+      max_length: maximum number of tokens in a hypothesis, including EOS; static.
       beam_size: how many hypotheses stay open, and how many are returned; static.
       length_penalty: >= 0; 0 ranks by log-probability, which favours short hypotheses, 1 by its
         mean over the tokens (Wu et al. 2016, arXiv:1609.08144, section 7, divide by
         ((5 + length) / 6)**length_penalty instead). An array may be traced, and is not checked.
 
     Returns:
-      `Decoded` of [batch, beam_size] hypotheses, best first. Where fewer than `beam_size` have
-      finished by max_length, the best open ones follow after all finished ones, cut as they are;
-      where there are not so many hypotheses at all, the rest are empty, with score -inf.
+      `Decoded` of [batch, beam_size] hypotheses, best first. If fewer than `beam_size` have
+      finished by max_length, the best open ones, cut off there, follow after all finished ones. If
+      fewer than `beam_size` hypotheses are possible, the rest are empty, with score -inf.
 
     Raises:
       ValueError: max_length or beam_size is below 1, or length_penalty is negative or not finite.
@@ -219,8 +219,8 @@ def beam_search(
 
     def extend(state: State) -> State:
         carry, logits = model.decode_step(params, memory, state.carry, state.fed.reshape(-1))
-        # Twice the beam of each hypothesis is enough, and leaves the beam after its one EOS. The
-        # order within a hypothesis is that of its logits, which log-probabilities can round away.
+        # Twice beam_size continuations per hypothesis are enough: at most one of them ends in EOS.
+        # Those of one hypothesis are ordered by logits: rounding can make log-probabilities equal.
         logits = logits.astype(jnp.float32)
         highest, tokens = jax.lax.top_k(logits, min(2 * beam_size, logits.shape[-1]))
         log_probs = highest - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
@@ -234,7 +234,7 @@ def beam_search(
         closes = ended[:, :beam_size] & (log_probs[:, :beam_size] > -jnp.inf)
         num_closed = jnp.sum(state.closed.finished, axis=1, keepdims=True)
         place = num_closed + jnp.cumsum(closes, axis=1) - 1
-        place = jnp.where(closes, place, beam_size)  # out of bounds, as are those past the last
+        place = jnp.where(closes, place, beam_size)  # out of bounds, so dropped
         length = state.step + 1
         closing = state.tokens[rows, parents[:, :beam_size]].at[:, :, state.step].set(EOS)
         closed = Decoded(
@@ -275,7 +275,7 @@ def beam_search(
     )
     state = jax.lax.while_loop(undone, extend, state)
 
-    # The finished by score, then the open in their order; a row with a full beam needs no open one.
+    # The finished ones by score, then the open ones in their order; a full beam needs no open one.
     exists = state.log_probs > -jnp.inf
     still_open = Decoded(
         tokens=jnp.where(exists[:, :, None], state.tokens, PAD),

@@ -1,4 +1,4 @@
-"""Scores with gold prefixes and with the model's own, side by side: their gap is exposure bias."""
+"""Scores with gold prefixes and with the model's own; the gap between them is exposure bias."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -18,11 +18,12 @@ EvaluateStep = Callable[[Params, Batch], tuple[MetricSums, Decoded]]
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
       metrics: name -> mean over the split.
-      hypotheses: the model's own output for each example, in the examples' order: ids without EOS.
+      hypotheses: the model's own output for each example, in the order of the examples, as ids
+        without EOS.
     """
 
     metrics: dict[str, float]
@@ -30,22 +31,23 @@ class Evaluation(NamedTuple):
 
 
 def make_evaluate_step(model: Seq2SeqModel, max_length: int) -> EvaluateStep:
-    """Makes the evaluation of a batch; nothing is dropped and no schedule enters.
+    """Makes the evaluation of a batch, without dropout and without a schedule.
 
-        gold/nll            = mean_t -log p(y_t | y_<t)                nats a token
+        gold/nll            = mean_t -log p(y_t | y_<t)                nats per token
         gold/token_accuracy = mean_t [argmax p(. | y_<t) = y_t]
-        own/token_accuracy  = mean_t [h_t = y_t],  h the greedy hypothesis; past its end an error
+        own/token_accuracy  = mean_t [h_t = y_t],  h the greedy hypothesis; an error after its end
         own/exact_match     = share of sequences with h = y
-        own/hazard          = first errors / positions that no error precedes
+        own/hazard          = first errors / positions without an earlier error
         own/post_error_rate = errors after the first / positions after the first error
 
-    All up to and including EOS; where y_t is the unknown token, none is right. Where there is no
-    error the last is NaN; above the hazard, errors breed errors. The likelihood of the gold token
-    given the model's own prefix is not here on purpose: it rewards a model for ignoring its prefix.
+    All sums go up to and including EOS; if y_t is the unknown token, no token counts as right. The
+    post-error rate is NaN if there is no error; if it is above the hazard, errors lead to further
+    errors. The likelihood of the gold token given the model's own prefix is left out on purpose: it
+    rewards a model for ignoring its prefix.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      max_length: most tokens of a hypothesis, EOS included.
+      max_length: maximum number of tokens in a hypothesis, including EOS.
 
     Returns:
       evaluate_step(params, batch) -> (metric sums, greedy hypotheses); pure, not jitted.
@@ -82,17 +84,17 @@ def evaluate(
     """Evaluates a split.
 
     Args:
-      evaluate_step: of `make_evaluate_step`, jitted.
+      evaluate_step: from `make_evaluate_step`, jitted.
       params: the model's parameters.
-      batches: (indices, batch) pairs that hold every example once; index -1 for filling rows.
+      batches: (indices, batch) pairs that hold every example once; index -1 for filler rows.
 
     Returns:
-      The means, "gap" among them (gold minus own token accuracy), and the hypotheses.
+      The means, including "gap" (gold minus own token accuracy), and the hypotheses.
 
     Raises:
       ValueError: there are no batches.
     """
-    # All batches are dispatched before the first result is waited for.
+    # Dispatch all batches before waiting for the first result.
     results = [(indices, *evaluate_step(params, batch)) for indices, batch in batches]
     if not results:
         raise ValueError("nothing to evaluate: there are no batches")

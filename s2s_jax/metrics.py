@@ -37,7 +37,7 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
     """The sum and the count of `values` where `mask` holds.
 
     Args:
-      values: [...] numbers; what stands outside the mask counts nowhere.
+      values: [...] numbers; those outside the mask are ignored.
       mask: [...] bool, of the same shape.
 
     Returns:
@@ -53,7 +53,7 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> Mean:
 
 
 def right_tokens(said: Ids, gold: Ids) -> Ids:
-    """Which ids are the gold ones; where the gold token is unknown none is right.
+    """Which ids are the gold ones; if the gold token is unknown, no id is right.
 
     Args:
       said: [...] int32 ids.
@@ -66,12 +66,12 @@ def right_tokens(said: Ids, gold: Ids) -> Ids:
       >>> right_tokens(jnp.array([7, 8, UNK]), jnp.array([7, 9, UNK])).tolist()
       [True, False, False]
     """
-    # Either library's operators give its own kind of array.
+    # The operators of each library return its own kind of array.
     return (said == gold) & (gold != UNK)  # pyright: ignore[reportReturnType]
 
 
 def merge(*sums: MetricSums) -> MetricSums:
-    """Adds metric sums of the same names: the metrics of all the data together.
+    """Adds metric sums with the same names, which gives the metrics of all the data together.
 
     Raises:
       ValueError: the names differ, or there is nothing to merge.
@@ -84,7 +84,7 @@ def merge(*sums: MetricSums) -> MetricSums:
 def compute(sums: Mapping[str, Mean]) -> dict[str, float]:
     """The means as Python numbers; waits for the device.
 
-    A mean of nothing is NaN, so that it cannot pass for a score.
+    A mean over no values is NaN, so that it cannot be taken for a score.
 
     Example:
       >>> compute({"loss": Mean(6.0, 3.0)})

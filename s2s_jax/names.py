@@ -1,4 +1,4 @@
-"""Names that a user writes: what to say about one that does not exist."""
+"""Hints for error messages about names that do not exist."""
 
 import difflib
 import re
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 _NUM_LISTED = 20
 _LIKENESS = 0.6
 _OTHER_SECTION = 0.8
-_SEPARATOR = re.compile(r"[./](?=[^\W\d])")  # of sections: not the point of a number
+_SEPARATOR = re.compile(r"[./](?=[^\W\d])")  # between sections; a decimal point does not count
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """Ends an error message about an unknown name: the option most like it, and what there is.
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """Ends an error message about an unknown name: the most similar option, and the valid ones.
 
     Args:
-      word: what the user wrote; case does not matter. Of names with sections, such as
-        "train.num_steps" or "test/own/wer", the last parts are compared, and an option of another
-        section must be more alike.
-      options: what there is, in the order in which it is listed.
+      word: what the user wrote; case does not matter. For names with sections, such as
+        "train.num_steps" or "test/own/wer", the last parts are compared, and an option in another
+        section has to be more similar to be suggested.
+      options: the valid names, in the order in which they are listed.
 
     Returns:
-      The end of a sentence such as f"cell is {word!r}; {nearest(word, options)}". More than twenty
-      options are listed only where none is near, and then the first twenty.
+      The end of a sentence such as f"cell is {word!r}; {did_you_mean(word, options)}". If there are
+      more than twenty options, they are listed only if none is similar, and only the first twenty.
 
     Example:
-      >>> nearest("lstmm", ["lstm", "gru"])
+      >>> did_you_mean("lstmm", ["lstm", "gru"])
       "did you mean 'lstm'? (one of lstm, gru)"
-      >>> nearest("transformer", ["lstm", "gru"])
+      >>> did_you_mean("transformer", ["lstm", "gru"])
       'it must be one of lstm, gru'
-      >>> nearest("train.num_step", ["train.num_steps", "train.batch_size"])
+      >>> did_you_mean("train.num_step", ["train.num_steps", "train.batch_size"])
       "did you mean 'train.num_steps'? (one of train.num_steps, train.batch_size)"
-      >>> nearest("train.optimizer", ["train.num_steps", "train.batch_size"])
+      >>> did_you_mean("train.optimizer", ["train.num_steps", "train.batch_size"])
       'it must be one of train.num_steps, train.batch_size'
     """
     options = list(options)
@@ -44,7 +44,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 
 def _likeness(word: str, option: str) -> tuple[float, float]:
-    """How alike the last parts are, from 0 to 1; and, for equals in that, the whole names."""
+    """The similarity of the last parts, from 0 to 1; then, to break ties, of the whole names."""
     word, option = word.casefold(), option.casefold()
     *section, last = _SEPARATOR.split(word)
     *its_section, its_last = _SEPARATOR.split(option)

@@ -20,7 +20,7 @@ from s2s_jax.models.linear import (
     inputs_gradient,
     weights_gradient,
 )
-from s2s_jax.models.replays import first_order
+from s2s_jax.models.replays import refuse_second_derivatives
 
 _BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
 
@@ -231,7 +231,7 @@ def _with_gradient_forward(features: Any, kernel: Any, bias: Any, reading: Outpu
 def _with_gradient_backward(kept: tuple[Any, Any], d_loss: jax.Array):
     gradients, inputs = kept
     scaled = tuple(gradient * d_loss.astype(gradient.dtype) for gradient in gradients)
-    return (*first_order(scaled, inputs), None)
+    return (*refuse_second_derivatives(scaled, inputs), None)
 
 
 _with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)

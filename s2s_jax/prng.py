@@ -1,14 +1,14 @@
-"""Named streams of PRNG keys: who draws decides the key, not how much was drawn before."""
+"""Named streams of PRNG keys: a key depends on who draws, not on how much was drawn before."""
 
 import zlib
 
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 STREAMS = ("init", "dropout", "coins", "samples")
-"""The streams that there are; `stream_key` refuses any other."""
+"""The names of the streams; `stream_key` refuses any other."""
 
 
 def stream_key(key: jax.Array, name: str) -> jax.Array:
@@ -16,11 +16,11 @@ def stream_key(key: jax.Array, name: str) -> jax.Array:
 
         stream_key(key, name) = fold_in(key, crc32(name))
 
-    A train step folds its number into the run's key and takes its streams of that. No key is ever
-    consumed, so a run that resumes at a step draws what the run that was never stopped draws there,
-    and a method that draws more from one stream leaves the others as
-    they are: with one seed, a teacher-forced and a sampled run see the same initial weights and
-    dropout. The hash is crc32, since Python's own changes with every process.
+    A train step folds its number into the run's key and derives its streams from the result. No key
+    is ever consumed, so a resumed run draws the same at each step as a run that was never stopped,
+    and a method that draws more from one stream does not affect the others: with the same seed, a
+    teacher-forced and a sampled run see the same initial weights and dropout. The hash is crc32,
+    because Python's own changes with every process.
 
     Args:
       key: a scalar typed key, as `jax.random.key` makes it.
@@ -40,7 +40,7 @@ def stream_key(key: jax.Array, name: str) -> jax.Array:
       False
     """
     if name not in STREAMS:
-        raise ValueError(f"key stream is {name!r}; {nearest(name, STREAMS)}")
+        raise ValueError(f"key stream is {name!r}; {did_you_mean(name, STREAMS)}")
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -49,9 +49,9 @@ def per_step_keys(key: jax.Array, num_steps: int) -> jax.Array:
 
         keys_t = fold_in(key, t),   t = 0 ... num_steps - 1
 
-    A key that `lax.scan`'s body closes over is the same key in every step, and freezes the coin:
-    one toss decides the whole sequence. Keys that come in as scanned inputs differ. Entry t does
-    not depend on `num_steps`, so padding a sequence changes no draw of its first steps.
+    If the body of `lax.scan` closed over one key, every step would use the same key, and one toss
+    would decide the whole sequence. Keys that enter as scanned inputs differ. Entry t does not
+    depend on `num_steps`, so padding a sequence does not change the draws of its first steps.
 
     Args:
       key: a scalar typed key.

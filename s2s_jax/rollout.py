@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.branches import vmapped_as
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import draw_noise, make_token_chooser
 
@@ -204,4 +204,4 @@ def make_rollout(
 
 def _check_coin(coin: str) -> None:
     if coin not in COINS:
-        raise ValueError(f"coin is {coin!r}; {nearest(coin, COINS)}")
+        raise ValueError(f"coin is {coin!r}; {did_you_mean(coin, COINS)}")

@@ -1,4 +1,4 @@
-"""From logits to a token: the highest, or a draw with a temperature and a top-k."""
+"""From logits to a token: the argmax, or a sample with a temperature and a top-k."""
 
 import math
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 TokenChooser = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits [..., vocab_size], noise [..., 2] of `draw_noise`) -> tokens [...] int32."""
 
 FEEDS = ("sample", "argmax")
-"""How a token can be chosen; `make_token_chooser` refuses any other."""
+"""The ways to choose a token; `make_token_chooser` refuses any other."""
 
 
 def choose_argmax(logits: jax.Array) -> jax.Array:
-    """The token with the highest logit, the lowest id among equals.
+    """The token with the highest logit; among equal logits the lowest id.
 
     Args:
       logits: [..., vocab_size], any float dtype.
@@ -38,22 +38,23 @@ def make_token_chooser(
     """Makes the function that chooses a token from logits.
 
         argmax:  argmax_v o_v
-        sample:  v ~ softmax(o / temperature), over the top_k highest o alone
+        sample:  v ~ softmax(o / temperature), over only the top_k highest o
 
     Args:
       feed: "sample" or "argmax".
-      temperature: in [1e-6, 1e6]; below 1 sharpens, above 1 flattens. It divides the logits and
-        no noise: a temperature in argmax((o + Gumbel) / temperature) has no effect at all.
-      top_k: how many of the highest logits can be drawn, exactly so many (the lower id first
-        among equals); 0 for all of them.
+      temperature: in [1e-6, 1e6]; below 1 sharpens, above 1 flattens. It divides only the logits:
+        in argmax((o + Gumbel) / temperature) it would have no effect at all.
+      top_k: how many of the highest logits can be drawn, exactly this number (among equal logits
+        the lower ids first); 0 for all of them.
 
     Returns:
-      (logits [..., vocab_size], noise [..., 2]) -> tokens [...] int32. Draws in float32 whatever
-      the logits' dtype; a token whose logit is -inf is never drawn. "argmax" ignores the noise.
+      (logits [..., vocab_size], noise [..., 2]) -> tokens [...] int32. It samples in float32
+      whatever the logits' dtype; a token whose logit is -inf is never drawn. "argmax" ignores the
+      noise.
 
     Raises:
-      ValueError: an unknown feed, a value out of range, or a temperature or top_k that "argmax"
-        cannot honour; from the function returned, a top_k above the vocabulary's size.
+      ValueError: the feed is unknown, a value is out of range, or a temperature or top_k is
+        combined with "argmax"; from the returned function, top_k is above the vocabulary's size.
 
     Example:
       >>> choose = make_token_chooser("sample", temperature=0.5, top_k=1)
@@ -61,7 +62,7 @@ def make_token_chooser(
       [1]
     """
     if feed not in FEEDS:
-        raise ValueError(f"feed is {feed!r}; {nearest(feed, FEEDS)}")
+        raise ValueError(f"feed is {feed!r}; {did_you_mean(feed, FEEDS)}")
     if not 1e-6 <= temperature <= 1e6:
         raise ValueError(f"temperature is {temperature}; it must be in [1e-6, 1e6]")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
@@ -87,20 +88,20 @@ def make_token_chooser(
 
 
 def draw_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The uniform numbers that choose a token in each place of `shape`: [*shape, 2] in [0, 1).
+    """The uniform numbers that choose a token at each place of `shape`: [*shape, 2] in [0, 1).
 
-    The rows come first: those of a row do not depend on how many rows there are.
+    Rows are the leading axis, so the numbers of a row do not depend on how many rows there are.
     """
     return jax.random.uniform(key, (*shape, 2))
 
 
 def _draw(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
-    """Draws from softmax(logits / temperature): a block of about sqrt(V) tokens, then one of it.
+    """Samples from softmax(logits / temperature): first a block of about sqrt(V) tokens, then one.
 
-    One uniform number a level, where `jax.random.categorical` makes Gumbel noise for every token
-    (on two CPU cores about 10 times as slow at [128, 42] and 20 times at [64, 8000], where this
-    costs what an argmax costs). A new number inside the block resolves smaller probabilities than
-    the first one's remainder would.
+    It takes one uniform number per level, while `jax.random.categorical` makes Gumbel noise for
+    every token (on two CPU cores that takes about 10 times as long at [128, 42] and 20 times at
+    [64, 8000], where this costs as much as an argmax). A new number inside the block resolves
+    smaller probabilities than the remainder of the first one would.
     """
     logits = logits.astype(jnp.float32)
     vocab_size = logits.shape[-1]
@@ -115,17 +116,17 @@ def _draw(logits: jax.Array, noise: jax.Array, temperature: float) -> jax.Array:
 
 
 def _block_size(vocab_size: int) -> int:
-    """About sqrt(V), and a divisor of it where one is near: then nothing is copied to be padded."""
+    """About sqrt(V); a divisor of V if one is close, so that no padding, and no copy, is needed."""
     root = math.isqrt(vocab_size)
     divisors = (size for size in range(root, root // 2, -1) if vocab_size % size == 0)
     return next(divisors, root)
 
 
 def _invert_cdf(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The first index [...] whose cumulated weight exceeds uniform * total; its weight is not 0.
+    """The first index [...] whose cumulative weight exceeds uniform * total; its weight is not 0.
 
-    Rounding can leave no such index, or a parallel sum that falls by an ulp over a weight of 0:
-    then the last index of a weight above 0 is taken, and one of weight 0 is passed over.
+    Because of rounding there may be no such index, or a parallel sum may fall by an ulp over a
+    weight of 0. Then the last index with a weight above 0 is taken, and weights of 0 are skipped.
     """
     index = jnp.arange(weights.shape[-1], dtype=jnp.int32)
     cumulated = jnp.cumsum(weights, axis=-1)

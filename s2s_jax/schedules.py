@@ -1,8 +1,8 @@
 """Schedules: training step -> teacher_prob, the probability of feeding the gold token.
 
-A schedule is any function from the training step to a float32 scalar in [0, 1], in optax's manner.
-Those made here are `functools.partial` objects, so they print, pickle, and show what they were
-made with: `inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keywords["k"]`.
+A schedule is any function from the training step to a float32 scalar in [0, 1], as in optax.
+Those made here are `functools.partial` objects, so they can be printed and pickled, and they show
+their parameters: `inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keywords["k"]`.
 
 The direction is always the same: 1 feeds gold (teacher forcing), 0 feeds the model's own token
 (free running). Papers and toolkits also speak of the sampling probability, which is 1 minus this.
@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
 
 _LAST_STEP = 2**31 - 1  # the step is an int32
-_LARGEST = 1e30  # well inside of float32, where infinity times step 0 is NaN
+_LARGEST = 1e30  # well within float32's range: infinity times step 0 would be NaN
 
 
 def teacher_forcing() -> partial[jax.Array]:
@@ -45,7 +45,7 @@ def free_running() -> partial[jax.Array]:
 
         teacher_prob(step) = 0
 
-    The targets stay gold: from random weights this learns next to nothing about prefixes.
+    The targets are still gold. From random weights the model learns next to nothing about prefixes.
 
     Example:
       >>> float(free_running()(1000))
@@ -95,12 +95,12 @@ def linear(
 
     Args:
       k: teacher_prob at the start, in (0, 1].
-      c: how much it falls each step, in (0, 1e30].
-      reach_teacher_prob: what to reach, in [floor, k); 0, or the floor, if it is not given.
-      reach_step: when, counted from the start of training and not from first_step.
-      reach_fraction: when, as a share of num_steps; 1 if neither c nor a step is given.
-      floor: where it stops, in [0, 1) and not above k.
-      first_step: the last step that is still at the start, >= 0.
+      c: the decrease per step, in (0, 1e30].
+      reach_teacher_prob: the value to reach, in [floor, k); by default 0, or the floor.
+      reach_step: when to reach it, counted from the start of training and not from first_step.
+      reach_fraction: when to reach it, as a share of num_steps; 1 if neither c nor a step is given.
+      floor: the lowest value, in [0, 1) and not above k.
+      first_step: the last step at the initial value, >= 0.
       num_steps: the training's length, needed where neither c nor reach_step is given.
 
     Raises:
@@ -148,17 +148,17 @@ def exponential(
 
         k = reach_teacher_prob**(1 / (reach_step - first_step))
 
-    A k that is right for epochs is far too fast for steps: 0.99 is below 0.01 after 460 steps.
-    log k is taken in double precision: as float32, k = 1 - 1e-8 is 1, and would never decay.
+    A k that is right for epochs decays far too fast for steps: 0.99 is below 0.01 after 460 steps.
+    log k is computed in double precision: in float32, k = 1 - 1e-8 rounds to 1 and never decays.
 
     Args:
-      k: the factor of one step, in (0, 1).
-      reach_teacher_prob: what to reach, above 0 and in [floor, 1); 0.05, or the floor if that is
-        higher, if it is not given. No such schedule reaches 0.
-      reach_step: when, counted from the start of training and not from first_step.
-      reach_fraction: when, as a share of num_steps; 1 if neither k nor a step is given.
-      floor: where it stops, in [0, 1).
-      first_step: the last step that is still at the start, >= 0.
+      k: the factor per step, in (0, 1).
+      reach_teacher_prob: the value to reach, above 0 and in [floor, 1); by default 0.05, or the
+        floor if that is higher. No such schedule reaches 0.
+      reach_step: when to reach it, counted from the start of training and not from first_step.
+      reach_fraction: when to reach it, as a share of num_steps; 1 if neither k nor a step is given.
+      floor: the lowest value, in [0, 1).
+      first_step: the last step at the initial value, >= 0.
       num_steps: the training's length, needed where neither k nor reach_step is given.
 
     Raises:
@@ -201,9 +201,10 @@ def inverse_sigmoid(
 
         teacher_prob(step) = max(floor, k / (k + exp(i / k))),   i = max(step - first_step, 0)
 
-    computed as sigmoid(log k - i / k), since exp(i / k) overflows float32 from i = 88.7 * k on.
-    It is k / (k + 1) at i = 0, not 1, and 0.5 at i = k * log k, where its slope is -1 / (4 * k).
-    With `start`, the normalised form of OpenNMT (Lua), which begins at exactly that value:
+    It is computed as sigmoid(log k - i / k), because exp(i / k) overflows float32 from i = 88.7 * k
+    on. It is k / (k + 1) at i = 0, not 1, and 0.5 at i = k * log k, where its slope is
+    -1 / (4 * k). With `start`, it is the normalised form of OpenNMT (Lua), which begins at exactly
+    that value:
 
         teacher_prob(step) = max(floor, start * k / (k + exp(i / k) - 1))
 
@@ -215,13 +216,13 @@ def inverse_sigmoid(
 
     Args:
       k: how slowly it falls, in [1, 1e30].
-      reach_teacher_prob: what to reach, above 0, in [floor, 1) and below the start; 0.05, or the
-        floor if that is higher, if it is not given.
-      reach_step: when, counted from the start of training and not from first_step; late enough for
-        a k >= 1.
-      reach_fraction: when, as a share of num_steps; 1 if neither k nor a step is given.
-      floor: where it stops, in [0, 1) and not above the start.
-      first_step: the last step that is still at the start, >= 0.
+      reach_teacher_prob: the value to reach, above 0, in [floor, 1) and below the start; by default
+        0.05, or the floor if that is higher.
+      reach_step: when to reach it, counted from the start of training and not from first_step; late
+        enough for a k >= 1.
+      reach_fraction: when to reach it, as a share of num_steps; 1 if neither k nor a step is given.
+      floor: the lowest value, in [0, 1) and not above the start.
+      first_step: the last step at the initial value, >= 0.
       start: None for the paper's form; in (0, 1] for the normalised one.
       num_steps: the training's length, needed where neither k nor reach_step is given.
 
@@ -273,12 +274,12 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
 
     Args:
       name: a key of `SCHEDULES`.
-      **parameters: that factory's.
+      **parameters: the arguments of that factory.
 
     Raises:
-      ValueError: an unknown name (the message names the nearest), a parameter that the schedule
-        does not have or one that it lacks (the message names those that there are), or a value
-        out of range.
+      ValueError: the name is unknown (the message suggests the most similar), the schedule has no
+        such parameter or needs another (the message names its parameters), or a value is out of
+        range.
 
     Example:
       >>> float(make_schedule("linear", c=0.001)(250))
@@ -288,12 +289,14 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
       ValueError: schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'? ...
     """
     if name not in SCHEDULES:
-        raise ValueError(f"schedule is {name!r}; {nearest(name, SCHEDULES)}")
+        raise ValueError(f"schedule is {name!r}; {did_you_mean(name, SCHEDULES)}")
     known = inspect.signature(SCHEDULES[name]).parameters
     listed = ", ".join(known) or "none"
     for parameter in parameters:
         if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}; {nearest(parameter, known)}")
+            raise ValueError(
+                f"{name} has no parameter {parameter!r}; {did_you_mean(parameter, known)}"
+            )
     for parameter, about in known.items():
         if about.default is inspect.Parameter.empty and parameter not in parameters:
             raise ValueError(f"{name} needs the parameter {parameter!r} (parameters: {listed})")
@@ -323,7 +326,7 @@ def _inverse_sigmoid(
 
 
 def _steps_since(first_step: int, step: ArrayLike) -> jax.Array:
-    """The formulas' i; the maximum comes first, so that an unsigned step cannot wrap."""
+    """The i of the formulas; the maximum comes first, so that an unsigned step cannot wrap."""
     return (jnp.maximum(step, first_step) - first_step).astype(jnp.float32)
 
 
@@ -332,7 +335,7 @@ def _clamp(teacher_prob: jax.Array, floor: float) -> jax.Array:
 
 
 def _number(schedule: str, name: str, value: float, allowed: str) -> float:
-    """A Python float, so that what follows is in double precision."""
+    """A Python float, so that later computations are in double precision."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
@@ -449,7 +452,7 @@ def _solved_k(goal: _Goal, p: float, num_steps: int, first_step: int, start: flo
             f"{goal.schedule}: reach_step must be at least {first_step + earliest} for"
             f" reach_teacher_prob={p:g} (k >= 1), not {first_step + num_steps}{goal.remark}"
         )
-    # Newton's method from the right of the root of a convex function: falls to it monotonically.
+    # Newton's method, started to the right of the root of a convex function, falls monotonically.
     k = num_steps + math.e * p / (highest - p)
     for _ in range(100):
         slope = steps_to_target(k) / k + k * (highest - p) / (k * (highest - p) + offset)

@@ -17,7 +17,7 @@ VOCAB_SIZE = 10
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tiny programs compile twice as fast at the lowest level, in a test's processes, too."""
+    """Tiny programs compile twice as fast without optimisation; also applies to subprocesses."""
     if config.option.markexpr != "gpu":
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
@@ -40,7 +40,7 @@ def make_rnn() -> Callable[..., tuple[Seq2SeqModel, Params]]:
 
 @pytest.fixture(scope="session")
 def make_table_model() -> Callable[[int], Seq2SeqModel]:
-    """Makes somebody's own model, of plain functions: logits looked up by the last token alone."""
+    """Makes a user's own model from plain functions: logits looked up by the last token only."""
 
     def make(vocab_size: int) -> Seq2SeqModel:
         return Seq2SeqModel(
@@ -91,5 +91,5 @@ def batch(make_batch: Callable[..., Batch]) -> Batch:
 
 @pytest.fixture(scope="session")
 def padded_batch(make_batch: Callable[..., Batch]) -> Batch:
-    """The same pairs in a longer bucket, with three rows that only fill it up."""
+    """The same pairs in a longer bucket, with three filler rows."""
     return make_batch(SOURCES, TARGETS, source_time=8, time=8, num_rows=7)

@@ -8,7 +8,7 @@ def test_the_reserved_ids_are_the_first_ones():
     assert sorted({PAD, BOS, EOS, UNK}) == list(range(NUM_RESERVED))
 
 
-def test_the_gold_input_is_the_token_before_behind_the_start_symbol():
+def test_the_gold_input_is_the_previous_token_after_the_start_symbol():
     target = np.array([[7, 8, 9, EOS], [5, EOS, PAD, PAD]], np.int32)
     inputs = gold_inputs(target)
     assert inputs.tolist() == [[BOS, 7, 8, 9], [BOS, 5, EOS, PAD]]
@@ -19,7 +19,7 @@ def test_a_target_of_one_token_has_the_start_symbol_as_input():
     assert gold_inputs(np.array([[EOS]], np.int32)).tolist() == [[BOS]]
 
 
-def test_outside_of_the_masks_there_is_padding():
+def test_ids_outside_the_masks_become_padding():
     ids, mask = np.array([[7, EOS, -100], [-1, -1, 99]]), np.array([[1, 1, 0], [0, 0, 0]])
     source, source_mask, target, target_mask = to_jax(Batch(ids, mask, ids - 1, mask))
     assert source.tolist() == [[7, EOS, PAD], [PAD] * 3]

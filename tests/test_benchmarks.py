@@ -1,4 +1,4 @@
-"""The benchmarks time what they say: same models, same tokens, interleaved, whole tables."""
+"""The benchmarks time what they claim: same models, same tokens, interleaved, complete tables."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from benchmarks.torch_loop import commonest, tokens_per_step
 from s2s_jax.batch import EOS, NUM_RESERVED, PAD, Batch
 from s2s_jax.objectives import make_objective
 
-# What its fixtures compile is compiled once, not once a worker.
+# Its fixtures compile once, not once per worker.
 pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +120,7 @@ def test_samples_are_taken_in_turns():
     assert timing.median_ratio([2.0, 9.0, 8.0], [1.0, 3.0, 1.0]) == 3
 
 
-def test_a_training_goes_on_from_sample_to_sample(trainings):
+def test_a_training_continues_from_sample_to_sample(trainings):
     training, bucket = trainings[train_step.SCHEDULED], shapes.TINY_MT.commonest
     before = int(training.state.step)
     assert training.seconds(bucket, [1.0, 0.5], passes=2) > 0
@@ -165,14 +165,14 @@ def test_one_scan_has_the_loss_and_the_gradient_of_the_two_passes(shape):
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_kept_array_of_logits_is_seen_in_the_memory_a_token_costs():
+def test_a_kept_array_of_logits_shows_in_the_memory_per_token():
     shape = shapes.Shape("mt", 8, 8, 8, 20, 4000, (shapes.Bucket(4, 12, 1, 4.0, 12.0),))
     row_of_logits = 4 * shape.target_vocab_size
     kept = growth.bytes_per_token(shape, train_step.make_one_scan_objective)
     assert kept > 0.9 * row_of_logits
 
 
-def test_what_does_not_grow_with_the_tokens_is_not_in_the_memory_a_token_costs(shape):
+def test_memory_that_does_not_grow_with_the_tokens_is_not_in_the_memory_per_token(shape):
     class Compiled:
         def lower(self, state: Any, batch: Batch, teacher_prob: Any) -> "Compiled":
             self.temp_size_in_bytes = 5000 + 7 * batch.target.size
@@ -199,7 +199,7 @@ def test_a_population_trains_as_its_runs_do_alone():
             np.testing.assert_allclose(one[run], other, rtol=1e-3, atol=1e-4)
 
 
-def test_a_row_knows_whether_its_goal_is_met():
+def test_a_row_says_whether_its_goal_is_met():
     assert Row("a", 1.1, goal=1.1).holds is True
     assert Row("a", 1.106, goal=1.1).holds is False
     assert Row("a", 1.004, goal=1.0).holds is True  # the table has 1
@@ -209,7 +209,7 @@ def test_a_row_knows_whether_its_goal_is_met():
     assert Row("a", 4.0).holds is None
 
 
-def test_findings_come_back_from_json_as_they_were():
+def test_findings_round_trip_through_json():
     findings = Findings("growth", [Row("a", 1.2, "ms", 1.1, note="why")], {"x": [1.0]})
     content = json.loads(json.dumps(report.to_json(findings, {"cores": 2})))
     assert content["machine"] == {"cores": 2}
@@ -224,7 +224,7 @@ def test_a_part_that_failed_or_was_skipped_is_a_line_of_the_table():
     assert rows_of("growth", failed) == [Row("growth", None, note="failed: ValueError: no")]
 
 
-def test_a_part_that_fails_leaves_what_it_said_last(tmp_path, capfd):
+def test_the_last_output_of_a_failed_part_is_kept(tmp_path, capfd):
     assert run_part("growth", ["--no-such-option"], tmp_path) == {
         "failed": "python -m benchmarks.growth: error: unrecognized arguments: --no-such-option"
     }
@@ -243,7 +243,7 @@ for line in sys.stdin:
 """
 
 
-def test_a_peer_answers_question_by_question(tmp_path):
+def test_a_peer_answers_one_question_at_a_time(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     with Peer(Path(sys.executable), script) as peer:
@@ -255,7 +255,7 @@ def test_a_peer_answers_question_by_question(tmp_path):
             peer.ask(do="end")
 
 
-def test_a_peer_is_there_when_its_environment_is_whole(tmp_path):
+def test_a_peer_is_available_if_its_environment_is_complete(tmp_path):
     (tmp_path / "torch" / "bin").mkdir(parents=True)
     python = tmp_path / "torch" / "bin" / "python"
     python.touch()
@@ -286,7 +286,7 @@ def test_opennmt_reads_the_same_pairs(tmp_path):
         assert len(words) + 1 == vocab_size  # OpenNMT-tf adds the unknown word
 
 
-def test_opennmts_own_rate_is_held_against_ours(tmp_path, monkeypatch):
+def test_opennmts_own_rate_is_compared_with_ours(tmp_path, monkeypatch):
     python = tmp_path / "opennmt" / "bin" / "python"
     python.parent.mkdir(parents=True)
     (tmp_path / "opennmt" / "installed").touch()
@@ -317,14 +317,14 @@ def test_opennmts_own_rate_is_held_against_ours(tmp_path, monkeypatch):
     assert len(asked) == 2
 
 
-def test_ours_beside_opennmt_trains_through_whole_schedules():
+def test_ours_trains_through_whole_schedules_next_to_opennmt():
     tokens = make_tokens(60, 0, source_vocab_size=9, target_vocab_size=10)
     ours = opennmt.Ours(shapes.TINY_MT, tokens, num_steps=6)  # one batch shape
     assert ours.tokens_per_second(0) > 0
     assert ours.k >= 1
 
 
-def test_what_the_peers_need_is_pinned():
+def test_the_requirements_of_the_peers_are_pinned():
     for name in ("torch", "opennmt"):
         text = (ROOT / "benchmarks" / f"requirements-{name}.txt").read_text()
         lines = [line for line in text.splitlines() if not line.startswith("#")]

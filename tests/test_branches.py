@@ -1,4 +1,4 @@
-"""A branch that `jax.vmap` may replace, alone: which one is taken, and what is its derivative."""
+"""Branches that `jax.vmap` may replace: which one is taken, and its derivative."""
 
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from s2s_jax.branches import vmapped_as
 
 @pytest.fixture
 def choose() -> Any:
-    """(x, deciding) -> x + 1 where the question is asked, x + 2 where it is not."""
+    """(x, deciding) -> x + 1 with the branch, x + 2 with the replacement."""
 
     @partial(vmapped_as, lambda x, deciding: x + 2, 1)
     def choose(x: jax.Array, deciding: jax.Array) -> jax.Array:
@@ -24,7 +24,7 @@ def choose() -> Any:
 X, PROBS = jnp.array([0.0, 0.5]), jnp.array([0.2, 1.0])
 
 
-def test_the_replacement_is_taken_where_the_question_differs_between_lanes(choose):
+def test_the_replacement_is_used_if_the_condition_differs_between_lanes(choose):
     assert choose(X, PROBS[0]).tolist() == [1, 1.5]
     assert jax.vmap(choose, (0, None))(X, PROBS[0]).tolist() == [1, 1.5]
     assert jax.vmap(choose)(X, PROBS).tolist() == [2, 2.5]
@@ -32,8 +32,8 @@ def test_the_replacement_is_taken_where_the_question_differs_between_lanes(choos
 
 
 @pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0)])
-def test_its_derivative_is_0_and_the_branch_is_the_same_with_it(choose, in_axes):
-    """So that what is fed can depend on parameters, by a schedule that is made of them."""
+def test_the_derivative_is_0_and_does_not_change_the_branch(choose, in_axes):
+    """So the fed tokens may depend on parameters, through a schedule that is computed from them."""
     x, prob = X if in_axes[0] == 0 else X[0], PROBS if in_axes[1] == 0 else PROBS[0]
     for transformed in (lambda f: f, jax.jit):
         lanes = transformed(jax.vmap(jax.value_and_grad(choose, argnums=(0, 1)), in_axes))

@@ -17,7 +17,7 @@ NUM_STATES = 64
 
 
 def next_state(state, token):
-    """Hashes every token fed so far, so that a hypothesis with another's carry is found out."""
+    """Hashes every token fed so far, so that a hypothesis with another's carry is detected."""
     return (state * 5 + token + 1) % NUM_STATES
 
 
@@ -95,7 +95,7 @@ def test_greedy_feeds_the_argmax_until_eos():
     model, params, memory = setup(vocab_size=6, num_sources=40)
     decoded = run_greedy(model, params, memory, 9)
     assert 0 < decoded.finished.sum() < 40
-    assert PAD in decoded.tokens[:, 0]  # an ordinary token that ends nothing
+    assert PAD in decoded.tokens[:, 0]  # an ordinary token that does not end the hypothesis
     assert_consistent(params, memory["source"], decoded)
     for row, length in enumerate(decoded.lengths):
         said = decoded.tokens[row, :length]
@@ -170,7 +170,7 @@ def test_beam_of_one_is_greedy(length_penalty):
     np.testing.assert_allclose(found.scores[:, 0], expected.scores / norm, rtol=1e-4)
 
 
-def test_beam_of_one_is_greedy_where_log_probabilities_round_alike():
+def test_beam_of_one_is_greedy_if_log_probabilities_round_to_the_same():
     logits = np.array([0.0, 1.0, -50.0, 1.0 + 1e-6, 0.5], np.float32)
     model, params, memory = setup(vocab_size=5, num_sources=1)
     params = np.broadcast_to(logits, params.shape)

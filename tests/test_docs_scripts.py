@@ -16,7 +16,7 @@ import pytest
 
 from s2s_jax.batch import Batch, gold_inputs
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = [pytest.mark.xdist_group("docs_scripts"), pytest.mark.slow]
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ COUNTS = ("steps", "words", "seeds")
 
 @pytest.fixture(scope="module")
 def measures() -> SimpleNamespace:
-    """The names of decoder_measures.py, which is no part of the package."""
+    """The names of decoder_measures.py, which is not part of the package."""
     path = SCRIPTS / "decoder_measures.py"
     names: dict[str, Any] = {"__name__": "decoder_measures"}
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
@@ -71,7 +71,7 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 
 
 def labels(table: list[list[str]]) -> list[list[str]]:
-    """What does not depend on sizes: headings, alignment, and the first two cells that are text."""
+    """The parts that do not depend on sizes: headings, alignment, and the first two text cells."""
     is_text = [not re.match(r"[\d.,-]+( |$)", table[2][place]) for place in range(2)]
     return table[:2] + [
         [cell for cell, kept in zip(row, is_text, strict=False) if kept] for row in table[2:]
@@ -108,7 +108,7 @@ def test_every_measured_number_of_the_page_is_in_a_table():
     assert found <= known
 
 
-def test_no_interval_of_the_page_is_without_its_count():
+def test_every_interval_of_the_page_has_its_count():
     for name, (headings, _, *rows) in tables(PAGE).items():
         places = [place for place, heading in enumerate(headings) if heading in COUNTS]
         assert places, name
@@ -131,7 +131,7 @@ def test_the_intervals_hold_their_value_and_count_steps_and_words(measures):
 
 @pytest.fixture(scope="module")
 def measured(measures, make_rnn, batch) -> SimpleNamespace:
-    """A tiny model whose choices vary, and everything that is measured of it on four words."""
+    """A tiny model whose choices vary, and all its measurements on four words."""
     model, params = make_rnn(cell="gru")
     words = Batch(*map(jnp.asarray, batch))
 

@@ -12,7 +12,7 @@ from s2s_jax.evaluation import evaluate, make_evaluate_step
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Seq2SeqModel
 
-# Somebody's own model: it counts up from the source's first token and ends behind 9.
+# A user's own model: it counts up from the source's first token and ends after 9.
 #   BOS -> 5, 5 -> 6, ..., 9 -> EOS, whatever the source
 SUCCESSOR = np.array([5, 5, 5, 5, 5, 6, 7, 8, 9, EOS])
 TABLE = 20 * np.eye(10, dtype=np.float32)[SUCCESSOR]
@@ -66,7 +66,7 @@ def test_scores_counted_by_hand_and_positions_past_the_end_are_errors(evaluate_s
             [5, 6, 7, 8, 9, EOS],  # exact: 6 of 6 with own prefixes, 6 of 6 with gold ones
             [5, 6, EOS],  # own 2 of 3, gold 2 of 3
             [7, 8, 9, EOS],  # own 0 of 4; gold prefixes put it right: 3 of 4
-            [5, 6, 7, 8, 9, 6, 7, EOS],  # own 5 of 8: past its end an error; gold: 6 of 8
+            [5, 6, 7, 8, 9, 6, 7, EOS],  # own 5 of 8: errors after its end; gold: 6 of 8
         ],
     )
     means = compute(evaluate_step(TABLE, batch)[0])
@@ -74,12 +74,12 @@ def test_scores_counted_by_hand_and_positions_past_the_end_are_errors(evaluate_s
     assert means["gold/token_accuracy"] == pytest.approx((6 + 2 + 3 + 6) / 21)
     assert means["own/exact_match"] == 0.25
     assert means["gold/nll"] == pytest.approx(20 * 4 / 21, abs=1e-4)
-    # First errors: none, at 3 of 3, at 1 of 4, at 6 of 8; behind them 0, 3 and 2 places, all wrong.
+    # First errors: none, at 3 of 3, at 1 of 4, at 6 of 8; after them 0, 3 and 2 places, all wrong.
     assert means["own/hazard"] == pytest.approx(3 / (6 + 3 + 1 + 6))
     assert means["own/post_error_rate"] == 1
 
 
-def test_what_follows_an_error_can_be_right_and_without_an_error_has_no_rate(
+def test_tokens_after_an_error_can_be_right_and_without_an_error_the_rate_is_nan(
     evaluate_step, make_batch
 ):
     batch = make_batch([[4]] * 2, [[5, 6, 9, 8, 4, EOS], [5, 6, 7, 8, 9, EOS]])
@@ -91,7 +91,7 @@ def test_what_follows_an_error_can_be_right_and_without_an_error_has_no_rate(
     assert np.isnan(means["own/post_error_rate"])
 
 
-def test_a_hypothesis_that_goes_on_behind_the_reference_is_no_match(evaluate_step, make_batch):
+def test_a_hypothesis_that_continues_after_the_reference_is_no_match(evaluate_step, make_batch):
     batch = make_batch([[4]], [[5, 6, 7]])  # a reference without EOS: all its tokens are right
     means = compute(evaluate_step(TABLE, batch)[0])
     assert means["own/token_accuracy"] == 1
@@ -109,7 +109,7 @@ def test_a_hypothesis_cut_before_the_references_end_is_wrong_from_there(
     assert not np.any(decoded.finished)
 
 
-def test_a_split_is_the_sum_of_its_batches_and_filler_counts_nowhere(evaluate_step, make_batch):
+def test_a_split_is_the_sum_of_its_batches_and_filler_rows_are_ignored(evaluate_step, make_batch):
     exact, wrong = [5, 6, 7, 8, 9, EOS], [7, EOS]
     first = make_batch([[4]] * 3, [exact, wrong, wrong])
     last = make_batch([[4]], [exact], source_time=1, time=8, num_rows=3)
@@ -124,14 +124,14 @@ def test_a_split_is_the_sum_of_its_batches_and_filler_counts_nowhere(evaluate_st
     )
 
 
-def test_the_gap_is_positive_where_gold_prefixes_help(evaluate_step, make_batch):
+def test_the_gap_is_positive_if_gold_prefixes_help(evaluate_step, make_batch):
     batch = make_batch([[4]], [[7, 8, 9, EOS]])
     found = evaluate(evaluate_step, TABLE, [(np.array([0]), batch)])
     assert found.metrics["gap"] == pytest.approx(0.75)
 
 
-def test_hypotheses_come_in_the_examples_order_without_eos_and_cut_ones_whole(make_batch):
-    # The first token said is the source's; it goes on counting and is cut at 4 tokens.
+def test_hypotheses_are_in_the_order_of_the_examples_without_eos(make_batch):
+    # It starts with the source's token, counts up, and is cut off after 4 tokens.
     model = Seq2SeqModel(
         init=lambda key: (),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
@@ -163,7 +163,7 @@ def test_nothing_to_evaluate_is_refused(evaluate_step):
         evaluate(evaluate_step, TABLE, [])
 
 
-def test_masks_of_0_and_1_do_as_well(evaluate_step, make_batch):
+def test_masks_of_0_and_1_work_too(evaluate_step, make_batch):
     batch = make_batch([[4], [4]], [[5, 6, 9, 8, 9, EOS], [5, 6, 7, 8, 9, EOS]])
     ints = batch._replace(
         source_mask=batch.source_mask.astype(int), target_mask=batch.target_mask.astype(int)
@@ -175,7 +175,7 @@ def test_masks_of_0_and_1_do_as_well(evaluate_step, make_batch):
 
 def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
     table = 20 * np.eye(10, dtype=np.float32)[np.where(SUCCESSOR == 6, UNK, SUCCESSOR)]
-    table[UNK] = table[6]  # it says 5 UNK 7 8 9
+    table[UNK] = table[6]  # it outputs 5 UNK 7 8 9
     step = make_evaluate_step(make_table_model(10), max_length=8)
     sums, own = step(jnp.asarray(table), make_batch([[4]], [[5, UNK, 7, 8, 9, EOS]]))
     means = compute(sums)

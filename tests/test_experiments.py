@@ -71,7 +71,7 @@ def test_the_docstring_gives_a_command_that_names_this_file_and_known_keys(path)
 
 
 def test_training_drops_none_of_the_generated_pairs():
-    """The letters of the longest string are no limit for the tokens of a training pair."""
+    """The length of the longest string must not limit the tokens of a training pair."""
     for name in ("addition", "reverse"):
         config = load_experiment(str(FOLDER / f"{name}.py")).get_config()
         assert config.data.max_tokens == 0

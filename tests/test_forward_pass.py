@@ -33,8 +33,8 @@ def make_run(model: Seq2SeqModel, batch: Any, **options: Any):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_pass_is_two(monkeypatch, make_rnn, batch, name):
-    """The same tokens, losses and gradient as of a rollout and decode_sequence over what it fed."""
+def test_one_pass_equals_two_passes(monkeypatch, make_rnn, batch, name):
+    """The same tokens, losses and gradient as a rollout followed by decode_sequence."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)
     model, params = make_rnn(scale=1.0, **MODELS[name])
     assert 1 < num_blocks(batch, model) < batch.target.shape[1]
@@ -63,7 +63,7 @@ def num_blocks(batch: Any, model: Seq2SeqModel) -> int:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_known_tokens_leave_is_what_the_steps_leave(make_rnn, batch, name):
+def test_a_pass_over_known_tokens_leaves_the_trace_of_single_steps(make_rnn, batch, name):
     model, params = make_rnn(**MODELS[name])
     replay: Any = model.replay
 
@@ -91,7 +91,7 @@ def test_a_smoothing_out_of_range_is_refused(make_rnn):
         make_forward_pass(make_rnn()[0], label_smoothing=1.0)
 
 
-def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch):
+def test_lanes_under_vmap_give_the_same_as_each_lane_alone(make_rnn, batch):
     model, params = make_rnn(scale=1.0)
     run = make_run(model, batch)
     keys, probs = jax.random.split(KEY, 3), jnp.array([1.0, 0.5, 0.0])
@@ -106,7 +106,7 @@ def test_lanes_under_vmap_leave_what_each_leaves_alone(make_rnn, batch):
 
 
 def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch):
-    """A vmapped question of one answer stays a question: its other branch does not run."""
+    """A condition that all lanes share stays a branch under vmap: its other side does not run."""
     model, params = make_rnn()
     replay: Any = model.replay
     steps = []

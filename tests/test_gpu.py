@@ -1,4 +1,4 @@
-"""What only a GPU can show; `pytest -m gpu` where there is one. Needs nothing but the core."""
+"""Tests that need a GPU; run them with `pytest -m gpu`. They need only the core."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The laws of who may import what: somebody's training script needs the core and little else."""
+"""The rules on imports: a user's training script needs the core and little else."""
 
 import ast
 import json
@@ -47,7 +47,7 @@ WHOLE_BEHAVIOURS = {
     "lab/training/test_resume.py": "stopped and killed runs",
     "lab/verification/test_convergence.py": "the train step, to its end",
 }
-"""Tests of more than one module, and of what."""
+"""Tests of more than one module, and what they test."""
 
 
 def module_name(path: Path) -> str:
@@ -56,7 +56,7 @@ def module_name(path: Path) -> str:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module imported anywhere in a file, in functions too, by its absolute name."""
+    """Every module imported anywhere in a file, including in functions, by its absolute name."""
     package = module_name(path).split(".")
     if path.stem != "__init__":
         package = package[:-1]
@@ -97,7 +97,7 @@ def test_the_core_imports_jax_flax_optax_numpy_and_itself(path):
         assert not is_inside(name, "s2s_jax.data", "s2s_jax.lab")
 
 
-def test_the_data_room_knows_nothing_of_the_lab():
+def test_the_data_room_does_not_import_the_lab():
     for path in (PACKAGE / "data").rglob("*.py"):
         assert not any(is_inside(name, "s2s_jax.lab") for name in imports_of(path)), path.name
 

@@ -56,7 +56,7 @@ def test_half_precision_logits_are_normalised_in_float32():
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_a_target_that_the_vocabulary_does_not_have_is_nan_in_the_mask_and_nothing_outside(
+def test_a_target_outside_the_vocabulary_is_nan_inside_the_mask_and_ignored_outside(
     label_smoothing,
 ):
     def total(logits: jax.Array, target: jax.Array) -> jax.Array:

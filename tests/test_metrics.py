@@ -21,7 +21,7 @@ def test_merging_is_associative_and_commutative():
     assert merge(a) == a
 
 
-def test_merging_other_names_is_refused():
+def test_merging_different_names_is_refused():
     with pytest.raises(ValueError, match="loss"):
         merge({"loss": Mean(1.0, 1.0)}, {"nll": Mean(1.0, 1.0)})
 
@@ -34,13 +34,13 @@ def test_a_mean_of_nothing_is_nan():
 
 
 @pytest.mark.parametrize("outside", [1e30, np.inf, np.nan])
-def test_what_stands_outside_the_mask_counts_nowhere(outside):
+def test_values_outside_the_mask_are_ignored(outside):
     mean = masked_mean(jnp.array([[1.0, outside], [outside, 2.0]]), jnp.eye(2, dtype=bool))
     assert (float(mean.total), float(mean.weight)) == (3.0, 2.0)
 
 
 def test_half_precision_and_bool_values_are_summed_in_float32():
-    ones = jnp.ones(1000, jnp.bfloat16)  # bfloat16 counts to 256 and no further
+    ones = jnp.ones(1000, jnp.bfloat16)  # bfloat16 can only count to 256
     for values in (ones, ones.astype(bool)):
         mean = masked_mean(values, jnp.ones(1000, bool))
         assert (float(mean.total), float(mean.weight)) == (1000.0, 1000.0)

@@ -1,6 +1,6 @@
 import pytest
 
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 OPTIONS = ["teacher_forcing", "inverse_sigmoid", "linear"]
 ALL = "one of teacher_forcing, inverse_sigmoid, linear"
@@ -15,22 +15,22 @@ ALL = "one of teacher_forcing, inverse_sigmoid, linear"
         ("", f"it must be {ALL}"),
     ],
 )
-def test_what_is_like_the_word_is_offered_and_nothing_else(word, end):
-    assert nearest(word, OPTIONS) == end
+def test_only_similar_options_are_suggested(word, end):
+    assert did_you_mean(word, OPTIONS) == end
 
 
-def test_an_option_is_offered_as_it_is_spelt():
-    assert nearest("LStm", ["LSTM", "gru"]).startswith("did you mean 'LSTM'?")
+def test_an_option_is_suggested_in_its_own_spelling():
+    assert did_you_mean("LStm", ["LSTM", "gru"]).startswith("did you mean 'LSTM'?")
 
 
-def test_a_long_list_is_cut_and_left_out_where_an_option_is_near():
+def test_a_long_list_is_cut_and_left_out_if_an_option_is_similar():
     options = [f"name{number:02}" for number in range(40)]
-    assert nearest("?", iter(options)) == f"it must be one of {', '.join(options[:20])}, ..."
-    assert nearest("nam07", options) == "did you mean 'name07'?"
+    assert did_you_mean("?", iter(options)) == f"it must be one of {', '.join(options[:20])}, ..."
+    assert did_you_mean("nam07", options) == "did you mean 'name07'?"
 
 
-def test_no_options_are_none():
-    assert nearest("k", []) == "there is none"
+def test_without_options_there_is_none():
+    assert did_you_mean("k", []) == "there is none"
 
 
 KEYS = ["train.batch_size", "train.num_steps", "eval.batch_size", "data.num_digits", "train.seed"]
@@ -51,15 +51,15 @@ KEYS = ["train.batch_size", "train.num_steps", "eval.batch_size", "data.num_digi
     ],
 )
 def test_the_last_parts_of_names_with_sections_are_compared(word, option):
-    end = nearest(word, KEYS)
+    end = did_you_mean(word, KEYS)
     assert end.startswith("it must be one of" if option is None else f"did you mean {option!r}?")
 
 
 def test_a_number_has_no_sections():
-    assert nearest("k=0.6", ["k=0.5", "c=0.6"]).startswith("did you mean 'k=0.5'?")
+    assert did_you_mean("k=0.6", ["k=0.5", "c=0.6"]).startswith("did you mean 'k=0.5'?")
 
 
 def test_metrics_are_compared_by_their_last_part():
     options = ["test/own/wer", "test/own/exact_match", "dev/own/wer"]
-    assert nearest("test/own/were", options).startswith("did you mean 'test/own/wer'?")
-    assert nearest("test/own/bleu", options).startswith("it must be one of")
+    assert did_you_mean("test/own/were", options).startswith("did you mean 'test/own/wer'?")
+    assert did_you_mean("test/own/bleu", options).startswith("it must be one of")

@@ -66,7 +66,7 @@ def make_one_pass(make_case) -> Callable[[str], Any]:
             )
             num_rows, time = batch.target.shape
             coins = toss_coins(stream_key(key, "coins"), teacher_prob, num_rows, time - 1)
-            coins = jnp.pad(coins, ((0, 0), (0, 1)))  # the last token is fed to nobody
+            coins = jnp.pad(coins, ((0, 0), (0, 1)))  # the last token is never fed
             keys = per_step_keys(stream_key(key, "samples"), time)
 
             def step(state, inputs):
@@ -153,7 +153,7 @@ def test_padding_changes_neither_loss_nor_gradient(make_case, batch, padded_batc
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_what_is_outside_of_the_mask_counts_nowhere_whatever_it_is(make_case, batch, name, side):
+def test_ids_outside_the_mask_are_ignored(make_case, batch, name, side):
     case = make_case(name)
     ids, mask = getattr(batch, side), getattr(batch, f"{side}_mask")
     for teacher_prob in (0.5, 1.0):
@@ -166,12 +166,12 @@ def test_what_is_outside_of_the_mask_counts_nowhere_whatever_it_is(make_case, ba
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_an_id_that_the_vocabulary_does_not_have_makes_the_loss_nan(make_case, batch, name, side):
+def test_an_id_outside_the_vocabulary_makes_the_loss_nan(make_case, batch, name, side):
     case = make_case(name)
     ids = getattr(batch, side)
     for teacher_prob in (0.0, 0.5, 1.0):
         for wrong in (-1, -10, -100, 10, 2**31 - 1):
-            for place in ((0, 0), (2, 3)):  # the last is EOS, which is fed to nobody
+            for place in ((0, 0), (2, 3)):  # the last is EOS, which is never fed
                 other = ids.copy()
                 other[place] = wrong
                 (loss, metrics), _ = case.gradient(
@@ -196,10 +196,10 @@ def test_an_all_padding_row_gives_no_nan(make_case, batch, name):
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
 
 
-def test_whatever_is_fed_the_dropout_masks_are_the_same(make_case, batch):
+def test_the_dropout_masks_do_not_depend_on_what_is_fed(make_case, batch):
     case = make_case("general")
     first = np.zeros_like(batch.target_mask)
-    first[:, 0] = True  # the first prediction sees the dropout masks and no token but BOS
+    first[:, 0] = True  # the first prediction depends on the dropout masks and on BOS only
     first_token = batch._replace(target_mask=first)
     losses = [
         float(case.gradient(case.params, first_token, key, teacher_prob)[0][0])
@@ -229,7 +229,7 @@ def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch):
         assert float(loss) == pytest.approx(np.log(10), rel=0.05)
 
 
-# What follows needs no recurrence: a table of logits by the fed token shows it exactly.
+# These tests need no recurrence: a table of logits by the fed token is enough.
 
 
 @pytest.fixture(scope="module")
@@ -259,8 +259,8 @@ def markov_batch() -> Batch:
 
 
 @pytest.mark.parametrize("feed", ["sample", "argmax"])
-def test_scheduled_sampling_rests_at_the_exact_answer(run_table, feed):
-    """The inconsistent conditionals that it converges to, and a first token that stays right."""
+def test_scheduled_sampling_converges_to_the_exact_optimum(run_table, feed):
+    """It converges to the inconsistent conditionals, and the first token stays right."""
     answers = {  # teacher_prob -> q(a|a), q(a|b)
         "sample": {0.75: (0.8475, 0.3225), 0.5: (0.795, 0.445), 0.25: (0.7425, 0.5675)},
         "argmax": {0.75: (0.8323, 0.2), 0.5: (0.7765, 0.2), 0.25: (0.7297, 0.2)},
@@ -283,7 +283,7 @@ def table_batch(num_rows: int, time: int, seed: int = 0) -> Batch:
 
 
 @pytest.mark.parametrize("teacher_prob", [0.0, 0.3, 1.0])
-def test_gold_share_is_teacher_prob_over_the_decided_inputs_alone(run_table, teacher_prob):
+def test_gold_share_is_teacher_prob_over_the_decided_inputs_only(run_table, teacher_prob):
     batch = table_batch(300, 20)
     metrics, _ = run_table(np.zeros((10, 10), np.float32), batch, teacher_prob)
     gold = metrics["gold_share"]
@@ -295,7 +295,7 @@ def test_gold_share_is_teacher_prob_over_the_decided_inputs_alone(run_table, tea
 
 
 def test_fed_error_rate_counted_by_hand(run_table, make_batch):
-    # The model says 5, whatever it is fed; gold inputs behind BOS: 5 5 6 | 7 | none.
+    # The model outputs 5, whatever it is fed; gold inputs after BOS: 5 5 6 | 7 | none.
     always_5 = np.broadcast_to(50 * np.eye(10, dtype=np.float32)[5], (10, 10))
     batch = make_batch([[4]] * 3, [[5, 5, 6, 2], [7, 2], [2]])
     metrics, _ = run_table(always_5, batch, 0.0, feed="argmax")
@@ -349,17 +349,15 @@ def test_training_gives_the_model_a_dropout_key(make_table_model):
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_refused_before_training(
-    make_table_model, options, message
-):
+def test_invalid_options_are_refused_before_training(make_table_model, options, message):
     with pytest.raises(ValueError, match=message) as error:
         make_objective(make_table_model(10), **options)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
-    """Batch, time and vocabulary meet in no array of the program, where the model has a replay."""
+def test_logits_of_all_tokens_are_never_materialised_at_once(monkeypatch, batch, fast):
+    """With a replay, no array of the program is as large as batch x time x vocabulary."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 4 * 512)
     model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
     model = model if fast else dataclasses.replace(model, replay=None)
@@ -374,10 +372,10 @@ def test_logits_of_all_tokens_are_never_there_at_once(monkeypatch, batch, fast):
 
 
 @pytest.mark.parametrize("name", ["table", *CASES])
-def test_a_teacher_prob_that_is_no_probability_does_not_train_silently(
+def test_an_invalid_teacher_prob_does_not_train_silently(
     make_case, make_table_model, make_batch, batch, name
 ):
-    """Loss, metric and gradient are NaN: whichever of them somebody looks at."""
+    """Loss, metric and gradient are all NaN, so that it is noticed in any of them."""
     if name == "table":
         model = make_table_model(10)
         run = jax.jit(jax.value_and_grad(make_objective(model), has_aux=True))
@@ -396,7 +394,7 @@ def test_a_teacher_prob_that_is_no_probability_does_not_train_silently(
 
 
 @pytest.mark.parametrize("name", ["table", *CASES])
-def test_the_derivative_to_teacher_prob_is_0(make_case, make_table_model, batch, name):
+def test_the_derivative_with_respect_to_teacher_prob_is_0(make_case, make_table_model, batch, name):
     """A coin is a discrete choice; a schedule made of parameters stays as it is."""
     model = make_table_model(10) if name == "table" else make_case(name).model
     objective = make_objective(model, feed=FEEDS.get(name, "sample"))

@@ -56,7 +56,7 @@ def test_a_block_holds_as_many_steps_as_fit_and_at_least_one():
     np.testing.assert_array_equal(out_of_blocks(blocks, 5), steps)
 
 
-def test_an_id_that_the_vocabulary_has_not_is_no_small_loss():
+def test_an_id_outside_the_vocabulary_does_not_give_a_small_loss():
     for wrong in (7, -1):
         sums = read_output(FEATURES, KERNEL, BIAS, TARGET.at[0, 0].set(wrong), MASK).sums
         assert np.isnan(sums.loss)
@@ -66,7 +66,7 @@ def test_an_id_that_the_vocabulary_has_not_is_no_small_loss():
         )
 
 
-def test_nothing_is_right_where_the_logits_are_nan():
+def test_nothing_counts_as_right_if_the_logits_are_nan():
     assert read_output(FEATURES, KERNEL * jnp.nan, BIAS, TARGET, MASK).sums.num_correct == 0
 
 
@@ -75,5 +75,5 @@ def test_second_derivatives_are_refused():
         reading = read_output(features, KERNEL, BIAS, TARGET, MASK)
         return jnp.asarray(token_losses_of(reading, features, KERNEL, BIAS, MASK).loss.total)
 
-    with pytest.raises(NotImplementedError, match="first derivatives alone"):
+    with pytest.raises(NotImplementedError, match="only first derivatives"):
         jax.grad(lambda features: (jax.grad(loss)(features) ** 2).sum())(FEATURES)

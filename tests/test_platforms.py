@@ -48,6 +48,6 @@ def test_programs_lower_for_accelerators(platform, cell, dtype):
         (beam, (state.params, batch)),
     ):
         barriers(function, arguments, platform)
-    # What the products of a CPU want, `inputs_gradient` puts before those of a CPU alone.
+    # `inputs_gradient` uses the order that suits a CPU on a CPU only.
     step = update, (state, batch, teacher_prob)
     assert barriers(*step, platform) < barriers(*step, "cpu")

@@ -11,7 +11,7 @@ from s2s_jax.prng import STREAMS, per_step_keys, stream_key
 KEY = jax.random.key(0)
 
 
-def test_streams_and_steps_have_keys_of_their_own():
+def test_streams_and_steps_have_different_keys():
     keys = [KEY, *(stream_key(KEY, name) for name in STREAMS)]
     keys += [stream_key(jax.random.fold_in(KEY, 1), name) for name in STREAMS]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys)
@@ -37,7 +37,7 @@ def test_a_traced_step_under_jit_and_vmap_gives_the_same_keys():
     )
 
 
-def test_an_unknown_stream_is_refused_with_the_nearest():
+def test_an_unknown_stream_is_refused_with_a_suggestion():
     with pytest.raises(ValueError, match="key stream is 'coin'; did you mean 'coins'"):
         stream_key(KEY, "coin")
 
@@ -49,7 +49,7 @@ def test_per_step_keys_are_fold_ins_and_do_not_depend_on_their_number():
     assert jnp.all(per_step_keys(KEY, 3) == keys[:3])
 
 
-def test_scanned_keys_thaw_the_coin():
+def test_scanned_keys_give_a_new_coin_at_each_step():
     def toss(_, key):
         return None, jax.random.uniform(key, (64,))
 

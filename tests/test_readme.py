@@ -1,4 +1,4 @@
-"""README.md and docs/ say what is so: their code runs, their commands parse, their tables agree."""
+"""README.md and docs/ are correct: their code runs, their commands parse, their tables agree."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def commands() -> list[list[str]]:
 
 
 def rows(document: str, heading: str) -> list[list[str]]:
-    """The cells of the first table whose first heading is that, without its two head lines."""
+    """The cells of the first table with that first heading, without its two header lines."""
     lines = DOCUMENTS[document].splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith(f"| {heading} |"))
     table = []
@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_python(program: str, argument: object, place: Path) -> str:
-    """Runs a program in a process of its own that compiles fast and leaves nothing elsewhere."""
+    """Runs a program in a separate process that compiles fast and writes nothing elsewhere."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
@@ -154,14 +154,14 @@ TINY = [
 
 
 def documented(*beginning: str) -> list[str]:
-    """The first documented command that begins so."""
+    """The first documented command with that beginning."""
     length = len(beginning)
     return next(one for one in commands() if tuple(one[:length]) == beginning)
 
 
 @pytest.fixture(scope="module")
 def results(place) -> Path:
-    """The folder after the documented commands were run, one after the other, at a tiny size."""
+    """The folder after running the documented commands, one after another, at a tiny size."""
     sequence = [
         documented("train", "--config=experiments/addition.py:inverse_sigmoid") + TINY,
         documented("evaluate", "runs/sums"),
@@ -309,7 +309,7 @@ def test_values_of_schedules_are_those_of_the_tables():
 
 
 def check_schedule(name: str, num_steps: int):
-    """The schedule of a config that says its name alone."""
+    """The schedule of a config that sets only its name."""
     config = base_config("addition", name)
     config.train.num_steps = num_steps
     return check_config(config)[0]
@@ -321,11 +321,11 @@ def test_the_table_of_optima_is_what_its_code_computes():
     exec(code, found)
     shown = {
         float(row[0]): [float(cell.split()[0]) for cell in row[1:]]
-        for row in rows("docs/training.md", "eps")
+        for row in rows("docs/training.md", "teacher_prob")
     }
-    for eps, values in found["table"].items():
-        assert shown[eps] == pytest.approx(values, abs=5.1e-5)
-        assert shown[eps][2::2] == pytest.approx([values[2], values[4]], abs=5.1e-7)
+    for teacher_prob, values in found["table"].items():
+        assert shown[teacher_prob] == pytest.approx(values, abs=5.1e-5)
+        assert shown[teacher_prob][2::2] == pytest.approx([values[2], values[4]], abs=5.1e-7)
 
 
 def test_no_placeholder_is_left():

@@ -1,4 +1,4 @@
-"""docs/scripts/results.py, and the page that it has written."""
+"""docs/scripts/results.py, and the page that it writes."""
 
 import importlib
 import json
@@ -26,14 +26,14 @@ from s2s_jax.lab.config.keys import flat_keys
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.runs.names import run_name
 
-# What its fixtures draw is made once, not once a worker.
+# Its fixtures draw once, not once per worker.
 pytestmark = pytest.mark.xdist_group("results_page")
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 REDUCED = {"train.num_steps": 2000, "model.hidden_size": 128, "data.data_dir": "somewhere/else"}
 
-# Of each schedule and seed: own accuracy, gold accuracy, WER.
+# For each schedule and seed: own accuracy, gold accuracy, WER.
 WORSE = {"own": (0.90, 0.91, 0.905), "gold": (0.95, 0.955, 0.954), "wer": (40.0, 40.6, 40.1)}
 BASE = {"own": (0.92, 0.929, 0.924), "gold": (0.99, 0.992, 0.993), "wer": (30.0, 30.4, 30.3)}
 ALIKE = {"own": (0.921, 0.927, 0.925), "gold": (0.99, 0.991, 0.994), "wer": (29.9, 30.7, 30.2)}
@@ -49,7 +49,7 @@ MEASURED = {
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[Any]:
-    """The script, which is no part of the package."""
+    """The script, which is not part of the package."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS / "scripts"))
         yield importlib.import_module("results")
@@ -105,7 +105,7 @@ def write_markov(folder: Path, measured: dict[float, tuple[float, ...]]) -> Path
 
 
 def write_reverse(folder: Path) -> Path:
-    """Two schedules, two seeds, with scores on longer strings, which nothing tells apart."""
+    """Two schedules, two seeds, with scores on longer strings that do not differ."""
     for schedule in ("teacher_forcing", "linear"):
         for seed, cer in enumerate((0.4, 0.6)):
             metrics = {
@@ -171,13 +171,13 @@ def lists(text: str) -> tuple[str, str]:
 
 
 def seeds_flag(name: str, count: int) -> int | None:
-    """What --seeds must be for the first seeds of an experiment; None where these are all."""
+    """The --seeds for the first seeds of an experiment; None if these are all seeds."""
     own = {one["seed"] for one in sweep_of(str(ROOT / f"experiments/{name}.py"))}
     return None if len(own) == count else count
 
 
 def check_numbers(page: str) -> None:
-    """Every table has n, and every mean or difference its interval; so have the conclusions."""
+    """Every table has n, and every mean or difference has an interval; so have the conclusions."""
     found = tables(page)
     assert found
     for headings, *rows in found:
@@ -241,7 +241,7 @@ def test_what_differs_is_concluded_and_what_does_not_is_not(page):
     assert "exponential: not distinguishable from teacher_forcing at n=3 (WER" in cannot
     assert "exponential: not" not in can
     assert "linear: higher" not in cannot
-    assert "3 seeds are a look" in cannot
+    assert "3 seeds give only a first impression" in cannot
     assert "Gold minus own, with 95 % t-intervals that exclude 0: teacher_forcing 6.73 ±" in can
     # Two of three runs had been better on dev before they ended.
     assert "3 of 9 runs were at their best on dev when they ended" in cannot
@@ -274,7 +274,7 @@ def test_a_narrower_gap_may_come_from_what_is_not_shown(conclude):
     can, cannot = conclude({"teacher_forcing": BASE, "linear": noisy})
     assert "It is not shown that own prefixes do better: own accuracy +" in can
     assert cannot.startswith("linear: the same as teacher_forcing")
-    assert "is equal" not in cannot
+    assert "are equal" not in cannot
 
 
 def test_a_gap_whose_interval_holds_0_is_not_shown(conclude):
@@ -288,7 +288,11 @@ def test_a_gap_whose_interval_holds_0_is_not_shown(conclude):
 
 @pytest.mark.parametrize(
     ("count", "said", "unsaid"),
-    [(2, "2 seeds are a look", "a claim about"), (5, "a claim about", "a look"), (10, "", "claim")],
+    [
+        (2, "2 seeds give only a first impression", "a claim about"),
+        (5, "a claim about", "a first impression"),
+        (10, "", "claim"),
+    ],
 )
 def test_the_number_of_seeds_says_what_it_is_good_for(conclude, count, said, unsaid):
     noise = np.random.default_rng(0).normal(0, 0.3, (2, count))
@@ -318,7 +322,7 @@ def test_unequal_budgets_and_runs_left_out_are_limits(results, tmp_path):
     limits = "\n".join(results.results_conclusions.limits(results.read_sweep("g2p", folder)))
     assert "what equal budgets would give: wall-clock time differs" in limits
     assert "the runs that were left out would have changed: linear/seed_2" in limits
-    assert "2 to 3 seeds are a look" in limits
+    assert "2 to 3 seeds give only a first impression" in limits
 
 
 def test_the_command_gives_the_configs_of_the_runs(page, sweeps, monkeypatch):

@@ -13,7 +13,9 @@ from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.rollout import Fed, make_rollout, toss_coins
 
 KEY = jax.random.key(7)
-SUCCESSOR = np.array([9, 7, 4, 5, 8, 9, 7, 6, 3, 4], np.int32)  # of each token, the likeliest next
+SUCCESSOR = np.array(
+    [9, 7, 4, 5, 8, 9, 7, 6, 3, 4], np.int32
+)  # for each token, the most likely next one
 TARGET = np.random.default_rng(0).integers(4, 10, (6, 5)).astype(np.int32)
 
 RunRollout = Callable[..., Fed]
@@ -56,7 +58,7 @@ def test_the_coins_mean_is_teacher_prob_over_time_and_over_the_batch(teacher_pro
         assert means.std() == pytest.approx(deviation / np.sqrt(200), rel=0.3)
 
 
-def test_a_coin_says_nothing_about_its_neighbours():
+def test_a_coin_is_independent_of_its_neighbours():
     coins = np.asarray(toss_coins(KEY, jnp.float32(0.5), 200, 200))
     assert abs((coins[:, 1:] == coins[:, :-1]).mean() - 0.5) < 0.01
     assert abs((coins[1:] == coins[:-1]).mean() - 0.5) < 0.01
@@ -89,7 +91,7 @@ def test_more_rows_and_steps_toss_the_same_coins_and_then_more(coin):
 
 
 @pytest.mark.parametrize("coin", ["token", "sequence", "batch"])
-def test_the_scan_feeds_gold_where_the_coin_says_so_and_else_the_own_token(run: RunRollout, coin):
+def test_the_scan_feeds_gold_or_own_tokens_as_the_coin_says(run: RunRollout, coin):
     fed = run(TARGET, 0.5, table=DETERMINISTIC, feed="argmax", coin=coin)
     assert np.all(fed.tokens[:, 0] == BOS)
     own = SUCCESSOR[fed.tokens[:, :-1]]  # said after the token fed before, never after the gold one
@@ -97,7 +99,7 @@ def test_the_scan_feeds_gold_where_the_coin_says_so_and_else_the_own_token(run: 
     np.testing.assert_array_equal(fed.tokens[:, 1:], expected)
 
 
-def test_the_coin_of_the_scan_thaws_over_time_and_over_the_batch(run: RunRollout):
+def test_the_coin_of_the_scan_varies_over_time_and_over_the_batch(run: RunRollout):
     target = np.full((40, 41), 5, np.int32)
     always_9 = np.broadcast_to(50.0 * np.eye(10, dtype=np.float32)[9], (10, 10))
     fed = run(target, 0.5, table=always_9, feed="argmax", coin="token")
@@ -108,7 +110,7 @@ def test_the_coin_of_the_scan_thaws_over_time_and_over_the_batch(run: RunRollout
     assert np.all((gold.mean(1) > 0.1) & (gold.mean(1) < 0.9))
 
 
-def test_samples_vary_over_time_and_over_the_batch_as_the_model_says(run: RunRollout):
+def test_samples_vary_over_time_and_batch_with_the_models_probabilities(run: RunRollout):
     fed = run(np.full((50, 51), 5, np.int32), 0.0)  # uniform logits
     tokens = fed.tokens[:, 1:]
     assert abs((tokens[:, 1:] == tokens[:, :-1]).mean() - 0.1) < 0.03
@@ -117,7 +119,7 @@ def test_samples_vary_over_time_and_over_the_batch_as_the_model_says(run: RunRol
 
 
 def test_the_samples_do_not_follow_the_coins(run: RunRollout):
-    # In a batch of one row a stream shared by both would make them one number.
+    # In a batch of one row, a shared stream would give both the same number.
     mixed = run(np.full((1, 1501), 5, np.int32), 0.5)
     own = mixed.tokens[:, 1:][~mixed.is_gold[:, 1:]]
     assert np.all(np.abs(np.bincount(own, minlength=10) / own.size - 0.1) < 0.05)
@@ -150,7 +152,7 @@ def test_at_0_no_gold_token_is_fed(run: RunRollout):
 
 
 @pytest.mark.parametrize("time", range(TARGET.shape[1]))
-def test_no_target_of_now_or_later_reaches_a_fed_token(run: RunRollout, time):
+def test_fed_tokens_do_not_depend_on_current_or_later_targets(run: RunRollout, time):
     changed = TARGET.copy()
     changed[:, time:] = 13 - changed[:, time:]
     one, other = (run(target, 0.7).tokens for target in (TARGET, changed))
@@ -226,13 +228,13 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
         ({"top_k": -1}, "top_k is -1; it must be an integer"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_refused_in_one_line(table_model, options, message):
+def test_invalid_options_are_refused_in_one_line(table_model, options, message):
     with pytest.raises(ValueError, match=message) as error:
         make_rollout(table_model, **options)
     assert "\n" not in str(error.value)
 
 
-def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch):
+def test_lanes_under_vmap_feed_the_same_as_each_lane_alone(make_rnn, batch):
     model, params = make_rnn(scale=1.0)
 
     def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
@@ -247,8 +249,8 @@ def test_lanes_under_vmap_feed_what_each_feeds_alone(make_rnn, batch):
     np.testing.assert_array_equal(shared[1], alone(keys[1], probs[1]))
 
 
-def test_a_symbol_of_id_0_is_no_padding(run: RunRollout):
-    """Chains of known truth number their symbols from 0; what is fed behind them is own, too."""
+def test_a_symbol_with_id_0_is_not_padding(run: RunRollout):
+    """Chains of known truth number their symbols from 0; own tokens are fed after these too."""
     table = 50.0 * np.eye(10, dtype=np.float32)[np.full(10, 7)]
     fed = run(np.zeros((4, 5), np.int32), 0.0, table=table)
     assert np.all(fed.tokens[:, 1:] == 7)

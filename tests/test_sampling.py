@@ -78,7 +78,7 @@ def test_extreme_uniform_numbers_draw_possible_tokens(uniform, vocab_size):
     assert token == (1 if uniform == 0 else vocab_size - 2)
 
 
-def test_rows_are_drawn_independently_and_keys_decide():
+def test_rows_are_drawn_independently_and_depend_on_the_key():
     choose = jax.jit(make_token_chooser("sample"))
     logits = jnp.zeros((3, 400, 16))
     tokens = choose(logits, draw_noise(KEY, (3, 400)))
@@ -117,7 +117,7 @@ def test_argmax_takes_the_first_of_the_highest():
         ("argmax", {"top_k": 5}, "top_k is .*; feed 'argmax' has none"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_refused(feed, options, message):
+def test_invalid_options_are_refused(feed, options, message):
     with pytest.raises(ValueError, match=message):
         make_token_chooser(feed, **options)
 

@@ -247,7 +247,7 @@ REFUSED = [  # name, parameters, what the message says
 
 
 @pytest.mark.parametrize(("name", "parameters", "message"), REFUSED)
-def test_refused_by_name_in_one_line(name, parameters, message):
+def test_invalid_parameters_are_refused_by_name_in_one_line(name, parameters, message):
     with pytest.raises(ValueError, match=message) as error:
         make_schedule(name, **parameters)
     assert "\n" not in str(error.value)

@@ -89,7 +89,7 @@ def test_vmapped_lanes_equal_solo_runs(trainer, batch):
             )
 
 
-# The rest is seen on somebody's own model, a table of logits by the last token.
+# The rest is tested on a user's own model, a table of logits by the last token.
 
 BATCH = Batch(
     np.full((16, 1), 4, np.int32),
@@ -104,7 +104,7 @@ def table_model(make_table_model: Callable[[int], Seq2SeqModel]) -> Seq2SeqModel
     return make_table_model(10)
 
 
-def test_the_first_state_is_decided_by_the_key(table_model, make_rnn):
+def test_the_first_state_depends_on_the_key(table_model, make_rnn):
     state = init_train_state(table_model, OPTIMIZER, jax.random.key(1))
     assert int(state.step) == 0
     assert state.key == jax.random.key(1)
@@ -171,7 +171,7 @@ def test_nothing_recompiles_while_the_schedule_moves(linear_step, table_model):
     assert len(num_traces) == 1
 
 
-def test_somebodys_own_model_trains_with_no_change(linear_step, table_model):
+def test_a_users_own_model_trains_without_changes(linear_step, table_model):
     train_step, _ = linear_step
     state, losses = first_state(table_model), []
     for _ in range(60):
@@ -182,7 +182,7 @@ def test_somebodys_own_model_trains_with_no_change(linear_step, table_model):
 
 
 @pytest.mark.parametrize("what", ["step", "key"])
-def test_each_step_and_each_key_draw_anew(linear_step, table_model, what):
+def test_each_step_and_each_key_draw_differently(linear_step, table_model, what):
     train_step, _ = linear_step
     start = first_state(table_model)
     states = {  # at teacher_prob 0, each with the same parameters
@@ -193,7 +193,7 @@ def test_each_step_and_each_key_draw_anew(linear_step, table_model, what):
     assert len(wrong) > 2
 
 
-def test_the_gradient_norm_is_that_before_clipping(table_model):
+def test_the_gradient_norm_is_measured_before_clipping(table_model):
     objective = make_objective(table_model)
     optimizer = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
     state = init_train_state(table_model, optimizer, jax.random.key(0))

@@ -57,7 +57,7 @@ class Scores(NamedTuple):
       by_position: two [time], the accuracy at each position; past the hypothesis' end an error.
       token_accuracy: over all tokens.
       exact_match: over words.
-      after_error: accuracy over the tokens behind the first wrong one.
+      after_error: accuracy over the tokens after the first wrong one.
       num_compared: tokens up to and including the first wrong one.
       num_differing: those of them that are predicted differently with gold and own prefixes.
     """

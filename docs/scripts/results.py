@@ -36,12 +36,12 @@ from s2s_jax.lab.comparison import (
     tables,
 )
 from s2s_jax.lab.comparison.differences import Row, find_differences, headline
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a section is about: its title, and a sentence on the task."""
+    """The subject of a section: its title, and a sentence on the task."""
 
     title: str
     about: str
@@ -65,7 +65,7 @@ TASKS = {
     ),
     "markov": Task(
         "A Markov chain",
-        "The source tells nothing and the targets are drawn from a known chain, so both the"
+        "The source reveals nothing and the targets are drawn from a known chain, so both the"
         " distance of a model from the truth and the distance that scheduled sampling must end at"
         " are known. Each row is a constant `teacher_prob`.",
     ),
@@ -76,18 +76,18 @@ _THEORY = ("markov",)
 
 _ABOUT = """\
 Written by `{command}`
-from finished sweeps, conclusions included: all of it follows from the runs by rules. Do not edit
+from finished sweeps, including the conclusions, which follow from the runs by rules. Do not edit
 it; run the command again.
 
 Every mean has its number of seeds `n` and half its 95 % t-interval; every difference is of pairs
 of runs of the same seed, with its 95 % interval. Two schedules are called different where the
 p-value, corrected by Holm for the number of schedules, is at most 0.05.
-[comparing.md](comparing.md) says how all of it is computed.
+[comparing.md](comparing.md) explains how everything is computed.
 """
 
 
 def add_schedules(page: Page, sweep: Sweep) -> None:
-    """Adds what a sweep of schedules gave, by each of its test splits."""
+    """Adds the results of a sweep of schedules, for each of its test splits."""
     runs, name = sweep.runs, sweep.name
     there = {metric for run in runs.compared for metric in run.metrics}
     names = [metric_names(runs)]
@@ -129,7 +129,7 @@ def add_schedules(page: Page, sweep: Sweep) -> None:
 
 
 def add_theory(page: Page, sweep: Sweep) -> None:
-    """Adds what a sweep whose truth is known gave, beside what theory predicts."""
+    """Adds the results of a sweep whose truth is known, next to what theory predicts."""
     name, title = sweep.name, TASKS[sweep.name].title
     rows = results_theory.theory_rows(sweep)
     against = results_theory.differences(sweep, rows)
@@ -210,7 +210,7 @@ def _folders(arguments: Sequence[str]) -> dict[str, str]:
         if not equals or not folder:
             raise LabError(f"{one} names no sweep; write NAME=FOLDER, such as g2p=runs/g2p")
         if name not in TASKS:
-            raise LabError(f"there is no section {name!r}; {nearest(name, TASKS)}")
+            raise LabError(f"there is no section {name!r}; {did_you_mean(name, TASKS)}")
         if name in found:
             raise LabError(f"{name} is named twice")
         found[name] = folder

@@ -1,4 +1,4 @@
-"""What results.py concludes of a sweep and what not: by rules, from the statistics alone."""
+"""What results.py concludes from a sweep and what not: by rules, from the statistics alone."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LEAST_SEEDS, SEEDS_FOR_A_CLAIM = 5, 10
 """See docs/comparing.md."""
 
 _NEAR_AN_END = 1.0
-"""Percentage points from 0 or 100 within which a share of all runs tells nothing apart."""
+"""If all runs are within so many percentage points of 0 or 100, a metric cannot separate them."""
 
 
 def find_conclusions(
     sweep: Sweep, rows: Sequence[Row], headlines: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """What can be concluded of schedules that are held against a baseline, and what cannot.
+    """What can be concluded about schedules compared with a baseline, and what cannot.
 
     Args:
       sweep: the sweep.
-      rows: of `find_differences`, by every metric.
-      headlines: of each test split the metric that the conclusions are about.
+      rows: from `find_differences`, by every metric.
+      headlines: for each test split the metric that the conclusions are about.
     """
     can, cannot = [], []
     for metric in headlines:
@@ -39,8 +39,8 @@ def find_conclusions(
         cannot += [of + sentence(row) for row in alike]
         if any(row.difference.low < row.difference.high for row in alike):
             cannot.append(
-                f"{of}that what is not distinguishable is equal: the intervals say how large a"
-                " difference may still be, either way."
+                f"{of}that schedules that are not distinguishable are equal: the intervals show how"
+                " large a difference may still be, in either direction."
             )
         cannot += [of + one for one in _near_an_end(sweep, metric)]
     for metric in dict.fromkeys(f"{one.split('/')[0]}/gap" for one in headlines):
@@ -50,13 +50,13 @@ def find_conclusions(
         cannot += [of + one for one in less]
     cannot.append(
         "all of this at once with 95 % certainty: p-values are corrected for the number of"
-        " schedules, not for that of metrics and splits. Chosen beforehand is"
-        f" {describe(headlines[0]).name}; the other metrics, the gap too, describe."
+        " schedules, not for the number of metrics and splits. The metric chosen beforehand is"
+        f" {describe(headlines[0]).name}; the other metrics, including the gap, are descriptive."
     )
     if headlines[0].startswith("eval/"):
         cannot.append(
-            "how the schedules do on data that nothing was chosen by: these scores are of dev,"
-            " and the checkpoint was chosen on dev."
+            "how the schedules do on unseen data: these scores are of dev, and the checkpoint was"
+            " chosen on dev."
         )
     ended, number = sweep.num_ended_best, len(sweep.runs.compared)
     if ended:
@@ -68,22 +68,24 @@ def find_conclusions(
 
 
 def limits(sweep: Sweep) -> list[str]:
-    """What no such sweep can say, whatever came out: of seeds, budgets, sizes and lengths."""
+    """What no such sweep can show, whatever its result: about seeds, budgets, sizes and lengths."""
     found = []
     count = sweep.fewest_seeds
     if count < LEAST_SEEDS:
         found.append(
-            f"anything firm: {sweep.seeds_text} are a look; {LEAST_SEEDS} are the least for a"
-            f" comparison, {SEEDS_FOR_A_CLAIM} for a claim."
+            f"anything firm: {sweep.seeds_text} give only a first impression; a comparison needs at"
+            f" least {LEAST_SEEDS}, a claim {SEEDS_FOR_A_CLAIM}."
         )
     elif count < SEEDS_FOR_A_CLAIM:
         found.append(
-            f"a claim about differences as small as the noise of seeds: that takes"
-            f" {SEEDS_FOR_A_CLAIM} seeds, here are {sweep.seeds_text}."
+            f"a claim about differences as small as the noise between seeds: that takes"
+            f" {SEEDS_FOR_A_CLAIM} seeds, and here there are {sweep.seeds_text}."
         )
     differing = [line.partition(":")[0].lower() for line in unequal(budgets(sweep.runs))]
     if differing:
-        found.append(f"what equal budgets would give: {listed(differing)}, as shown at the table.")
+        found.append(
+            f"what equal budgets would give: {listed(differing)}, as shown below the table."
+        )
     config, reduced = sweep.config, sweep.reduced
     full = " The experiment at its full size is one of these." if reduced else ""
     found.append(
@@ -108,7 +110,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _gaps(sweep: Sweep, metric: str) -> tuple[list[str], list[str]]:
-    """Of which schedules the gap between gold and own prefixes is shown, and of which not."""
+    """For which schedules a gap between gold and own prefixes is shown, and for which not."""
     rows = sweep.runs.by_schedule.items()
     found = {
         label: estimate(run.metrics.get(metric, math.nan) for run in members)
@@ -125,8 +127,8 @@ def _gaps(sweep: Sweep, metric: str) -> tuple[list[str], list[str]]:
         )
     if rest:
         less.append(
-            "that own prefixes cost accuracy where the interval of gold minus own does not lie"
-            f" above 0: {_listed(rest, metric)}."
+            "that own prefixes cost accuracy for schedules whose interval of gold minus own is not"
+            f" entirely above 0: {_listed(rest, metric)}."
         )
     return more, less
 
@@ -143,7 +145,7 @@ def _listed(found: dict[str, Estimate], metric: str) -> str:
 
 
 def _changed_gaps(rows: Sequence[Row], metric: str) -> list[str]:
-    """What a narrower or wider gap comes from: own prefixes that gain, or gold ones that lose."""
+    """Why a gap is narrower or wider: own prefixes gain, or gold ones lose."""
     split = metric.split("/")[0]
     by_metric = {(row.metric, row.schedule): row for row in rows}
     found = []
@@ -181,7 +183,7 @@ def _difference(row: Row) -> str:
 
 
 def _near_an_end(sweep: Sweep, metric: str) -> list[str]:
-    """Says where all runs are so near 0 or 100 % that the metric tells nothing apart."""
+    """Says so if all runs are so close to 0 or 100 % that the metric cannot separate them."""
     shown = describe(metric)
     values = [shown.scale * run.metrics.get(metric, math.nan) for run in sweep.runs.compared]
     low, high = min(values), max(values)

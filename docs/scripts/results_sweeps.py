@@ -23,12 +23,16 @@ from s2s_jax.lab.runs.names import trial_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What makes a training smaller where it is less.
+# Keys that make a training smaller if they are lower.
 _SIZES = (
     "train.num_steps", "train.batch_size", "model.hidden_size", "model.embedding_size",
     "model.num_encoder_layers", "model.num_decoder_layers", "data.num_train",
 )  # fmt: skip
-_NO_SETTING = ("seed", "schedule.name", "data.data_dir")  # where data lies is no part of a result
+_NO_SETTING = (
+    "seed",
+    "schedule.name",
+    "data.data_dir",
+)  # the location of the data is not part of a result
 
 
 @dataclass(frozen=True)

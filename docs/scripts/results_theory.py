@@ -1,4 +1,4 @@
-"""How results.py holds a sweep whose truth is known against what theory predicts of it."""
+"""How results.py compares a sweep whose truth is known with the predictions of theory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEASURED, PREDICTED = "eval/kl_to_truth", "eval/kl_predicted"
 
 @dataclass(frozen=True)
 class TheoryRow:
-    """One schedule against the optimum that theory predicts of it.
+    """One schedule, compared with the optimum that theory predicts for it.
 
     Attributes:
       schedule: its label.
@@ -46,7 +46,7 @@ class TheoryRow:
 
     @property
     def is_met(self) -> bool:
-        """Whether the interval of what was measured holds the prediction."""
+        """Whether the measured interval contains the prediction."""
         return abs(self.excess.mean) <= self.excess.half_width
 
 
@@ -100,8 +100,8 @@ def to_markdown(rows: Sequence[TheoryRow]) -> str:
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *cells]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     about = (
-        "KL(P‖Q) from the true distribution, in nats a sequence, of the last step; mean ± half the"
-        " 95 % t-interval over n seeds. The prediction is computed and exact: it is the optimum"
+        "KL(P‖Q) from the true distribution, in nats per sequence, at the last step; mean ± half"
+        " the 95 % t-interval over n seeds. The prediction is computed and exact: it is the optimum"
         " that scheduled sampling has with unlimited data, time and capacity"
         " ([theory.md](theory.md))."
     )
@@ -111,7 +111,7 @@ def to_markdown(rows: Sequence[TheoryRow]) -> str:
 def find_conclusions(
     rows: Sequence[TheoryRow], against: Sequence[Row]
 ) -> tuple[list[str], list[str]]:
-    """What can be concluded of the measured distances, and what cannot.
+    """What can be concluded about the measured distances, and what cannot.
 
     Args:
       rows: of `theory_rows`.

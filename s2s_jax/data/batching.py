@@ -10,12 +10,12 @@ from s2s_jax.batch import EOS, PAD, Batch
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.vocabularies import Vocabulary
 
-_MAX_CANDIDATES = 400  # bucket boundaries that are tried; the search takes their square
+_MAX_CANDIDATES = 400  # bucket boundaries that are tried; the search is quadratic in their number
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of token ids of any lengths, one behind the other.
+    """Sequences of token ids of any lengths, concatenated.
 
     Attributes:
       ids: [total] int32, each sequence with its EOS.
@@ -27,7 +27,7 @@ class Sequences:
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "Sequences":
-        """Packs sequences that do not have their EOS yet.
+        """Concatenates sequences that do not have an EOS yet, and adds it.
 
         Example:
           >>> Sequences.of([[7, 8], []]).ids.tolist()
@@ -46,7 +46,7 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[n] int64, EOS counted."""
+        """[n] int64, including EOS."""
         return np.diff(self.offsets)
 
     def take(self, indices: np.ndarray) -> "Sequences":
@@ -62,21 +62,21 @@ class Sequences:
         return Sequences(self.ids[moved + np.arange(offsets[-1])], offsets)
 
     def padded(self, indices: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
-        """Some sequences padded to one length; index -1 gives a row that is all padding.
+        """Some sequences padded to one length; index -1 gives a row of padding only.
 
         Returns:
           [len(indices), time] int32 ids, and the bool mask of their tokens.
 
         Raises:
-          ValueError: one of them is longer.
+          ValueError: one of them is longer than `time`.
         """
         start = self.offsets[indices]
-        length = self.offsets[indices + 1] - start  # index -1: below 0, so no token
+        length = self.offsets[indices + 1] - start  # below 0 for index -1, so there is no token
         if (longest := length.max(initial=0)) > time:
-            raise ValueError(f"a sequence of {longest} tokens does not go into {time}")
+            raise ValueError(f"a sequence of {longest} tokens does not fit into {time}")
         position = np.arange(time)
         mask = position < length[:, None]
-        # Where the mask is False any index will do, as long as it is in range.
+        # Where the mask is False, any index in range will do.
         ids = self.ids[np.where(mask, start[:, None] + position, 0)]
         return np.where(mask, ids, np.int32(PAD)), mask
 
@@ -88,7 +88,7 @@ class TokenPairs:
     Attributes:
       source: the sources, each ending in EOS.
       target: the targets, each ending in EOS.
-      num_dropped: pairs that were longer than the limit, and are not here.
+      num_dropped: number of pairs that were left out because they exceeded the limit.
     """
 
     source: Sequences
@@ -103,10 +103,10 @@ class TokenPairs:
         return TokenPairs(self.source.take(indices), self.target.take(indices))
 
     def batch(self, indices: np.ndarray, bucket: tuple[int, int]) -> Batch:
-        """The pairs of some indices in one shape; -1 makes a row that only fills the batch up.
+        """The pairs of some indices in one shape; -1 makes a filler row.
 
-        A filling row has an all-False target mask and a source of EOS alone, so that attention
-        is never over nothing.
+        A filler row has an all-False target mask. Its source is a single EOS, so that attention
+        always has something to attend to.
         """
         source, source_mask = self.source.padded(indices, bucket[0])
         target, target_mask = self.target.padded(indices, bucket[1])
@@ -121,14 +121,14 @@ def tokenize(
     target_vocabulary: Vocabulary,
     max_length: int | None = None,
 ) -> TokenPairs:
-    """Encodes a split once; source and target end in EOS.
+    """Encodes a split; source and target end in EOS.
 
     Args:
       pairs: the texts.
       source_vocabulary: of the sources.
       target_vocabulary: of the targets.
-      max_length: for training: leave out the pairs with more tokens than this, EOS counted, on
-        either side. For evaluation None, which keeps every pair at its index.
+      max_length: for training, leave out the pairs with more tokens than this, including EOS, on
+        either side. For evaluation, None keeps every pair at its index.
 
     Raises:
       DataError: no pair is left.
@@ -156,28 +156,29 @@ def tokenize(
 def choose_buckets(
     source_lengths: np.ndarray, target_lengths: np.ndarray, num_buckets: int, batch_size: int = 1
 ) -> list[tuple[int, int]]:
-    """Shapes (source_time, time) that hold every pair with few padded cells.
+    """Shapes (source_time, time) that hold every pair with little padding.
 
-    Pairs are ordered by max(source length * r, target length), r the ratio of the two sides'
-    totals; a bucket that ends at a value of it is as long and as wide as any pair below. Of all
-    ways to place at most num_buckets ends, dynamic programming takes the one with the fewest cells
+    Pairs are sorted by size, max(source length * r, target length), where r is the ratio of the
+    target lengths' total to that of the source lengths. A bucket ends at some size, and its shape
+    holds all pairs up to that size. Of all ways to place at most num_buckets ends, dynamic
+    programming finds the one with the fewest cells
 
         sum over buckets of  batch_size * ceil(n / batch_size) * (source_time + time)
 
-    so a bucket for a few long pairs is weighed against the rows that would fill its batch up.
-    Each shape is a compilation of the train step.
+    so the gain of a bucket for a few long pairs is weighed against the filler rows that it needs.
+    The train step is compiled once for each shape.
 
     Args:
       source_lengths: [n] with EOS.
       target_lengths: [n] with EOS.
-      num_buckets: the most shapes, at least 1.
-      batch_size: rows of a batch.
+      num_buckets: the maximum number of shapes, at least 1.
+      batch_size: rows in a batch.
 
     Returns:
       One to num_buckets shapes, smallest first; the last holds every pair.
 
     Raises:
-      ValueError: num_buckets below 1, or no lengths.
+      ValueError: num_buckets is below 1, or there are no lengths.
 
     Example:
       >>> choose_buckets(np.array([3, 4, 9]), np.array([3, 3, 9]), 2)
@@ -188,7 +189,7 @@ def choose_buckets(
     ratio = target_lengths.sum() / source_lengths.sum()
     size = np.maximum(source_lengths * ratio, target_lengths)
     order = np.argsort(size, kind="stable")
-    # Candidate i ends a bucket behind the pair ends[i] of the order.
+    # Candidate i ends a bucket after the pair ends[i] of the sorted order.
     ends = np.append(np.flatnonzero(np.diff(size[order])), len(order) - 1)
     if len(ends) > _MAX_CANDIDATES:
         ends = ends[np.unique(np.linspace(0, len(ends) - 1, _MAX_CANDIDATES).astype(int))]
@@ -197,7 +198,7 @@ def choose_buckets(
     below = np.concatenate([[0], ends + 1])  # pairs before the bucket that starts here
     batches = -((below[:-1, None] - below[None, 1:]) // batch_size)  # ceil(n / batch_size)
     cells = np.where(batches > 0, batches * batch_size * (source_time + time), np.inf)
-    # cost[k][i]: the fewest cells for everything up to candidate i with k + 1 buckets.
+    # cost[k][i]: the fewest cells for all pairs up to candidate i with k + 1 buckets.
     cost, starts = [cells[0]], []
     for _ in range(num_buckets - 1):
         total = np.concatenate([[np.inf], cost[-1][:-1]])[:, None] + cells
@@ -213,22 +214,22 @@ def choose_buckets(
 
 
 class TrainingBatches:
-    """Endless shuffled batches: `batches[step]` depends on the seed and the step alone.
+    """Endless shuffled batches: `batches[step]` depends only on the seed and the step.
 
     A resumed run asks for its next step and needs no other state. Each epoch has every pair once:
-    pairs are shuffled within their bucket and cut into batches of one size, the last of a bucket
-    filled up, and the order of the batches is shuffled over the buckets.
+    pairs are shuffled within their bucket and cut into batches of equal size, the last batch of a
+    bucket is filled up, and then the batches of all buckets are shuffled.
 
     Args:
       tokens: the training pairs.
       buckets: shapes (source_time, time), smallest first; a pair goes into the first that holds it.
-      batch_size: rows of every batch.
+      batch_size: rows in every batch.
       seed: of the shuffling.
 
     Attributes:
       num_batches: batches in an epoch.
       shapes: the buckets.
-      batch_size: rows of every batch.
+      batch_size: rows in every batch.
 
     Raises:
       ValueError: a pair is longer than every bucket, or batch_size is below 1.
@@ -264,15 +265,15 @@ class TrainingBatches:
             step += 1
 
     def shapes_from(self, step: int) -> list[tuple[int, int]]:
-        """The shapes in the order in which the steps from this one on need them."""
+        """The shapes in the order in which they are needed from this step on."""
         epoch, place = divmod(step, self.num_batches)
         order = self._order(epoch)
-        # Whatever the rest of this epoch lacks, comes some time in the next.
+        # A shape that does not occur in the rest of this epoch will occur in the next.
         buckets = [bucket for bucket, _ in order[place:] + order[:place]]
         return [self.shapes[bucket] for bucket in dict.fromkeys(buckets)]
 
     def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """The bucket and the indices of every batch of an epoch; the latest epoch is kept."""
+        """The bucket and the indices of every batch of an epoch; the latest epoch is cached."""
         known, order = self._epoch
         if known != epoch:
             generator = np.random.default_rng([self._seed, epoch])
@@ -291,15 +292,15 @@ def evaluation_batches(
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every pair once, bucket by bucket, in order.
 
-    Pairs that are longer than every bucket get one of their own: evaluation drops nothing.
+    Pairs that are longer than every bucket get their own bucket, since evaluation drops nothing.
 
     Args:
       tokens: the pairs.
       buckets: shapes (source_time, time), smallest first.
-      batch_size: rows of every batch.
+      batch_size: rows in every batch.
 
     Yields:
-      [batch] int64 indices of the rows' pairs, -1 for rows that only fill up; and the Batch.
+      [batch] int64 indices of the rows' pairs, -1 for filler rows; and the Batch.
     """
     members = _members(tokens, buckets)
     shapes = list(buckets)
@@ -314,7 +315,7 @@ def evaluation_batches(
 
 
 def _members(tokens: TokenPairs, buckets: Iterable[tuple[int, int]]) -> list[np.ndarray]:
-    """The indices of each bucket's pairs; those that fit in none, if any, come behind."""
+    """The indices of each bucket's pairs; those that fit into no bucket, if any, come last."""
     waiting = np.arange(len(tokens))
     members = []
     source, target = tokens.source.lengths, tokens.target.lengths

@@ -1,7 +1,7 @@
-"""One TFDS builder for every dataset of pairs that is made here: prepared once, then read.
+"""The TFDS builder for all datasets of pairs that are made here: prepared once, then read.
 
-Importing this module imports tensorflow_datasets, which takes a while; `splits.py` does it when it
-has to.
+Importing this module imports tensorflow_datasets, which takes a while; `splits.py` imports it only
+when necessary.
 """
 
 import contextlib
@@ -17,23 +17,23 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from s2s_jax.data.pairs import DataError, Pairs, damaged
 
-_CHUNK = 10_000  # examples a read; one call a split would hold every record twice
+_CHUNK = 10_000  # examples per read; one call for a whole split would hold every record twice
 _FORMAT = "array_record"
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    """What TFDS keeps of a dataset that exists on this machine alone."""
+    """TFDS's information about a dataset that exists only on this machine."""
 
     def initialize_from_bucket(self) -> None:
-        """Looks nowhere: TFDS's own looks online, and leaves a temporary folder."""
+        """Does nothing: TFDS's own method looks online, and leaves a temporary folder."""
 
 
 class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS dataset of {source, targets}, from splits that exist in memory.
+    """A TFDS dataset of {source, targets}, made from splits in memory.
 
-    `targets` holds every accepted target, one a line, the example's own first: a sequence feature
-    would double the time to write and to read. Not registered under a name of its own: `name` says
-    what the data is, `config` what tells this preparation from others of that name.
+    `targets` holds every accepted target, one per line, the example's own first: a sequence feature
+    would double the time to write and to read. The class is not registered with TFDS: `name` is the
+    name of the data, and `config` distinguishes this preparation from others of that name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @classmethod
     def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig:
-        """Any name is a configuration: fingerprints cannot be listed beforehand."""
+        """Accepts any name as a configuration, since fingerprints cannot be listed beforehand."""
         del version
         return tfds.core.BuilderConfig(name=name)
 
@@ -62,7 +62,7 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(
                 {"source": tfds.features.Text(), "targets": tfds.features.Text()}
             ),
-            disable_shuffling=True,  # keep the order of the splits; batches shuffle
+            disable_shuffling=True,  # keep the order of the splits; batches are shuffled later
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def prepare(
     make_splits: Callable[[], Mapping[str, Pairs]],
     data_dir: str = "",
 ) -> Path:
-    """Prepares a dataset, unless it is there; see `s2s_jax.data.splits.load_or_prepare`.
+    """Prepares a dataset, unless it exists; see `s2s_jax.data.splits.load_or_prepare`.
 
     Returns:
       Its folder.
@@ -96,8 +96,8 @@ def prepare(
             try:
                 with quiet():
                     builder.download_and_prepare(file_format=_FORMAT)
-            except Exception as error:  # array_record, which writes the records, has its own
-                # Another process may have finished first: its folder is in the way of our rename.
+            except Exception as error:  # array_record, which writes the records, has its own types
+                # If another process has finished first, our rename fails because of its folder.
                 if not builder.data_path.exists():
                     raise _cannot_prepare(name, error, str(builder.data_dir)) from error
     except OSError as error:
@@ -109,7 +109,7 @@ def _cannot_prepare(name: str, error: Exception, folder: str) -> DataError:
     reason, where = str(error), folder
     if isinstance(error, OSError):
         reason, where = error.strerror or reason, error.filename or folder
-    # What the system said stands in the middle of what array_record makes of it.
+    # array_record puts the system's message in the middle of its own.
     known = (os.strerror(one) for one in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE))
     reason = next((one for one in known if one in reason), reason)
     return DataError(
@@ -122,11 +122,11 @@ def open_folder(folder: Path) -> tfds.core.DatasetBuilder:
     """A dataset that was prepared in a folder.
 
     Raises:
-      DataError: what is there is no dataset.
+      DataError: the folder does not contain a dataset.
     """
     try:
         return tfds.builder_from_directory(folder)
-    except Exception as error:  # as for the records: whatever a damaged description leads to
+    except Exception as error:  # as for records: a damaged description can cause any error
         raise DataError(damaged(folder, str(error))) from error
 
 
@@ -146,12 +146,12 @@ def read_texts(
     """The named text features of every example of a split, in order.
 
     Raises:
-      NotImplementedError: the dataset is in a format that has no random access.
+      NotImplementedError: the dataset is in a format without random access.
       DataError: its files are damaged.
     """
     # Parsing the records here is eight times as fast as decoding through the feature tree.
-    untyped = cast(Any, builder)  # tfds decorates as_data_source, and its signature is lost
-    parse = cast(Any, tf_example_pb2).Example.FromString  # a generated module, without types
+    untyped = cast(Any, builder)  # tfds decorates as_data_source, which hides its signature
+    parse = cast(Any, tf_example_pb2).Example.FromString  # a generated module without types
     try:
         data_source = untyped.as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
@@ -161,14 +161,14 @@ def read_texts(
             for record in data_source.__getitems__(chunk):
                 feature = parse(record).features.feature
                 yield tuple(feature[name].bytes_list.value[0].decode() for name in features)
-    except NotImplementedError:  # no random access in this format: no damage, the caller's to say
+    except NotImplementedError:  # no random access in this format; the caller reports it
         raise
-    except Exception as error:  # array_record and protobuf have many for a damaged file
+    except Exception as error:  # array_record and protobuf raise many types for a damaged file
         raise DataError(damaged(builder.data_path, str(error))) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallows TFDS's banner and progress bars: standard output belongs to the caller's results."""
+    """Hides TFDS's banner and progress bars: standard output is for the caller's results."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""Datasets by name: what a config's data section can hold, and the splits behind it."""
+"""Datasets by name: their options in a config's data section, and their splits."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
 from s2s_jax.data.splits import fingerprints_of, unprepared
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 Loader = Callable[..., Mapping[str, Pairs]]
 
@@ -33,7 +33,7 @@ def dataset_options(name: str) -> dict[str, Any]:
     """The options of a dataset with their defaults.
 
     Raises:
-      DataError: no dataset of that name.
+      DataError: there is no dataset of that name.
 
     Example:
       >>> dataset_options("cmudict")
@@ -46,10 +46,10 @@ def dataset_options(name: str) -> dict[str, Any]:
 def load_splits(
     name: str, options: Mapping[str, Any] | None = None, data_dir: str = ""
 ) -> Mapping[str, Pairs]:
-    """The splits of a dataset: train, dev, mostly test, for generated tasks test_long as well.
+    """The splits of a dataset: train, dev, usually test, and test_long for some generated tasks.
 
-    The first call prepares the data below data_dir, later ones take what is there; a split is read
-    when it is first asked for.
+    The first call prepares the data below data_dir, later ones use what is there; a split is read
+    when it is first needed.
 
     Args:
       name: see `LOADERS`.
@@ -57,13 +57,13 @@ def load_splits(
       data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-      DataError: no dataset or option of that name, an option of another type, or data that cannot
-        be used.
+      DataError: there is no dataset or option of that name, an option has the wrong type, or the
+        data cannot be used.
     """
     known = dataset_options(name)
     for key, value in (options or {}).items():
         if key not in known:
-            raise DataError(f"dataset {name} has no option {key!r}; {nearest(key, known)}")
+            raise DataError(f"dataset {name} has no option {key!r}; {did_you_mean(key, known)}")
         if type(value) is not type(known[key]):
             expected = type(known[key]).__name__
             raise DataError(f"option {key} of dataset {name} is {value!r}, not of type {expected}")
@@ -73,7 +73,7 @@ def load_splits(
 def data_fingerprints(
     name: str, options: Mapping[str, Any] | None = None, data_dir: str = ""
 ) -> dict[str, str]:
-    """What the content of a dataset is known by; nothing is prepared for it.
+    """The fingerprints of a dataset's content; nothing is prepared for this.
 
     Args:
       name: see `load_splits`, also for options and data_dir.
@@ -81,10 +81,10 @@ def data_fingerprints(
       data_dir: where datasets are prepared.
 
     Returns:
-      A split's name, or "all" where the splits come from one source, -> sixteen hex digits.
+      A split's name, or "all" if the splits come from one source, -> sixteen hex digits.
 
     Raises:
-      DataError: as for `load_splits`, but for what only a preparation finds.
+      DataError: as for `load_splits`, except for errors that are only found during preparation.
     """
     with unprepared():
         return fingerprints_of(load_splits(name, options, data_dir))
@@ -92,5 +92,5 @@ def data_fingerprints(
 
 def _loader(name: str) -> Loader:
     if name not in LOADERS:
-        raise DataError(f"data.name is {name!r}; {nearest(name, LOADERS)}")
+        raise DataError(f"data.name is {name!r}; {did_you_mean(name, LOADERS)}")
     return LOADERS[name]

@@ -1,4 +1,4 @@
-"""The truth of the generated chains: exact distributions behind any prefix and any source."""
+"""The true distributions of the generated chains: exact, after any prefix and for any source."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class ChainTruth:
 
         P(s_1) = initial,   P(s_{t+1} | s_t) = transition,   P(y_t | s_t) = emission
 
-    A source may tell some of y_1 ... y_length; the distribution is then conditional on it.
+    A source may reveal some of y_1 ... y_length; the distribution is then conditional on it.
 
     Attributes:
       initial: [num_states] float64.
@@ -30,26 +30,26 @@ class ChainTruth:
 
     @property
     def num_symbols(self) -> int:
-        """How many symbols there are."""
+        """The number of different symbols."""
         return self.emission.shape[1]
 
     def next_token_probs(self, prefix: ArrayLike, source: ArrayLike | None = None) -> np.ndarray:
-        """P(y_{t+1} | y_1 ... y_t, what the source tells of y_{t+1} ... y_length), exactly.
+        """P(y_{t+1} | y_1 ... y_t, what the source reveals of y_{t+1} ... y_length), exactly.
 
-        Defined for any prefix. One that contradicts the source's past is believed; a symbol that
-        cannot be where it stands makes the symbols before it worthless, see
-        `s2s_jax.theory.chains.observe`; and a source that cannot go on from the prefix tells its
-        next symbol and nothing else.
+        It is defined for any prefix. If the prefix contradicts the source, the prefix counts. A
+        symbol that is impossible at its position makes the earlier symbols irrelevant, see
+        `s2s_jax.theory.chains.observe`. If the rest of the source is impossible after the prefix,
+        only its next symbol is used.
 
         Args:
-          prefix: [num_prefixes, t] numbers of symbols, 0 <= t < length.
-          source: [num_prefixes, length] numbers of symbols, -1 where hidden; None tells nothing.
+          prefix: [num_prefixes, t] symbol numbers, 0 <= t < length.
+          source: [num_prefixes, length] symbol numbers, -1 where hidden; None reveals nothing.
 
         Returns:
           [num_prefixes, num_symbols] float64.
 
         Raises:
-          ValueError: another shape, or a number that is no symbol's.
+          ValueError: a wrong shape, or a number that is not a symbol.
 
         Example:
           >>> truth = make_markov_truth((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), length=3)
@@ -71,17 +71,17 @@ class ChainTruth:
     def sequence_token_probs(
         self, target: ArrayLike, source: ArrayLike | None = None
     ) -> np.ndarray:
-        """`next_token_probs` behind every prefix of whole sequences.
+        """`next_token_probs` after every prefix of whole sequences.
 
         Args:
-          target: [num_sequences, length] numbers of symbols; the last one is not looked at.
+          target: [num_sequences, length] symbol numbers; the last one is ignored.
           source: see `next_token_probs`.
 
         Returns:
-          [num_sequences, length, num_symbols] float64; [:, t] is behind the first t symbols.
+          [num_sequences, length, num_symbols] float64; [:, t] is after the first t symbols.
 
         Raises:
-          ValueError: another shape, or a number that is no symbol's.
+          ValueError: a wrong shape, or a number that is not a symbol.
         """
         tokens = np.asarray(target)
         if tokens.ndim != 2 or tokens.shape[1] != self.length:
@@ -89,24 +89,25 @@ class ChainTruth:
         return self._along(self._numbers("target", tokens, 0), source, range(self.length))
 
     def given(self, source: ArrayLike) -> Chains:
-        """The chains that are left once a source has told some of the symbols.
+        """The chains conditioned on the symbols that each source reveals.
 
-        A chain that is conditioned on later symbols is a chain still, with probabilities that
-        differ by step. With f_t(s) = P(what the source tells of y_t ... y_length | s_t = s),
+        A chain that is conditioned on later symbols is still a chain, with probabilities that
+        differ by step. With f_t(s) = P(what the source reveals of y_t ... y_length | s_t = s),
 
             initial'(s) ~ initial(s) f_1(s)
             transition'_t(s' | s) ~ transition(s' | s) f_{t+1}(s')
 
-        and a symbol that is told is shown with certainty.
+        and a revealed symbol is emitted with certainty.
 
         Args:
-          source: [num_sources, length] numbers of symbols, -1 where hidden.
+          source: [num_sources, length] symbol numbers, -1 where hidden.
 
         Returns:
           A chain for each source: P(y | source).
 
         Raises:
-          ValueError: another shape, a number that is no symbol's, or a source that no target has.
+          ValueError: a wrong shape, a number that is not a symbol, or a source that is impossible
+            for every target.
 
         Example:
           >>> truth = make_markov_truth((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), length=2)
@@ -124,7 +125,7 @@ class ChainTruth:
         if len(impossible):
             raise ValueError(f"source {impossible[0]} tells symbols that no target has together")
         moves = self.transition * fits[:, 1:, None, :]
-        # A state that cannot be goes on as if nothing were told: it has no mass.
+        # An impossible state keeps its transitions; it has no mass, so they do not matter.
         moves = np.where(moves.sum(-1, keepdims=True) > 0, moves, self.transition)
         certain = np.eye(self.num_symbols)[told][:, :, None]
         return Chains(
@@ -134,7 +135,7 @@ class ChainTruth:
         )
 
     def sample(self, num_sequences: int, generator: np.random.Generator) -> np.ndarray:
-        """Draws targets: [num_sequences, length] int32 numbers of symbols."""
+        """Draws targets: [num_sequences, length] int32 symbol numbers."""
         state = draw(np.broadcast_to(self.initial, (num_sequences, len(self.initial))), generator)
         tokens = []
         for _ in range(self.length):
@@ -159,7 +160,7 @@ class ChainTruth:
         return np.stack(found, axis=1)
 
     def _after(self, told: np.ndarray, first: int = 0) -> np.ndarray:
-        """P(what the source tells after step t | s_t), up to a factor for each row and step.
+        """P(what the source reveals after step t | s_t), up to a factor for each row and step.
 
         Returns:
           [length, num_sources, num_states]; steps before `first` are left at 1.
@@ -192,11 +193,11 @@ def make_markov_truth(initial: ArrayLike, transition: ArrayLike, length: int) ->
 
     Args:
       initial: [num_symbols] probabilities of the first symbol.
-      transition: [num_symbols, num_symbols]; row a holds the probabilities of what follows a.
+      transition: [num_symbols, num_symbols]; row a has the probabilities of the symbol after a.
       length: of the targets, at least 1.
 
     Raises:
-      ValueError: what is wrong, in one line.
+      ValueError: an argument is invalid; the message says in one line why.
     """
     return _make_truth(initial, transition, None, length)
 
@@ -204,16 +205,16 @@ def make_markov_truth(initial: ArrayLike, transition: ArrayLike, length: int) ->
 def make_hmm_truth(
     initial: ArrayLike, transition: ArrayLike, emission: ArrayLike, length: int
 ) -> ChainTruth:
-    """The truth of `load_hmm`; how much a source tells is no part of it, but of the source.
+    """The truth of `load_hmm`; what a source reveals is not part of it.
 
     Args:
       initial: [num_states] probabilities of the first state.
-      transition: [num_states, num_states]; row s holds the probabilities of what follows s.
-      emission: [num_states, num_symbols]; row s holds the probabilities of what s shows.
+      transition: [num_states, num_states]; row s has the probabilities of the state after s.
+      emission: [num_states, num_symbols]; row s has the probabilities of the symbols of s.
       length: of the targets, at least 1.
 
     Raises:
-      ValueError: what is wrong, in one line.
+      ValueError: an argument is invalid; the message says in one line why.
     """
     return _make_truth(initial, transition, emission, length)
 

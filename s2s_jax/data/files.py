@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and names that follow from contents."""
+"""Files that are written completely or not at all, and fingerprints of contents."""
 
 import contextlib
 import hashlib
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
+    """Writes a file atomically: a reader sees the old file or the new one, never a part.
 
-    What is no file, such as /dev/stdout or a pipe, is written to and stays what it is; a link keeps
-    pointing to what is written.
+    Something that is not a regular file, such as /dev/stdout or a pipe, is written to directly, not
+    replaced. A link is kept, and the file that it points to is written.
 
     Args:
-      path: where to; its folder exists.
-      content: all of the file.
+      path: of the file; its folder exists.
+      content: of the whole file.
 
     Raises:
       OSError: the file cannot be written there.
@@ -39,14 +39,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def clear_abandoned(folder: Path, min_age: float = 0.0) -> None:
-    """Removes what writers that were killed have left in a folder: `write_whole`'s half files.
+    """Removes the temporary files that killed processes have left behind in `write_whole`.
 
-    Those of processes that live are left alone, and so is what cannot be removed.
+    Files of running processes are kept, and so are files that cannot be removed.
 
     Args:
-      folder: where.
-      min_age: seconds; for folders where processes of other machines, whose numbers mean nothing
-        here, may be writing.
+      folder: where to look.
+      min_age: minimum age in seconds; for folders that processes on other machines may be writing
+        to, whose process ids mean nothing here.
     """
     for path in folder.glob(".*.tmp"):
         number = path.name.split(".")[-2]
@@ -57,18 +57,18 @@ def clear_abandoned(folder: Path, min_age: float = 0.0) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Whether a process of that number runs on this machine."""
+    """Whether a process with this id is running on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's
         return True
     return True
 
 
 def fingerprint(*parts: object) -> str:
-    """Sixteen hex digits that change when any part does: bytes by content, others by repr.
+    """Sixteen hex digits that change if any part does: bytes by content, others by repr.
 
     Example:
       >>> fingerprint("a", 1) == fingerprint("a", 1), fingerprint("a", 1) == fingerprint("a1")
@@ -82,14 +82,14 @@ def fingerprint(*parts: object) -> str:
 
 
 def files_fingerprint(paths: Sequence[Path], kept_in: Path) -> str:
-    """The fingerprint of the content of large files, which are read once.
+    """The fingerprint of the content of large files, which are read only once.
 
-    It is kept in a small file, under a name that their names, sizes and times make. A folder that
-    cannot be written is no error.
+    It is cached in a small file, whose name depends on their names, sizes and times. It is not an
+    error if the folder cannot be written.
 
     Args:
       paths: the files, in their order.
-      kept_in: the folder of the small file, made where it is missing.
+      kept_in: the folder of the small file; it is created if it is missing.
 
     Raises:
       OSError: a file cannot be read.
@@ -112,5 +112,5 @@ def files_fingerprint(paths: Sequence[Path], kept_in: Path) -> str:
         kept_in.mkdir(exist_ok=True)
         write_whole(small, found.encode())
     except OSError:
-        pass  # the next one reads them again
+        pass  # the next call reads them again
     return found

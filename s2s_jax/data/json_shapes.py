@@ -1,13 +1,13 @@
-"""JSON that was written by us, read back with a look at its shape.
+"""Reads back JSON that was written by us, and checks its shape.
 
-A shape is said in Python's own values:
+A shape is described by Python values:
 
-    str, bool, int, float     of that type; a float is any finite number, and a boolean is no int
+    str, bool, int, float     a value of that type; any finite number is a float, a bool is no int
     dict, list                an object or a list of anything
     None                      null
-    {"a": shape, "b?": shape} an object that has "a" and perhaps "b", and anything beside
-    {...: shape}              an object whose other values are all of that shape
-    [shape]                   a list of that
+    {"a": shape, "b?": shape} an object with "a", optionally "b", and any other keys
+    {...: shape}              an object whose other values all have that shape
+    [shape]                   a list whose items have that shape
     (shape, shape)            one of these
     frozenset({"x", "y"})     one of these texts
 """
@@ -30,14 +30,15 @@ _WORDS: Mapping[Any, str] = {
 
 
 def parse(content: bytes | str, shape: Any = object) -> Any:
-    """What JSON holds, if it is whole and of a shape.
+    """Parses JSON and checks its shape.
 
     Args:
-      content: the JSON, in UTF-8 where it is bytes.
+      content: the JSON; bytes are UTF-8.
       shape: see the module's docstring; `object` for anything.
 
     Raises:
-      ValueError: in one line, what is wrong and where.
+      ValueError: it is incomplete or has another shape; the message says in one line what and
+        where.
 
     Example:
       >>> parse('{"step": 3}', {"step": int})
@@ -63,15 +64,15 @@ def parse(content: bytes | str, shape: Any = object) -> Any:
 
 
 def check(value: Any, shape: Any, place: str = "") -> None:
-    """Looks whether a value of JSON has a shape.
+    """Checks that a JSON value has a shape.
 
     Args:
       value: what was read.
       shape: see the module's docstring.
-      place: what to call the value.
+      place: the name of the value in messages.
 
     Raises:
-      ValueError: it has another one; says where, and what is there.
+      ValueError: it has another shape; the message says where, and what is there.
     """
     if not place:
         _check_depth(value)
@@ -105,7 +106,7 @@ def _check_object(value: dict[str, Any], shape: dict[Any, Any], place: str) -> N
 
 
 def _is(value: Any, shape: Any) -> bool:
-    """Whether a value has a shape that is no object of names and no list of items."""
+    """Whether a value has a shape other than an object with keys or a list of items."""
     if isinstance(shape, tuple):
         return any(_matches(value, one) for one in shape)
     if isinstance(shape, frozenset):
@@ -145,7 +146,7 @@ def _described(shape: Any) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuses what whoever walks through it would not come out of."""
+    """Refuses values that are nested so deeply that recursive code would fail on them."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -168,16 +169,16 @@ def _whole(text: str) -> int:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return number
 
 
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

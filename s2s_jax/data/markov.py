@@ -1,7 +1,7 @@
-"""Generated tasks whose whole distribution is known: a Markov chain, and a hidden one.
+"""Generated tasks with a known distribution: a Markov chain and a hidden Markov chain.
 
-Symbols are written as their numbers, separated by spaces, so both sides take the whitespace
-vocabulary. Every target has the same length; EOS follows it with certainty.
+Symbols are written as numbers separated by spaces, so both sides use the whitespace vocabulary.
+Every target has the same length, and EOS always follows it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from s2s_jax.data.splits import PreparedSplits, load_or_prepare
 VERSION = "1.0.0"
 
 HIDDEN = "_"
-"""What a source shows where it tells nothing; `symbol_numbers` makes it -1."""
+"""What a source has in place of a hidden symbol; `symbol_numbers` turns it into -1."""
 
 Row = tuple[float, ...]
 
@@ -34,23 +34,23 @@ def load_markov(
     num_test: int = 1_000,
     seed: int = 0,
 ) -> PreparedSplits:
-    """Markov chains behind a source that never changes: "_" -> "0 0 1".
+    """Markov chains with a source that is always the same: "_" -> "0 0 1".
 
-    The only uncertainty is the target's own, so scheduled sampling damages this task the most;
-    `s2s_jax.theory.optimum.scheduled_sampling_optimum` says how much.
+    The source reveals nothing about the target, so this is where scheduled sampling does the most
+    damage; `s2s_jax.theory.optimum.scheduled_sampling_optimum` computes how much.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
       initial: probabilities of the first symbol.
-      transition: row a holds the probabilities of what follows symbol a.
-      length: symbols of a target.
+      transition: row a has the probabilities of the symbol after a.
+      length: symbols in a target.
       num_train: training pairs.
       num_dev: dev pairs.
       num_test: test pairs.
       seed: of the generation.
 
     Raises:
-      DataError: an option out of range.
+      DataError: an option is out of range.
     """
     truth = _truth_of_options(initial, transition, None, length)
     sizes = {"train": num_train, "dev": num_dev, "test": num_test}
@@ -77,27 +77,27 @@ def load_hmm(
     num_test: int = 1_000,
     seed: int = 0,
 ) -> PreparedSplits:
-    """Hidden Markov chains behind a source that tells some of their symbols: "0 _ 2" -> "0 1 2".
+    """Hidden Markov chains; the source reveals some of their symbols: "0 _ 2" -> "0 1 2".
 
-        source_t = y_t with probability 1 - dependence, else "_"   (independently by t)
+        source_t = y_t with probability 1 - dependence, else "_"   (independently for each t)
 
     At dependence 0 the target is the source, and scheduled sampling is harmless; at 1 the source
-    tells nothing, and the symbols depend on each other as much as the chain makes them.
+    reveals nothing, and the symbols depend on each other as much as the chain makes them.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
       initial: probabilities of the first state.
-      transition: row s holds the probabilities of what follows state s.
-      emission: row s holds the probabilities of the symbols that state s shows.
+      transition: row s has the probabilities of the state after s.
+      emission: row s has the probabilities of the symbols that state s emits.
       dependence: share of the target's symbols that the source hides, in [0, 1].
-      length: symbols of a target, and of a source.
+      length: symbols in a target, and in a source.
       num_train: training pairs.
       num_dev: dev pairs.
       num_test: test pairs.
       seed: of the generation.
 
     Raises:
-      DataError: an option out of range.
+      DataError: an option is out of range.
     """
     truth = _truth_of_options(initial, transition, emission, length)
     if not 0 <= dependence <= 1:
@@ -120,14 +120,14 @@ def known_truth(name: str, options: Mapping[str, Any]) -> ChainTruth | None:
     """The distribution that a dataset's targets are drawn from.
 
     Args:
-      name: of `s2s_jax.data.catalog.LOADERS`.
-      options: the dataset's; others are not looked at.
+      name: one of `s2s_jax.data.catalog.LOADERS`.
+      options: of the dataset; others are ignored.
 
     Returns:
-      None for a dataset whose truth nobody knows.
+      The distribution; None for a dataset whose true distribution is unknown.
 
     Raises:
-      DataError: an option out of range.
+      DataError: an option is out of range.
     """
     if name not in ("markov", "hmm"):
         return None
@@ -136,7 +136,7 @@ def known_truth(name: str, options: Mapping[str, Any]) -> ChainTruth | None:
 
 
 def symbol_texts(numbers: ArrayLike) -> list[str]:
-    """Texts of numbers of symbols, -1 as hidden.
+    """Writes symbol numbers as texts; -1 is a hidden symbol.
 
     Args:
       numbers: [num_texts, length].
@@ -150,13 +150,13 @@ def symbol_texts(numbers: ArrayLike) -> list[str]:
 
 
 def symbol_numbers(texts: Sequence[str]) -> np.ndarray:
-    """The numbers behind texts of one length: the inverse of `symbol_texts`.
+    """Reads symbol numbers from texts of one length: the inverse of `symbol_texts`.
 
     Returns:
       [num_texts, length] int32.
 
     Raises:
-      ValueError: a text holds what is no symbol, or texts differ in length.
+      ValueError: a text contains something that is not a symbol, or texts differ in length.
 
     Example:
       >>> symbol_numbers(["0 _ 12"]).tolist()
@@ -178,7 +178,7 @@ def _truth_of_options(
 
 
 def _streams(sizes: dict[str, int], seed: int) -> list[tuple[str, int, np.random.Generator]]:
-    """A generator for each split, so that the size of one changes no other."""
+    """A generator for each split, so that the size of one split does not change the others."""
     seeds = np.random.SeedSequence(seed).spawn(len(sizes))
     return [
         (split, size, np.random.default_rng(one))

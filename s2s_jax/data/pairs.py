@@ -1,4 +1,4 @@
-"""Pairs of texts, and the one kind of error that bad data ends in."""
+"""Pairs of texts, and the error that is raised for bad data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ class DataError(ValueError):
     """Data, or an option about data, that cannot be used.
 
     The message is one line that says what is wrong, where, and what to do about it. It starts in
-    lower case (names as they are spelt), joins its parts by semicolons, and has no full stop.
+    lower case (except for names), joins its parts with semicolons, and has no full stop.
     """
 
     def __init__(self, message: str):
@@ -16,7 +16,7 @@ class DataError(ValueError):
 
 
 def damaged(folder: object, reason: str) -> str:
-    """What is said of a prepared dataset that cannot be read."""
+    """The message for a prepared dataset that cannot be read."""
     return f"cannot read {folder}: {reason}; delete the folder to prepare it again"
 
 
@@ -25,9 +25,9 @@ class Pairs:
     """The examples of one split, in a fixed order.
 
     Attributes:
-      sources: one text an example.
+      sources: one text per example.
       targets: the target that is trained on, or whose likelihood is measured.
-      references: every accepted target of that source, the target itself included; an output that
+      references: every accepted target of that source, including the target itself; an output that
         equals any of them is right.
 
     Raises:
@@ -53,7 +53,7 @@ class Pairs:
 
 
 def one_reference(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
-    """Pairs whose only accepted target is their own.
+    """Pairs that accept only their own target.
 
     Example:
       >>> one_reference(["1+1"], ["2"]).references
@@ -63,9 +63,9 @@ def one_reference(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
 
 
 def merge_references(sources: Sequence[str], targets: Sequence[str]) -> Pairs:
-    """One example a distinct source: its first target, and all its distinct targets as references.
+    """One example per distinct source: its first target, with all distinct targets as references.
 
-    For splits that are scored; training keeps a pair for every target.
+    This is for splits that are scored; training keeps a pair for every target.
 
     Example:
       >>> merge_references(["a", "b", "a"], ["x", "y", "z"])

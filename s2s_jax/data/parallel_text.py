@@ -1,12 +1,12 @@
-"""Pairs from a folder of text files: two line-aligned files a split, or one of tab-separated pairs.
+"""Pairs from text files: for each split two line-aligned files, or one of tab-separated pairs.
 
     parallel text                            tab-separated
     train.en      train.de                   train.tsv         source TAB target
     dev.en        dev.de   (or val, valid)   dev.tsv           (or val.tsv, valid.tsv)
     test.en       test.de  (or test_*)       test.tsv          (or test_*.tsv)
 
-Each file is UTF-8, one sentence or pair a line, and may be gzipped (train.en.gz). Training and dev
-are needed; without test files the splits have no "test".
+Each file is UTF-8, with one sentence or pair per line, and may be gzipped (train.en.gz). Training
+and dev files are required; without test files there is no split "test".
 """
 
 import hashlib
@@ -33,13 +33,13 @@ def load_parallel_text(
 
     Args:
       data_dir: TFDS's folder; "" means its default.
-      folder: where the files are; they are not written to.
+      folder: of the files; it is not written to.
       source_language: the suffix of the source files, such as "en".
       target_language: the suffix of the target files, such as "de".
 
     Raises:
-      DataError: an option that is not set, a folder or file that is missing or not UTF-8, files of
-        unequal length, a split without lines.
+      DataError: an option is not set, a folder or file is missing or not UTF-8, two files differ
+        in length, or a split has no lines.
     """
     for option, value in (
         ("source_language", source_language),
@@ -68,15 +68,15 @@ def load_parallel_text(
 
 
 def load_tsv(data_dir: str = "", *, folder: str = "") -> PreparedSplits:
-    """Tab-separated pairs; in dev and test the targets of equal sources are all accepted.
+    """Tab-separated pairs; in dev and test all targets of equal sources are accepted.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
-      folder: where train.tsv, dev.tsv and, if there is one, test.tsv are.
+      folder: of train.tsv, dev.tsv and optionally test.tsv.
 
     Raises:
-      DataError: a folder or file that is missing or not UTF-8, a line without exactly one tab, a
-        header, a split without lines.
+      DataError: a folder or file is missing or not UTF-8, a line does not have exactly one tab, a
+        file has a header, or a split has no lines.
     """
     files = find_files(folder, (".tsv",))
 
@@ -94,10 +94,10 @@ def load_tsv(data_dir: str = "", *, folder: str = "") -> PreparedSplits:
 
 
 def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, ...]]:
-    """The files of each split, one a suffix; a plain file is preferred to its gzipped form.
+    """The files of each split, one per suffix; a plain file is preferred to its gzipped form.
 
     Raises:
-      DataError: the folder is missing, training or dev files are, or it is not clear which of
+      DataError: the folder, or training or dev files, are missing, or it is not clear which of
         several dev sets or test_* is meant.
     """
     if not folder:
@@ -110,7 +110,7 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
         there = [one for one in stems if any(_one_form(root, one, suffix) for suffix in suffixes)]
         if split == "dev" and len(there) > 1:
             raise DataError(
-                f"{folder} has several dev sets ({', '.join(there)}): leave the one to use there"
+                f"{folder} has several dev sets ({', '.join(there)}): keep only the one to use"
             )
         for stem in stems:
             groups = [_one_form(root, stem, suffix) for suffix in suffixes]
@@ -120,7 +120,7 @@ def find_files(folder: str, suffixes: tuple[str, ...]) -> dict[str, tuple[Path, 
             if len(names) > 1:
                 raise DataError(
                     f"{folder} has several test sets ({', '.join(names)}): "
-                    f"give the one to use the name test{suffixes[0]}"
+                    f"rename the one to use to test{suffixes[0]}"
                 )
             for suffix, group in zip(suffixes, groups, strict=True):
                 if not group:
@@ -156,8 +156,9 @@ def _read_rows(path: Path) -> list[tuple[str, str]]:
 def _refuse_header(files: dict[str, list[tuple[str, str]]]) -> None:
     """Refuses files that begin with the names of their columns.
 
-    Such a first line is two words that say so; or it is the same in each file and occurs nowhere
-    else, while the second lines differ, as they would not if one file were a part of another.
+    A first line is taken for a header if it consists of two such names. It is also taken for one if
+    it is the same in each file and occurs nowhere else, while the second lines differ (they would
+    be the same if one file were part of another).
     """
     first = {rows[0] for rows in files.values()}
     second = {tuple(rows[1:2]) for rows in files.values()}
@@ -174,7 +175,7 @@ def _refuse_header(files: dict[str, list[tuple[str, str]]]) -> None:
 
 
 def _one_form(root: Path, stem: str, suffix: str) -> dict[str, Path]:
-    """The files that a stem, perhaps with a *, and a suffix may mean, by their names' stem."""
+    """The files that match a stem (perhaps with a *) and a suffix, by the stems of their names."""
     files: dict[str, Path] = {}
     for ending in (f"{suffix}.gz", suffix):  # the plain form last, so that it replaces the gzipped
         for path in root.glob(stem + ending):
@@ -189,7 +190,7 @@ def _load(
     read: Callable[[], dict[str, Pairs]],
     data_dir: str,
 ) -> PreparedSplits:
-    # The contents are in the name of the preparation, so that changed files are prepared anew.
+    # The name of the preparation depends on the contents, so changed files are prepared again.
     contents = []
     for split, paths in files.items():
         for path in paths:
@@ -200,7 +201,7 @@ def _load(
                 raise DataError(f"cannot read {path}: {error.strerror or error}") from error
             contents.append((split, path.name, digest))
     config = f"{label}-{fingerprint(*contents)}"
-    # Each split is known by its text and not by its files' names: val.de or dev.de, it is the same.
+    # A split's fingerprint depends on its text, not on its files' names, such as val.de or dev.de.
     fingerprints = {
         split: fingerprint(VERSION, [digest for other, _, digest in contents if other == split])
         for split in files

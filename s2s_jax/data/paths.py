@@ -1,4 +1,4 @@
-"""Paths as users write them: `~` is expanded, and what would fail later is refused at once."""
+"""Paths as users write them: `~` is expanded, and paths that would fail later are refused early."""
 
 import os
 import sys
@@ -8,14 +8,14 @@ from s2s_jax.data.pairs import DataError
 
 
 def user_path(text: str, name: str) -> Path:
-    """A path that a user has written, ready to be handed to anybody.
+    """A path that a user has written, expanded and checked.
 
     Args:
       text: the path; `~` and `~user` stand for home folders.
-      name: what the user calls it, such as "--workdir".
+      name: the option that it comes from, such as "--workdir".
 
     Raises:
-      DataError: what `expand` and `check_name` refuse.
+      DataError: `expand` or `check_name` refuses it.
     """
     path = expand(text, name)
     check_name(path.absolute(), name)
@@ -23,7 +23,7 @@ def user_path(text: str, name: str) -> Path:
 
 
 def expand(text: str, name: str) -> Path:
-    """The path with home folders in the place of `~` and `~user`.
+    """The path with `~` and `~user` replaced by home folders.
 
     Raises:
       DataError: it is empty, or there is no such home folder.
@@ -45,12 +45,12 @@ def expand(text: str, name: str) -> Path:
 
 
 def check_name(path: Path, name: str) -> None:
-    """Refuses an absolute path that some library would fail at.
+    """Refuses an absolute path that some library would fail on.
 
-    Those that write checkpoints, logs and datasets take paths as UTF-8.
+    The libraries that write checkpoints, logs and datasets expect UTF-8 paths.
 
     Raises:
-      DataError: the path is not UTF-8, or longer than a name can be.
+      DataError: the path is not UTF-8, or a name in it is too long.
     """
     try:
         is_utf8 = str(path).encode() == os.fsencode(path)
@@ -67,8 +67,8 @@ def check_name(path: Path, name: str) -> None:
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # whoever uses it says so, if it is an error
-    except (OSError, ValueError) as error:  # too long a name; a null character
+        pass  # if it is an error, the code that uses the path reports it
+    except (OSError, ValueError) as error:  # a name that is too long; a null character
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{name} is {path}: {reason}") from error
 
@@ -77,7 +77,7 @@ def data_folder(data_dir: str) -> Path:
     """TFDS's folder: data_dir, else TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-      DataError: it cannot be used, or there is no home folder for it to be in.
+      DataError: it cannot be used, or there is no home folder.
     """
     if data_dir:
         return user_path(data_dir, "data.data_dir")

@@ -1,4 +1,4 @@
-"""The splits of a dataset that is prepared on disk: prepared once, then opened and read."""
+"""The splits of a dataset on disk: prepared once, then opened and read."""
 
 import contextlib
 import re
@@ -15,12 +15,12 @@ _prepares = ContextVar("_prepares", default=True)
 
 
 class PreparedSplits(Mapping[str, Pairs]):
-    """Splits by name: prepared when they are first looked at, each read when it is asked for.
+    """Splits by name: prepared on the first access, and each read when it is first needed.
 
     Args:
-      derived: the folder of what is made of these splits; no others have it.
-      find_names: the splits' names; prepares them where they are not there yet.
-      read: a split's name -> its pairs; raises DataError where the files are damaged.
+      derived: the folder for files derived from these splits; it belongs to them alone.
+      find_names: returns the names of the splits, and prepares them if necessary.
+      read: a split's name -> its pairs; raises DataError if the files are damaged.
       find_fingerprints: see `fingerprints`; prepares nothing.
     """
 
@@ -40,7 +40,7 @@ class PreparedSplits(Mapping[str, Pairs]):
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What the content is known by: a split's name, or "all", -> sixteen hex digits."""
+        """The fingerprints of the content: a split's name, or "all", -> sixteen hex digits."""
         if self._found_fingerprints is None:
             self._found_fingerprints = dict(self._find_fingerprints())
         return self._found_fingerprints
@@ -65,13 +65,13 @@ class PreparedSplits(Mapping[str, Pairs]):
         return len(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names  # what Mapping has would read the split
+        return name in self._names  # Mapping's own method would read the split
 
 
 def fingerprints_of(splits: Mapping[str, Pairs]) -> dict[str, str]:
-    """What the content of splits is known by: a split's name, or "all", -> sixteen hex digits.
+    """The fingerprints of splits' content: a split's name, or "all", -> sixteen hex digits.
 
-    Prepared splits know it of the files that they are made of; others are read.
+    For prepared splits they are taken from their input files; other splits are read.
     """
     if isinstance(splits, PreparedSplits):
         return splits.fingerprints
@@ -89,26 +89,26 @@ def load_or_prepare(
     data_dir: str = "",
     fingerprints: Mapping[str, str] | None = None,
 ) -> PreparedSplits:
-    """Opens a prepared dataset, after preparing it with `make_splits` if it is not there yet.
+    """Opens a prepared dataset, after preparing it with `make_splits` if necessary.
 
     `make_splits` runs to its end, with all its validation, before anything is written. TFDS writes
-    into a temporary folder and renames it when whole, so a preparation that was interrupted is
-    never read, and of two at once the first to finish is kept.
+    into a temporary folder and renames it when it is complete, so an interrupted preparation is
+    never read, and if two run at the same time, the first to finish is kept.
 
     Args:
       name: folder of the dataset below data_dir.
-      config: what tells this preparation from others, a fingerprint of its inputs included.
+      config: distinguishes this preparation from others; it includes a fingerprint of the inputs.
       version: of the code that makes the splits, such as "1.0.0".
-      make_splits: the splits, called at most once.
+      make_splits: makes the splits; called at most once.
       data_dir: TFDS's folder; "" means TFDS_DATA_DIR or ~/tensorflow_datasets.
-      fingerprints: split -> what its content is known by; None where config tells all of them.
+      fingerprints: split -> fingerprint of its content; None if config determines all of them.
 
     Returns:
-      The splits by name, read when they are asked for.
+      The splits by name, each read when it is first needed.
 
     Raises:
-      DataError: data_dir cannot be written, what was prepared is damaged, or what make_splits
-        raises.
+      DataError: data_dir cannot be written, the prepared files are damaged, or make_splits raises
+        it.
     """
     config = re.sub(r"[^\w.-]+", "_", config)
     root = data_folder(data_dir)
@@ -117,7 +117,7 @@ def load_or_prepare(
     def find_names() -> list[str]:
         nonlocal folder
         names = _split_names(folder)
-        if not names:  # TFDS is imported only now: a start of a run waits for it
+        if not names:  # TFDS is imported only here, because its import delays the start of a run
             from s2s_jax.data.builders import prepare
 
             folder = prepare(name, config, version, make_splits, str(root))
@@ -141,7 +141,7 @@ def load_or_prepare(
 
 @contextlib.contextmanager
 def unprepared() -> Iterator[None]:
-    """Puts `load_or_prepare` off until the splits are looked at, for their fingerprints alone."""
+    """Delays preparation until the splits are accessed; for when only fingerprints are needed."""
     token = _prepares.set(False)
     try:
         yield
@@ -150,7 +150,7 @@ def unprepared() -> Iterator[None]:
 
 
 def _split_names(folder: Path) -> list[str]:
-    """The splits that TFDS's description of a prepared dataset names; none where there is none."""
+    """The splits in TFDS's description of a prepared dataset; none if there is no description."""
     path = folder / "dataset_info.json"
     if not path.is_file():
         return []

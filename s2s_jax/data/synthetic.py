@@ -1,7 +1,7 @@
-"""Generated tasks with a known truth: copy, reverse and addition.
+"""Generated tasks with known solutions: copy, reverse and addition.
 
-Sources are distinct over train, dev and test, and those of `test_long` are longer than any of
-training: what was learned there has to carry over.
+Train, dev and test share no source. All sources of `test_long` are longer than any in training, so
+the model has to generalise to them.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def load_copy(
     num_symbols: int = 10,
     seed: int = 0,
 ) -> PreparedSplits:
-    """Strings of letters and themselves: "bca" -> "bca"; for the characters vocabulary.
+    """Strings of letters paired with themselves: "bca" -> "bca"; for the characters vocabulary.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
@@ -36,12 +36,12 @@ def load_copy(
       num_test: pairs of test, and of test_long.
       min_length: letters of the shortest source.
       max_length: letters of the longest source of train, dev and test.
-      long_length: letters of the longest of test_long, whose shortest has max_length + 1.
-      num_symbols: letters that are used, 1 to 26.
+      long_length: letters of the longest source of test_long; its shortest has max_length + 1.
+      num_symbols: number of different letters, 1 to 26.
       seed: of the generation.
 
     Raises:
-      DataError: an option out of range, or fewer different sources than pairs asked for.
+      DataError: an option is out of range, or there are fewer different sources than pairs.
     """
     sizes, lengths = (num_train, num_dev, num_test), (min_length, max_length, long_length)
     return _load_strings("copy", sizes, lengths, num_symbols, seed, data_dir)
@@ -59,7 +59,7 @@ def load_reverse(
     num_symbols: int = 10,
     seed: int = 0,
 ) -> PreparedSplits:
-    """Strings of letters and their reverse: "bca" -> "acb". Options as for `load_copy`."""
+    """Strings of letters paired with their reverse: "bca" -> "acb". Options as for `load_copy`."""
     sizes, lengths = (num_train, num_dev, num_test), (min_length, max_length, long_length)
     return _load_strings("reverse", sizes, lengths, num_symbols, seed, data_dir)
 
@@ -76,20 +76,21 @@ def load_addition(
 ) -> PreparedSplits:
     """Sums: "12+345" -> "357"; for the characters vocabulary.
 
-    Numbers of 1 to num_digits digits, each count as likely as any other. a+b and b+a are one sum:
-    no two pairs, of the same split or of different ones, have the same two numbers.
+    Numbers have 1 to num_digits digits, each number of digits being equally likely. a+b and b+a
+    count as the same sum: no two pairs, in the same split or in different ones, have the same two
+    numbers.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
       num_train: training pairs.
       num_dev: dev pairs.
       num_test: pairs of test, and of test_long.
-      num_digits: the most digits of a number in train, dev and test.
-      long_digits: the most digits in test_long, whose numbers all have more than num_digits.
+      num_digits: maximum number of digits in train, dev and test.
+      long_digits: maximum number of digits in test_long; all its numbers have more than num_digits.
       seed: of the generation.
 
     Raises:
-      DataError: an option out of range, or fewer different sums than pairs asked for.
+      DataError: an option is out of range, or there are fewer different sums than pairs.
     """
     _check_sizes(num_train, num_dev, num_test)
     _check(1 <= num_digits <= 9, f"num_digits is {num_digits}, not 1 to 9")
@@ -163,7 +164,7 @@ def _make_splits(
     identity: Callable[[str], str],
     solve: Callable[[str], str],
 ) -> dict[str, Pairs]:
-    """Splits of distinct sources.
+    """Splits without common sources.
 
     Args:
       sizes: pairs of train, dev and test.
@@ -171,7 +172,7 @@ def _make_splits(
       seed: of the generation.
       draw: (generator, count, shortest, longest) -> that many random sources.
       space: (shortest, longest) -> how many different sources there are.
-      identity: what two sources that count as one have in common.
+      identity: source -> a text that is the same for all sources that count as one.
       solve: source -> target.
     """
     generator = np.random.default_rng(seed)
@@ -180,14 +181,14 @@ def _make_splits(
         available = space(low, high)
         _check(
             count <= available,
-            f"{count} pairs asked for, but there are only {available} different sources of "
+            f"{count} pairs requested, but there are only {available} different sources of "
             f"length {low} to {high}: lower num_train, num_dev or num_test, or allow longer ones",
         )
         found: dict[str, str] = {}
         while len(found) < count:
             for source in draw(generator, count, low, high):
                 found.setdefault(identity(source), source)
-        # Short sources run out and are found early: shuffle, so that all splits are alike.
+        # All short sources are soon found, so they come first: shuffle, to make the splits alike.
         sources = list(found.values())[:count]
         return [sources[place] for place in generator.permutation(count)]
 

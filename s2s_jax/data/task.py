@@ -1,4 +1,4 @@
-"""A task ready to train on: splits, vocabularies, token ids and batch shapes."""
+"""A task that is ready for training: splits, vocabularies, token ids and batch shapes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from s2s_jax.data.splits import PreparedSplits
 from s2s_jax.data.token_cache import NO_CACHE, NotGivenBack, TokenCache
 from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabulary
 
-_NUM_EVALUATION_SHAPES = 2  # each is a compilation, and evaluation is short
+_NUM_EVALUATION_SHAPES = 2  # each shape is compiled separately, and evaluation is short
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Task:
     """The splits of a dataset as text and as batches.
 
     Attributes:
-      splits: text pairs by split name; "train" and "dev" are always there. What is in the cache
-        needs no text, and a split that is read when it is asked for is then not read at all.
-      vocabularies: trained on the training split alone, or those of the run.
-      max_tokens: pairs with more tokens on either side, EOS counted, are left out of training, and
-        of training alone; 0 leaves none out.
-      vocabulary_size: the most ids that a vocabulary was to have; 0 for no limit.
+      splits: text pairs by split name; "train" and "dev" are always there. If everything needed is
+        in the cache, the text of a split is not read at all.
+      vocabularies: trained on the training split only, or those of the run.
+      max_tokens: pairs with more tokens on either side, including EOS, are left out of training,
+        but not of evaluation; 0 leaves none out.
+      vocabulary_size: the maximum number of ids that was requested; 0 for no limit.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Task:
         _check_splits(splits)
 
     def tokens(self, split: str) -> TokenPairs:
-        """A whole split as token ids, encoded at the first call and kept."""
+        """A whole split as token ids, encoded on the first call and then kept."""
         return self._encoded(split, None)
 
     @property
@@ -99,7 +99,7 @@ class Task:
         return self._tokens[split, max_tokens]
 
     def not_given_back(self, split: str) -> NotGivenBack:
-        """The targets of a split whose ids decode to another text: no model can say them."""
+        """The targets of a split whose ids decode to another text, so no model can output them."""
         return self._cache.not_given_back(
             split,
             self.vocabularies.target,
@@ -108,7 +108,7 @@ class Task:
         )
 
     def training_batches(self, num_buckets: int, batch_size: int, seed: int) -> TrainingBatches:
-        """What is trained on as an endless sequence of batches; see `TrainingBatches`."""
+        """The training pairs as an endless sequence of batches; see `TrainingBatches`."""
         tokens = self.training_tokens
         shapes = choose_buckets(
             tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
@@ -116,9 +116,9 @@ class Task:
         return TrainingBatches(tokens, shapes, batch_size, seed)
 
     def evaluation(self, split: str, batch_size: int, max_examples: int = 0) -> "EvaluationData":
-        """A split for evaluation: whole, or so many examples at equal distances.
+        """A split for evaluation: all of it, or `max_examples` examples at equal distances.
 
-        A split may be sorted: its first examples are not like the rest.
+        The first examples would not do: a split may be sorted, so they can differ from the rest.
         """
         tokens = self.tokens(split)
         count = min(max_examples or len(tokens), len(tokens))
@@ -131,11 +131,11 @@ class Task:
         return EvaluationData(some, indices, shapes, batch_size, split, self.splits)
 
     def max_decode_length(self, split: str) -> int:
-        """Most tokens of a hypothesis: half as many again as the longest target known, and EOS.
+        """The maximum number of tokens in a hypothesis: 1.5 times the longest target, plus 1.
 
-        A cap that no sensible hypothesis meets. It depends on the lengths of the targets that are
-        trained on and of the split's, and on nothing else of them: a pair that max_tokens leaves
-        out of training has no part in it.
+        No sensible hypothesis reaches this limit. It depends only on the lengths of the targets in
+        the training pairs and in the split; a pair that max_tokens leaves out of training does not
+        count.
         """
         longest = max(
             int(one.target.lengths.max()) for one in (self.training_tokens, self.tokens(split))
@@ -145,15 +145,15 @@ class Task:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """A split in fixed shapes; iterate as often as you like.
+    """A split as batches of fixed shapes; it can be iterated any number of times.
 
     Attributes:
       tokens: the examples.
-      indices: their places in the split.
+      indices: their positions in the split.
       shapes: of the batches.
-      batch_size: rows of every batch.
+      batch_size: rows in every batch.
       split: its name.
-      splits: the text of all splits, by name, which is read when it is asked for.
+      splits: the text of all splits, by name, which is read when it is first needed.
     """
 
     tokens: TokenPairs
@@ -194,12 +194,12 @@ def make_task(
       splits: of `s2s_jax.data.catalog.load_splits`, or anybody's.
       source_vocabulary: "characters", "whitespace" or "sentencepiece".
       target_vocabulary: likewise.
-      vocabulary_size: the most ids of each; sentencepiece needs one.
+      vocabulary_size: the maximum number of ids of each; required for sentencepiece.
       max_tokens: see `Task`.
-      vocabularies: those of a run that is already there; None trains them.
+      vocabularies: those of an existing run; None trains them.
 
     Raises:
-      DataError: what is wrong with the data, in one line.
+      DataError: the data cannot be used; the message says in one line why.
     """
     _check_splits(splits)
     cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
@@ -216,7 +216,7 @@ def make_task(
 
 
 def _check_splits(splits: Mapping[str, Pairs]) -> None:
-    """Refuses data that cannot be trained on, or not be evaluated while training."""
+    """Refuses data without a split for training, or for evaluation during training."""
     for split in ("train", "dev"):
         if split not in splits:
             raise DataError(f"the data has no {split} split; it has {', '.join(splits) or 'none'}")

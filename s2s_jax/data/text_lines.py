@@ -1,4 +1,4 @@
-"""The lines of a text file: one reader for what is trained on and for what is decoded."""
+"""The lines of a text file: one reader for training data and for the input of decoding."""
 
 import gzip
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from s2s_jax.data.pairs import DataError
 
 _MARK = "\ufeff"  # the byte order mark; within a text it is an invisible character
-_LOOKED_AT = 1 << 16  # bytes that tell whether a file is UTF-16
+_LOOKED_AT = 1 << 16  # bytes that are examined to find out whether a file is UTF-16
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -16,7 +16,7 @@ def read_lines(path: Path, *, strip: bool = True) -> list[str]:
     """The lines of a file, gzipped or not; see `split_lines`.
 
     Raises:
-      DataError: it cannot be read, or what `split_lines` refuses.
+      DataError: it cannot be read, or `split_lines` refuses it.
     """
     try:
         content = path.read_bytes()
@@ -26,25 +26,25 @@ def read_lines(path: Path, *, strip: bool = True) -> list[str]:
 
 
 def split_lines(content: bytes, name: str, *, strip: bool = True) -> list[str]:
-    r"""The lines of a file's bytes, UTF-8 or that gzipped.
+    r"""The lines in a file's bytes, which are UTF-8, perhaps gzipped.
 
-    A line ends in LF or CR LF; in a file without any LF, in CR. Nothing else ends one: U+2028, say,
-    occurs within sentences. A byte order mark in front of a line is dropped.
+    A line ends in LF or CR LF; in a file without any LF, in CR. Nothing else ends a line: U+2028,
+    for example, occurs within sentences. A byte order mark in front of a line is dropped.
 
     Args:
-      content: all of the file.
-      name: of the file, for messages; one that ends in .gz has to be gzipped.
-      strip: whether to take away the white space around each line.
+      content: of the whole file.
+      name: of the file, for messages; if it ends in .gz, the content has to be gzipped.
+      strip: whether to remove the white space around each line.
 
     Raises:
-      DataError: a broken gzip file, UTF-16, bytes that are not UTF-8 (says the line), or a byte
-        order mark within a line.
+      DataError: the content is a broken gzip file, UTF-16 or not UTF-8 (the message names the
+        line), or it has a byte order mark within a line.
 
     Example:
       >>> split_lines(b"a dog \r\n\r\ntwo\tdogs", "train.en")
       ['a dog', '', 'two\tdogs']
     """
-    if name.endswith(".gz") or content.startswith(b"\x1f\x8b"):  # which no UTF-8 starts with
+    if name.endswith(".gz") or content.startswith(b"\x1f\x8b"):  # this is never valid UTF-8
         try:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -75,7 +75,7 @@ def split_lines(content: bytes, name: str, *, strip: bool = True) -> list[str]:
 
 
 def on_one_line(text: str) -> str:
-    r"""A text with a space for each of its line ends, so that a reader of lines finds one.
+    r"""A text with each line end replaced by a space, so that it is a single line.
 
     Example:
       >>> on_one_line("two\r\nlines\n")
@@ -85,14 +85,14 @@ def on_one_line(text: str) -> str:
 
 
 def _line_end(content: bytes) -> str:
-    """LF, but CR where there is no LF."""
+    """LF, or CR if there is no LF."""
     return "\r" if b"\r" in content and b"\n" not in content else "\n"
 
 
 def _is_utf16(content: bytes) -> bool:
-    """Whether it has a mark of UTF-16 or UTF-32, or many NUL bytes: every letter of ASCII has some.
+    """Whether it has a byte order mark of UTF-16 or UTF-32, or many NUL bytes, as ASCII letters do.
 
-    Without a mark, text in other scripts has few, but then it is hardly ever UTF-8.
+    Without a mark, text in other scripts has few NUL bytes, but it is hardly ever valid UTF-8.
     """
     marked = content.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
     return marked or content.count(0) > len(content) / 8

@@ -1,4 +1,4 @@
-"""What was made of a dataset's text and need not be made again: vocabularies and token ids."""
+"""A cache of what is computed from a dataset's text: vocabularies and token ids."""
 
 import io
 import json
@@ -19,19 +19,19 @@ from s2s_jax.data.vocabularies import Vocabulary, load_vocabulary, train_vocabul
 _ARRAYS = ("source_ids", "source_offsets", "target_ids", "target_offsets", "num_dropped")
 
 
-_ABANDONED_SECONDS = 3600.0  # no writer of this folder takes so long
+_ABANDONED_SECONDS = 3600.0  # no writer of this folder takes this long
 
 
 @dataclass(frozen=True)
 class NotGivenBack:
-    """The targets of a split whose token ids decode to another text.
+    """The targets of a split that do not round-trip: their token ids decode to another text.
 
     Attributes:
-      count: how many there are.
-      total: how many targets there are.
-      number: the first of them, counted from 1; 0 for none.
+      count: how many of them there are.
+      total: how many targets the split has.
+      number: the number of the first of them, counted from 1; 0 if there are none.
       text: its text.
-      decoded: what its ids decode to.
+      decoded: the text that its ids decode to.
     """
 
     count: int
@@ -42,13 +42,14 @@ class NotGivenBack:
 
 
 class TokenCache:
-    """Files beside a prepared dataset; what cannot be read is made again, and the file replaced.
+    """Cache files in the folder of a prepared dataset; a file that cannot be read is replaced.
 
-    A file's name has a fingerprint of all that its content depends on: the options, the vocabulary,
-    and the code and library that train and encode. A folder that cannot be written is no error.
+    A file's name has a fingerprint of everything that its content depends on: the options, the
+    vocabulary, and the code and library that train and encode. It is not an error if the folder
+    cannot be written.
 
     Args:
-      folder: where the files go; None keeps nothing.
+      folder: of the files; None turns the cache off.
     """
 
     def __init__(self, folder: Path | None):
@@ -57,7 +58,7 @@ class TokenCache:
     def vocabulary(
         self, side: str, kind: str, size: int, texts: Callable[[], list[str]]
     ) -> Vocabulary:
-        """The vocabulary of the training split's "source" or "target"; trained if not there."""
+        """The vocabulary of the training split's "source" or "target"; trained if not cached."""
         library = metadata.version("sentencepiece") if kind == "sentencepiece" else ""
         path = self._path(f"{side}_vocabulary", "json", kind, size, library)
         if path is not None and path.is_file():
@@ -81,7 +82,7 @@ class TokenCache:
         max_tokens: int | None,
         pairs: Callable[[], Pairs],
     ) -> TokenPairs:
-        """The token ids of a split in two vocabularies; encoded if not there."""
+        """The token ids of a split in two vocabularies; encoded if not cached."""
         path = self._path(split, "npz", source.to_bytes(), target.to_bytes(), max_tokens)
         if path is not None and path.is_file():
             try:
@@ -99,7 +100,7 @@ class TokenCache:
         tokens: Callable[[], Sequences],
         texts: Callable[[], Sequence[str]],
     ) -> NotGivenBack:
-        """Which targets of a split do not come back; looked for if that is not there."""
+        """The targets of a split that do not round-trip; searched for if not cached."""
         path = self._path(f"{split}_not_given_back", "json", vocabulary.to_bytes())
         if path is not None and path.is_file():
             try:
@@ -124,11 +125,11 @@ class TokenCache:
             clear_abandoned(path.parent, _ABANDONED_SECONDS)
             write_whole(path, content())
         except OSError:
-            pass  # the next run makes it again
+            pass  # the next run computes it again
 
 
 NO_CACHE = TokenCache(None)
-"""Keeps nothing."""
+"""Caches nothing."""
 
 
 def _to_bytes(tokens: TokenPairs) -> bytes:

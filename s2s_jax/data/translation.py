@@ -7,7 +7,7 @@ from s2s_jax.data.files import files_fingerprint
 from s2s_jax.data.pairs import DataError, Pairs, damaged, one_reference
 from s2s_jax.data.paths import data_folder
 from s2s_jax.data.splits import PreparedSplits
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 _SPLITS = {"validation": "dev", "valid": "dev"}  # TFDS's name of a split to ours
 
@@ -19,7 +19,7 @@ def load_tfds_translation(
     source_language: str = "",
     target_language: str = "",
 ) -> PreparedSplits:
-    """A translation dataset that is prepared already; nothing is downloaded.
+    """A translation dataset that has already been prepared; nothing is downloaded.
 
     Args:
       data_dir: TFDS's folder; "" means its default.
@@ -28,8 +28,8 @@ def load_tfds_translation(
       target_language: key of the target text; "" means the second.
 
     Raises:
-      DataError: no such dataset, configuration or language; not prepared in data_dir, or in a
-        format that needs TensorFlow to read.
+      DataError: there is no such dataset, configuration or language; it is not prepared in
+        data_dir, or is in a format that only TensorFlow can read.
     """
     from s2s_jax.data.builders import read_texts
 
@@ -41,7 +41,7 @@ def load_tfds_translation(
     if not builder.data_path.exists():
         raise DataError(
             f"{tfds_name} is not prepared in {builder.data_dir_root}: run '{command}' where "
-            f"TensorFlow is installed, and bring the folder {builder.data_path} here"
+            f"TensorFlow is installed, and copy the folder {builder.data_path} here"
         )
     theirs = {_SPLITS.get(name, name): name for name in map(str, builder.info.splits)}
 
@@ -53,10 +53,10 @@ def load_tfds_translation(
                 f"{builder.data_path} is not in the array_record format: run '{command}' where "
                 "TensorFlow is installed, into another folder"
             ) from error
-        # As `s2s decode` reads its lines.
+        # Stripped, as `s2s decode` strips its lines.
         return one_reference([row[0].strip() for row in rows], [row[1].strip() for row in rows])
 
-    # The number changes with how texts are read; what was derived of others is not taken then.
+    # The number is changed whenever texts are read differently, so that old caches are not used.
     derived = Path(builder.data_path) / f"tokens-{'-'.join(languages)}-2"
 
     def fingerprints() -> dict[str, str]:
@@ -82,10 +82,12 @@ def _builder(name: str, data_dir: str) -> Any:
         cls: Any = tfds.builder_cls(dataset.partition(":")[0])
     except ValueError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        raise DataError(f"TFDS has no dataset {dataset!r}; {nearest(dataset, known)}") from error
+        raise DataError(
+            f"TFDS has no dataset {dataset!r}; {did_you_mean(dataset, known)}"
+        ) from error
     config = rest.partition(":")[0]
     if cls.builder_configs and config not in cls.builder_configs:
-        hint = nearest(config, cls.builder_configs)
+        hint = did_you_mean(config, cls.builder_configs)
         raise DataError(f"TFDS's {dataset} has no configuration {config!r}; {hint}")
     try:
         return tfds.builder(name, data_dir=str(data_folder(data_dir)))
@@ -104,7 +106,7 @@ def _languages(builder: Any, name: str, source: str, target: str) -> tuple[str, 
     languages = source or default[0], target or default[1]
     for language in languages:
         if language not in texts:
-            raise DataError(f"{name} has no text {language!r}; {nearest(language, texts)}")
+            raise DataError(f"{name} has no text {language!r}; {did_you_mean(language, texts)}")
     if languages[0] == languages[1]:
         raise DataError(f"source and target of {name} are both {languages[0]}: set both languages")
     return languages

@@ -1,4 +1,4 @@
-"""Vocabularies: text to token ids and back, trained on the training split, saved with the run."""
+"""Vocabularies: text to token ids and back; trained on the training split, saved with the run."""
 
 import base64
 import io
@@ -15,15 +15,15 @@ from s2s_jax.batch import BOS, EOS, NUM_RESERVED, PAD, UNK
 from s2s_jax.data.files import write_whole
 from s2s_jax.data.json_shapes import parse
 from s2s_jax.data.pairs import DataError
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 _FILE = {"kind": str, "tokens?": [str], "model?": str}
 KINDS = ("characters", "whitespace", "sentencepiece")
 UNKNOWN_TEXT = "<unk>"
 
-# What SentencePiece does not give back: its signs for a space and for what it has no sign of, NUL,
-# and the names of its control symbols. Each has a stand-in of a plane that no text uses; a stand-in
-# that a text does hold is written behind the first of them.
+# Some characters do not survive SentencePiece: its own signs for a space and for an unknown piece,
+# NUL, and the names of its control symbols. Each is replaced by a stand-in from a plane that texts
+# do not use; a stand-in that does occur in a text is escaped by the first of them.
 _ESCAPE, *_STAND_INS = "\U0010ff00\U0010ff01\U0010ff02\U0010ff03\U0010ff04"
 _ESCAPED = dict(zip("\u2581\u2585\0<", _STAND_INS, strict=True))
 _ESCAPED |= {sign: _ESCAPE + sign for sign in (_ESCAPE, *_STAND_INS)}
@@ -39,7 +39,7 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS or EOS; what is not in the vocabulary becomes UNK."""
+        """The ids of a text, without BOS or EOS; tokens not in the vocabulary become UNK."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -47,11 +47,11 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many ids there are, the four reserved ones included."""
+        """The number of ids, including the four reserved ones."""
 
     @abstractmethod
     def _to_json(self) -> dict[str, Any]:
-        """What `load_vocabulary` needs beside the kind."""
+        """What `load_vocabulary` needs in addition to the kind."""
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """The ids of several texts."""
@@ -62,11 +62,11 @@ class Vocabulary(ABC):
         return self.encode(text).count(UNK)
 
     def labels(self, ids: Sequence[int]) -> list[str]:
-        """Each id as a text of its own, for pictures; EOS is </s>."""
+        """A text for each id, for pictures; EOS is </s>."""
         return ["</s>" if number == EOS else self.decode([number]) for number in ids]
 
     def to_bytes(self) -> bytes:
-        """All of the vocabulary, as JSON."""
+        """The whole vocabulary as JSON."""
         content = json.dumps({"kind": self.kind, **self._to_json()}, ensure_ascii=False)
         return f"{content}\n".encode()
 
@@ -77,12 +77,12 @@ class Vocabulary(ABC):
         return hash(self.to_bytes())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary to one file, whole or not at all."""
+        """Writes the vocabulary to one file, completely or not at all."""
         write_whole(Path(path), self.to_bytes())
 
 
 class TokenVocabulary(Vocabulary):
-    """A list of tokens: the characters of a text, or what whitespace separates.
+    """A list of tokens: the characters of a text, or its words separated by whitespace.
 
     Args:
       kind: "characters" or "whitespace".
@@ -103,7 +103,7 @@ class TokenVocabulary(Vocabulary):
         self.tokens = tuple(tokens)
         self._ids = {token: number for number, token in enumerate(self.tokens, NUM_RESERVED)}
         if len(self._ids) != len(self.tokens):
-            raise ValueError("a token is there twice")
+            raise ValueError("a token occurs twice")
 
     def __len__(self) -> int:
         return NUM_RESERVED + len(self.tokens)
@@ -113,7 +113,7 @@ class TokenVocabulary(Vocabulary):
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """See `Vocabulary.encode_batch`; a start of a run waits for this, so it is one loop."""
+        """See `Vocabulary.encode_batch`; one loop, because the start of a run waits for this."""
         number_of, kind = self._ids.get, self.kind
         return [[number_of(token, UNK) for token in _split(kind, text)] for text in texts]
 
@@ -130,10 +130,10 @@ class TokenVocabulary(Vocabulary):
 
 
 class SentencePieceVocabulary(Vocabulary):
-    """Subwords: a SentencePiece model whose reserved ids are ours.
+    """Subwords: a SentencePiece model with our reserved ids.
 
-    Text of known characters comes back as it was, but for spaces: those at its ends go, and several
-    in a row become one.
+    Text of known characters round-trips, except for spaces: those at its ends are removed, and
+    several in a row become one.
 
     Args:
       model: the bytes of a serialised model.
@@ -145,7 +145,7 @@ class SentencePieceVocabulary(Vocabulary):
         import sentencepiece
 
         self._model = model
-        # Any: the wrapper makes its methods at run time, so a type checker sees none of them.
+        # Any: the wrapper creates its methods at run time, so a type checker does not see them.
         self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
         processor = self._processor
         reserved = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
@@ -182,32 +182,32 @@ class SentencePieceVocabulary(Vocabulary):
 
 
 def train_vocabulary(kind: str, texts: Iterable[str], size: int = 0) -> Vocabulary:
-    """The vocabulary of some texts, which should be those of the training split alone.
+    """Trains a vocabulary on texts, which should be those of the training split only.
 
     Args:
       kind: "characters", "whitespace" or "sentencepiece" (byte-pair encoding).
-      texts: what to learn from.
-      size: the most ids, the four reserved included. 0 means no limit; SentencePiece needs one.
-        Of more characters or words the most frequent are kept. Texts that give fewer make a smaller
-        vocabulary.
+      texts: to train on.
+      size: the maximum number of ids, including the four reserved ones. 0 means no limit;
+        SentencePiece needs one. If there are more characters or words, the most frequent are kept;
+        if there are fewer tokens, the vocabulary is smaller.
 
     Raises:
-      DataError: an unknown kind, no text, or a size that is too small.
+      DataError: the kind is unknown, there is no text, or the size is too small.
 
     Example:
       >>> train_vocabulary("characters", ["abca"]).decode([4, 5])
       'ab'
     """
     if kind not in KINDS:
-        raise DataError(f"there is no vocabulary of {kind!r}; {nearest(kind, KINDS)}")
+        raise DataError(f"there is no vocabulary of {kind!r}; {did_you_mean(kind, KINDS)}")
     if size != 0 and size <= NUM_RESERVED:
-        raise DataError(f"vocabulary size {size} leaves no id beside the {NUM_RESERVED} reserved")
+        raise DataError(f"vocabulary size {size} leaves no id besides the {NUM_RESERVED} reserved")
     if kind == "sentencepiece":
         return _train_sentencepiece(texts, size)
     counts = Counter(token for text in texts for token in _split(kind, text))
     if not counts:
         raise DataError(f"no text to train a {kind} vocabulary on")
-    # Ties by text, so that the ids do not depend on the order of the examples.
+    # Ties are broken by text, so that the ids do not depend on the order of the examples.
     tokens = sorted(counts, key=lambda token: (-counts[token], token))
     return TokenVocabulary(kind, tokens[: size - NUM_RESERVED] if size else tokens)
 
@@ -235,7 +235,7 @@ def _split(kind: str, text: str) -> Sequence[str]:
 
 
 def _content(ids: Sequence[int]) -> list[int]:
-    """Ids up to EOS, without PAD and BOS, as Python's integers."""
+    """Ids up to EOS, without PAD and BOS, as Python integers."""
     content: list[int] = []
     for number in map(int, ids):
         if number == EOS:
@@ -246,12 +246,12 @@ def _content(ids: Sequence[int]) -> list[int]:
 
 
 def _escape(text: str) -> str:
-    """A text that SentencePiece gives back; an ordinary one is itself."""
+    """Escapes a text so that it survives SentencePiece; an ordinary text is unchanged."""
     return _SPECIAL.sub(lambda found: _ESCAPED[found[0]], text)
 
 
 def _unescape(text: str) -> str:
-    """What was escaped."""
+    """The inverse of `_escape`."""
     return _CODE.sub(lambda found: _GIVEN_BACK[found[0]], text)
 
 
@@ -261,16 +261,16 @@ def _train_sentencepiece(texts: Iterable[str], size: int) -> SentencePieceVocabu
     escaped = list(map(_escape, texts))
     try:
         model = _sentencepiece_model(escaped, size)
-    except (RuntimeError, ValueError) as error:  # the latter of a number that is no int32
+    except (RuntimeError, ValueError) as error:  # ValueError: the number is not an int32
         if "too high" not in str(error):
             raise _why_not(error, size) from error
-        # It is a second training, of a small text: a model with the limit is that of every size.
+        # Train again, without the hard limit. This is quick, because the text is small.
         model = _sentencepiece_model(escaped, size, hard_vocab_limit=False)
     return SentencePieceVocabulary(model)
 
 
 def _why_not(error: Exception, size: int) -> DataError:
-    """SentencePiece's reason, in our words where it speaks of its own options."""
+    """SentencePiece's reason, reworded if it mentions its own options."""
     reason = str(error).rpartition("]")[2].strip() or "no text to train on"
     needed = re.search(rf"required_chars.*?{size} vs (\d+)", str(error), re.DOTALL)
     if needed is not None:
@@ -293,11 +293,11 @@ def _sentencepiece_model(texts: list[str], size: int, **options: Any) -> bytes:
         eos_id=EOS,
         unk_id=UNK,
         unk_surface=UNKNOWN_TEXT,
-        # Decoded text is scored against the raw references: nothing is rewritten but runs of
-        # spaces, which become one.
+        # Decoded text is scored against the raw references, so nothing is normalised, except that
+        # several spaces become one.
         normalization_rule_name="identity",
         character_coverage=1.0,
-        max_sentence_length=1 << 20,  # longer lines would be left out without a word
+        max_sentence_length=1 << 20,  # longer lines would be left out silently
         num_threads=1,
         minloglevel=2,
         **options,

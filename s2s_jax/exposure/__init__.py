@@ -1,20 +1,21 @@
-"""Exposure bias, measured: how much worse a model is on prefixes of its own than on gold ones.
+"""Measures exposure bias: how much worse a model is on its own prefixes than on gold ones.
 
     report            measure_exposure, measure_known_truth: everything, by name
-    measure           Measure: a value or a curve, its interval, and what it rests on
+    measure           Measure: a value or a curve, its interval, and the number of sequences
     observations      from a model and a split to arrays, jitted
     positions         accuracy and loss by position, the gap, hazard and post-error rate
     recovery          self-recovery from a corrupted input
-    edit_oracle       regret against the tokens of the least final edit distance
-    state_divergence  MMD of decoder states behind gold and behind own prefixes
-    outputs           length, end and repetition of what the model says
+    edit_oracle       regret against the tokens that minimise the final edit distance
+    state_divergence  MMD of decoder states after gold and after own prefixes
+    outputs           length, end and repetition of the model's outputs
     known_truth       accumulated error and EB-C against a known truth, exactly
-    drawn_prefixes    the same over drawn prefixes
+    drawn_prefixes    the same over sampled prefixes
     next_token        distributions of the next symbol as functions and tables
     distances         between two such distributions
-    intervals         the bootstrap over whole sequences under all of it
+    intervals         the bootstrap over whole sequences that all of them use
 
-All but `observations`, and what it calls of `recovery` and `edit_oracle`, is numpy.
+Everything is numpy, except `observations` and the functions of `recovery` and `edit_oracle` that it
+calls.
 """
 
 from s2s_jax.exposure.distances import DISTANCES, jensen_shannon, total_variation

@@ -1,4 +1,4 @@
-"""How far two distributions of the next token are apart."""
+"""Distances between two distributions of the next token."""
 
 from collections.abc import Callable
 
@@ -55,7 +55,7 @@ DISTANCES: dict[str, Distance] = {
     "total_variation": total_variation,
     "jensen_shannon": jensen_shannon,
 }
-"""What `relative_distance` can measure with."""
+"""The distances that `relative_distance` can use."""
 
 
 def find_distance(name: str) -> Distance:

@@ -1,9 +1,9 @@
-"""Exposure bias against a known truth, where there are too many prefixes: over drawn ones.
+"""Exposure bias against a known truth, over sampled prefixes if there are too many for all of them.
 
-Functions of prefixes may stand for one source, or for one source a row: row i of every call is
-then the prefix of source i, in the truth and in the model alike, and num_samples is the number of
-sources. The bootstrap draws row i of the truth's prefixes together with row i of the model's: where
-rows share a source the two depend on each other, and where they do not nothing is lost.
+A function of prefixes may be for a single source or for one source per row. In the second case row
+i of every call is the prefix of source i, for both truth and model, and num_samples is the number
+of sources. The bootstrap draws row i of the truth's prefixes together with row i of the model's: if
+the rows have the same source, they depend on each other; if not, this does no harm.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ _PLACE = "a prefix of row"
 
 
 class AccumulatedErrorEstimate(NamedTuple):
-    """An accumulated error from drawn sequences.
+    """An accumulated error, estimated from sampled sequences.
 
     Attributes:
       value: the estimate.
       low: lower ends of the intervals.
       high: upper ends of the intervals.
-      num_samples: sequences drawn from the truth, and as many from the model.
+      num_samples: number of sequences sampled from the truth, and from the model.
     """
 
     value: AccumulatedError
@@ -47,15 +47,15 @@ def estimate_accumulated_error(
     confidence: float = 0.95,
     num_resamples: int = 1000,
 ) -> AccumulatedErrorEstimate:
-    """`accumulated_error` where there are too many prefixes: over drawn ones.
+    """`accumulated_error` over sampled prefixes, for when there are too many to enumerate.
 
-    The divergence behind each drawn prefix is exact, only the prefixes are drawn, num_samples of
-    the truth's and num_samples of the model's. Intervals are percentiles of the bootstrap over
+    The divergence after each sampled prefix is exact; only the prefixes are sampled, num_samples
+    from the truth and num_samples from the model. Intervals are percentiles of the bootstrap over
     whole sequences.
 
     Args:
       truth: prefixes [n, t] -> [n, num_symbols].
-      model: likewise; both are called twice a step.
+      model: likewise; both are called twice per step.
       length: of the sequences.
       num_samples: n, at least 2.
       seed: of the draws.
@@ -63,10 +63,10 @@ def estimate_accumulated_error(
       num_resamples: of the bootstrap.
 
     Returns:
-      Estimates with their intervals, for each length on its own.
+      Estimates with their intervals, separately for each length.
 
     Raises:
-      ValueError: as `accumulated_error` does, behind the drawn prefixes; numbers out of range.
+      ValueError: as for `accumulated_error`, after the sampled prefixes; a number is out of range.
     """
     found = _draw_both(truth, model, length, num_samples, seed, _divergence)
     bootstrap = Bootstrap(num_samples, num_resamples, confidence, seed)
@@ -89,10 +89,10 @@ def estimate_relative_distance(
     confidence: float = 0.95,
     num_resamples: int = 1000,
 ) -> tuple[RelativeDistance, RelativeDistance, RelativeDistance]:
-    """`relative_distance` over drawn prefixes, as `estimate_accumulated_error` does it.
+    """`relative_distance` over sampled prefixes; see `estimate_accumulated_error`.
 
     Args:
-      truth: see `estimate_accumulated_error`, also for all that is not named here.
+      truth: see `estimate_accumulated_error`.
       model: likewise.
       length: likewise.
       distance: a name of `DISTANCES`.
@@ -105,7 +105,8 @@ def estimate_relative_distance(
       The estimate, and the lower and upper ends of its bootstrap intervals.
 
     Raises:
-      ValueError: numbers out of range, an unknown distance, or no distributions.
+      ValueError: a number is out of range, the distance is unknown, or truth or model does not
+        return distributions.
     """
     measure = find_distance(distance)
 
@@ -154,7 +155,7 @@ def _draw(
     generator: np.random.Generator,
     measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """measure(truth, model) behind every prefix of sequences drawn from source: [n, length]."""
+    """measure(truth, model) after every prefix of sequences sampled from source: [n, length]."""
     prefixes = np.zeros((num_samples, 0), np.int32)
     found = []
     for _ in range(length):

@@ -1,9 +1,9 @@
-"""What a prefix of any kind should go on with: the oracle of the least final edit distance.
+"""The edit oracle: the best next tokens after any prefix, those that minimise the edit distance.
 
-It stands in for the truth where that is not known. Where a source allows several targets the one
-that is given is not the only right one, and a model that errs nowhere has a regret above 0 too:
-compare models with each other and not with 0. Behind an error several tokens can be optimal, so the
-regret of a model that knows little can be below 0.
+It replaces the true distribution if that is unknown. If a source allows several targets, the given
+one is not the only right one, so even a perfect model has a regret above 0: compare models with
+each other, not with 0. After an error several tokens can be optimal, so the regret of a poor model
+can be below 0.
 """
 
 import jax
@@ -17,27 +17,27 @@ from s2s_jax.losses import log_probs_of
 
 
 def optimal_next(target: jax.Array, mask: jax.Array, prefix: jax.Array) -> jax.Array:
-    """Where in the target the tokens stand that the prefixes of a sequence should go on with.
+    """Marks the positions in the target that hold an optimal next token, for every prefix.
 
         D(t, j) = Levenshtein distance of x_1 ... x_t and y_1 ... y_j
         A*(x_1 ... x_t) = {y_{j+1}: D(t, j) = min_k D(t, k)},   y_{|y|+1} = EOS
 
-    These and no other tokens lead on to the least final edit distance, min_k D(t, k).
+    Exactly these tokens can lead to the smallest possible final edit distance, min_k D(t, k).
     Sabour et al. (2019), "Optimal Completion Distillation", arXiv:1810.01398, section 3.
 
     Args:
       target: [batch, time] int32 ids y_1 ... y_|y|, EOS.
       mask: [batch, time] bool, up to and including EOS.
-      prefix: [batch, length] int32 ids without BOS and EOS; its last token is not looked at.
+      prefix: [batch, length] int32 ids without BOS and EOS; its last token is ignored.
 
     Returns:
       [batch, length, time] bool: [:, t, j] says that target[:, j] is in A*(x_1 ... x_t), t = 0, 1
-      ... length - 1. A token that stands at several places is marked at each that is as good.
+      ... length - 1. If a token occurs at several positions, each optimal one is marked.
 
     Example:
       >>> target = jnp.array([[7, 8, 9, 2]])
       >>> optimal = optimal_next(target, target > 0, jnp.array([[8, 5, 0]]))
-      >>> [target[0][row].tolist() for row in optimal[0]]  # behind nothing, behind 8, behind 8 5
+      >>> [target[0][row].tolist() for row in optimal[0]]  # after nothing, after 8, after 8 5
       [[7], [7, 8, 9], [7, 8, 9, 2]]
     """
     places = jnp.arange(target.shape[1])
@@ -58,11 +58,11 @@ def optimal_next(target: jax.Array, mask: jax.Array, prefix: jax.Array) -> jax.A
 def oracle_cost(
     log_probs: jax.Array, target: jax.Array, mask: jax.Array, prefix: jax.Array
 ) -> jax.Array:
-    """How unlikely a model finds what its prefixes should go on with.
+    """The negative log-probability that a model gives to the optimal next tokens.
 
         cost_t = -log sum_{a in A*(x_<t)} p(a | x_<t)
 
-    Behind a gold prefix only the next gold token is optimal, and the cost is its negative
+    After a gold prefix only the next gold token is optimal, and the cost is its negative
     log-likelihood.
 
     Args:
@@ -75,7 +75,7 @@ def oracle_cost(
       [batch, length] float32 nats.
     """
     optimal = optimal_next(target, mask, prefix)
-    # A token counts once, at the first of its places in the target.
+    # A token counts once, at its first position in the target.
     same = (target[:, :, None] == target[:, None]) & mask[:, :, None] & mask[:, None]
     is_first = same.argmax(-1) == jnp.arange(target.shape[1])
     chosen = jnp.einsum("btj,bjk->btk", *(some.astype(jnp.float32) for some in (optimal, same)))
@@ -92,23 +92,23 @@ def edit_oracle_regret(
     bootstrap: Bootstrap,
     min_count: int = MIN_COUNT,
 ) -> dict[str, Measure]:
-    """What the model's own prefixes cost it, next to gold ones.
+    """The cost of the model's own prefixes, compared with gold ones.
 
-        regret = mean own cost - mean gold cost      nats a token, each over its own tokens
+        regret = mean own cost - mean gold cost      nats per token, each over its own tokens
         l eps_l = E sum_{t <= l} gold cost_t,   R_l = E sum_{t <= l} own cost_t
         AccErr(l) = R_l / eps_l,   %ExAccErr(l) = 100 (R_l - l eps_l) / (l eps_l)
 
-    The accumulated error of Arora et al. (2022), arXiv:2204.01171, with the edit oracle's cost in
-    the place of the divergence from the truth. What has ended costs nothing more. The excess at
-    length 1 is 0, since nothing was fed yet.
+    This is the accumulated error of Arora et al. (2022), arXiv:2204.01171, with the edit oracle's
+    cost in place of the divergence from the truth. A sequence has no further cost after its end.
+    The excess at length 1 is 0, because nothing has been fed yet.
 
     Args:
       gold_cost: [num_sequences, time] nats, the negative log-likelihood of gold tokens.
       mask: [num_sequences, time] bool, gold tokens, up to and including EOS.
-      own_cost: [num_sequences, length] nats, on prefixes drawn from the model.
+      own_cost: [num_sequences, length] nats, on prefixes sampled from the model.
       own_mask: [num_sequences, length] bool, their tokens, up to and including EOS.
       bootstrap: over the sequences.
-      min_count: the fewest gold sequences that reach a length.
+      min_count: the minimum number of gold sequences that reach a length.
 
     Returns:
       "gold_cost", "own_cost", "regret", "accumulated_by_length" and "excess_percent_by_length".

@@ -1,4 +1,4 @@
-"""Intervals of everything that is measured here: one bootstrap over whole sequences."""
+"""Intervals for all measures: one bootstrap over whole sequences."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-_ROUNDING = 1e-12  # a mean up to this is none
+_ROUNDING = 1e-12  # a mean up to this counts as 0
 _BLOCK = 2**23  # counts that are multiplied at a time
 
 
 class Interval(NamedTuple):
-    """Values and the ends of their intervals, all of one shape.
+    """Values and the ends of their intervals, all of the same shape.
 
     Attributes:
       value: from all sequences.
@@ -26,11 +26,11 @@ class Interval(NamedTuple):
 
 
 class Bootstrap:
-    """Draws whole sequences with replacement, once, for every statistic of one data set.
+    """Draws whole sequences with replacement, once for all statistics of a data set.
 
     The tokens of a sequence depend on each other, so they are drawn together. A drawn data set is
-    known by how often each sequence is in it, so that a statistic of means over sequences costs
-    one matrix product, and statistics of one `Bootstrap` are drawn together.
+    represented by how often each sequence is in it, so that a statistic of means over sequences
+    costs one matrix product, and all statistics of one `Bootstrap` use the same draws.
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13: percentiles.
 
     Attributes:
@@ -52,16 +52,16 @@ class Bootstrap:
         confidence: float = 0.95,
         seed: int = 0,
     ) -> None:
-        """Draws.
+        """Draws the data sets.
 
         Args:
-          num_sequences: how many there are, at least 1.
-          num_resamples: how many data sets are drawn, at least 1.
+          num_sequences: number of sequences, at least 1.
+          num_resamples: number of data sets to draw, at least 1.
           confidence: in (0, 1).
           seed: of the draws.
 
         Raises:
-          ValueError: a number out of range.
+          ValueError: a number is out of range.
         """
         for name, value in (("num_sequences", num_sequences), ("num_resamples", num_resamples)):
             if value < 1:
@@ -80,9 +80,9 @@ class Bootstrap:
 
             value = f(mean_i a_i, mean_i b_i, ...),   low, high = percentiles of f over the draws
 
-        A ratio of two totals is the ratio of their means. A draw in which the statistic is
-        undefined (NaN) is left out, as long as such draws are at most the share that an interval
-        leaves at one end; where they are more, or the value itself is NaN, there is no interval.
+        A ratio of two totals is the ratio of their means. Draws in which the statistic is undefined
+        (NaN) are left out if their share is at most what the interval leaves out at one end; if
+        there are more, or the value itself is NaN, there is no interval.
 
         Args:
           statistic: from one [..., *a.shape[1:]] array of means for each of `arrays` to values
@@ -90,10 +90,10 @@ class Bootstrap:
           *arrays: [num_sequences, ...] numbers.
 
         Returns:
-          Values and ends in float64. No end is interpolated, so a value may be infinite.
+          Values and ends in float64. Ends are not interpolated, so they may be infinite.
 
         Raises:
-          ValueError: an array of another length.
+          ValueError: an array has a different length.
         """
         num_sequences = self.counts.shape[1]
         for array in arrays:
@@ -119,7 +119,7 @@ class Bootstrap:
         return self.around(value, drawn)
 
     def around(self, value: ArrayLike, drawn: ArrayLike) -> Interval:
-        """The percentiles of a statistic that was computed from `counts` by other means.
+        """The percentile interval of a statistic that the caller has computed from `counts`.
 
         Args:
           value: [...] from all sequences.
@@ -141,7 +141,7 @@ class Bootstrap:
 
 
 def divide(above: ArrayLike, below: ArrayLike) -> np.ndarray:
-    """The ratio above / below: NaN for 0/0, inf for something over 0; numbers up to 1e-12 are 0.
+    """The ratio above / below: NaN for 0/0, inf for other x/0; numbers up to 1e-12 count as 0.
 
     Example:
       >>> divide([1.0, 1.0, 0.0], [2.0, 0.0, 0.0]).tolist()

@@ -1,9 +1,9 @@
-"""Exposure bias measured against a known truth: how errors grow on prefixes of the model's own.
+"""Exposure bias measured against a known truth: how errors grow on the model's own prefixes.
 
-Truth and model are tables of the next symbol's distribution over all prefixes, so everything is
-exact, by enumeration; `drawn_prefixes` has the same for functions of prefixes. A model that also
-knows reserved tokens is to be restricted to the symbols, and normalised, first, as
-`next_token.make_next_token_probs` does it. All is numpy in double precision, in nats.
+Truth and model are tables of the next symbol's distribution after every prefix, so everything is
+exact, by enumeration; `drawn_prefixes` has the same for functions of prefixes. If a model also has
+reserved tokens, it must first be restricted to the symbols and normalised, as in
+`next_token.make_next_token_probs`. Everything is numpy in double precision, in nats.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from s2s_jax.theory.information import kl_divergence
 
 
 class AccumulatedError(NamedTuple):
-    """What a model's own prefixes cost it, by length l = 1 ... length.
+    """The cost of a model's own prefixes, by length l = 1 ... length.
 
     Attributes:
       gold_divergence: [length] nats, l eps_l: the divergence summed over gold prefixes.
       own_divergence: [length] nats, R_l: the same over the model's own prefixes.
-      accumulated: [length], AccErr(l) = R_l / eps_l; l where there is no exposure bias.
-      excess_percent: [length], %ExAccErr(l); 0 where there is no exposure bias.
+      accumulated: [length], AccErr(l) = R_l / eps_l; equals l if there is no exposure bias.
+      excess_percent: [length], %ExAccErr(l); 0 if there is no exposure bias.
     """
 
     gold_divergence: np.ndarray
@@ -33,11 +33,11 @@ class AccumulatedError(NamedTuple):
 
 
 class RelativeDistance(NamedTuple):
-    """How far the model's next-token distribution is from the truth's, by prefix length.
+    """The distance of the model's next-token distribution from the truth's, by prefix length.
 
     Attributes:
-      gold_distance: [length], behind t = 0 ... length - 1 gold tokens: CGD(M|D, t).
-      own_distance: [length], behind t of the model's own: CGD(M|M, t).
+      gold_distance: [length], after t = 0 ... length - 1 gold tokens: CGD(M|D, t).
+      own_distance: [length], after t of the model's own tokens: CGD(M|M, t).
       ratio: [length], EB-C(t) = own / gold; above 1 means exposure bias, NaN where both are 0.
     """
 
@@ -47,26 +47,26 @@ class RelativeDistance(NamedTuple):
 
 
 def accumulated_error(truth: Tables, model: Tables) -> AccumulatedError:
-    """How much more a model errs on its own prefixes than on gold ones, exactly.
+    """How much larger a model's error is on its own prefixes than on gold ones, exactly.
 
         l eps_l = sum_{t <= l} E_{y ~ P} KL(P(. | y_<t) || Q(. | y_<t)) = KL(P_1:l || Q_1:l)
         R_l     = sum_{t <= l} E_{y ~ Q} KL(P(. | y_<t) || Q(. | y_<t))
         AccErr(l) = R_l / eps_l,   %ExAccErr(l) = 100 (R_l - l eps_l) / (l eps_l)
 
     Arora et al. (2022), "Why Exposure Bias Matters", arXiv:2204.01171, without the context that
-    their code counts in both. ExAccErr(1) is 0, since nothing was fed yet. Up to a length at which
-    the two agree everywhere both ratios are 0/0, and NaN.
+    their code counts in both. ExAccErr(1) is 0, because nothing has been fed yet. As long as truth
+    and model agree everywhere, both ratios are 0/0 and NaN.
 
     Args:
-      truth: tables of P, see `Tables`; they must be known behind every prefix that Q can make.
+      truth: tables of P, see `Tables`; they must be known after every prefix that Q can produce.
       model: tables of Q.
 
     Returns:
       Arrays over l = 1 ... length.
 
     Raises:
-      ValueError: tables that do not fit or hold no distributions; a truth that gives 0 to a token
-        that the model can make, or the other way round: the divergence is infinite.
+      ValueError: the tables do not fit or are not distributions; or truth or model gives
+        probability 0 to a token that the other can produce, so that the divergence is infinite.
 
     Example:
       >>> from s2s_jax.theory.optimum import next_token_tables
@@ -89,7 +89,7 @@ def accumulated_error(truth: Tables, model: Tables) -> AccumulatedError:
 def relative_distance(
     truth: Tables, model: Tables, distance: str = "total_variation"
 ) -> RelativeDistance:
-    """EB-C: how far the model is from the truth behind its own prefixes, relative to gold ones.
+    """EB-C: the model's distance from the truth after its own prefixes, relative to gold ones.
 
         CGD(M|R, t) = E_{y ~ R} d(P_M(. | y_1 ... y_t), P_D(. | y_1 ... y_t))
         EB-C(t) = CGD(M|M, t) / CGD(M|D, t)
@@ -97,15 +97,15 @@ def relative_distance(
     He et al. (2021), "Exposure Bias versus Self-Recovery", arXiv:1905.10617.
 
     Args:
-      truth: tables of P_D, see `Tables`; they must be known behind every prefix that P_M can make.
+      truth: tables of P_D, see `Tables`; known after every prefix that P_M can produce.
       model: tables of P_M.
       distance: a name of `DISTANCES`.
 
     Returns:
-      Arrays over t = 0 ... length - 1 tokens before. At t = 0 the ratio is 1, or NaN.
+      Arrays over t = 0 ... length - 1 preceding tokens. At t = 0 the ratio is 1, or NaN.
 
     Raises:
-      ValueError: tables that do not fit or hold no distributions, or an unknown distance.
+      ValueError: the tables do not fit or are not distributions, or the distance is unknown.
 
     Example:
       >>> from s2s_jax.theory.optimum import next_token_tables
@@ -120,7 +120,7 @@ def relative_distance(
     gold, own = [], []
     for p, q in zip(truth, model, strict=True):
         check_known(p, q, (on_gold > 0) | (on_own > 0))
-        apart = np.nan_to_num(measure(q, p))  # rows of NaN stand behind prefixes without mass
+        apart = np.nan_to_num(measure(q, p))  # rows after prefixes without mass may be NaN
         gold.append((on_gold * apart).sum())
         own.append((on_own * apart).sum())
         on_gold, on_own = _extend(on_gold, p), _extend(on_own, q)
@@ -128,19 +128,19 @@ def relative_distance(
 
 
 def accumulate(gold: np.ndarray, own: np.ndarray) -> AccumulatedError:
-    """From divergences [..., length], summed up to each length, behind gold and own prefixes."""
+    """From divergences [..., length], summed up to each length, after gold and own prefixes."""
     lengths = np.arange(1, gold.shape[-1] + 1)
     ratio = divide(own, gold)
     return AccumulatedError(gold, own, lengths * ratio, 100 * (ratio - 1))
 
 
 def relate(gold: np.ndarray, own: np.ndarray) -> RelativeDistance:
-    """From mean distances [..., length] behind gold and own prefixes."""
+    """From mean distances [..., length] after gold and own prefixes."""
     return RelativeDistance(gold, own, divide(own, gold))
 
 
 def _extend(mass: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The mass of prefixes that are one longer; behind one without mass, a table may be NaN."""
+    """The mass of prefixes that are one longer; after one without mass, a table may be NaN."""
     return np.where(mass[..., None] > 0, mass[..., None] * table, 0.0)
 
 

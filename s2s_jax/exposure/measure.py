@@ -1,4 +1,4 @@
-"""What every measure of exposure bias comes back as: values with their intervals and counts."""
+"""The form of every measure of exposure bias: values with their intervals and counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from numpy.typing import ArrayLike
 from s2s_jax.exposure.intervals import Bootstrap, Interval
 
 AXES = ("", "position", "distance", "length", "n-gram")
-"""What the values of a measure run over; "" for a single value."""
+"""The possible axes of a curve; "" for a single value."""
 
 MIN_COUNT = 30
-"""The fewest sequences that a place on a curve rests on, unless told otherwise."""
+"""The default minimum number of sequences for a point on a curve."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A value, or a curve, with its interval and with what it rests on.
+    """A value, or a curve, with its interval and the number of sequences that it is based on.
 
     Attributes:
       value: [k] float64, or a scalar of shape (); NaN where it is undefined.
       low: as `value`: lower ends of the intervals; NaN where there is none.
       high: as `value`: upper ends of the intervals; NaN where there is none.
-      n: as `value`, int: how many sequences a value rests on (prefixes, where it is exact).
+      n: as `value`, int: the number of sequences for each value (of prefixes, if it is exact).
       axis: one of `AXES`.
-      at: [k] int, where on the axis the values stand: positions, distances and lengths count
-        from 1; None for a single value.
+      at: [k] int, the points on the axis: positions, distances and lengths count from 1; None for a
+        single value.
       unit: "share", "nats", "ratio", "percent", "tokens", "probability" or "MMD^2".
-      left_out: places on the axis that have data, but of too few sequences.
+      left_out: points on the axis that have data, but from too few sequences.
     """
 
     value: np.ndarray
@@ -54,11 +54,11 @@ class Measure:
 
 
 def single(interval: Interval, n: ArrayLike, unit: str) -> Measure:
-    """A measure that is one number.
+    """A measure that is a single number.
 
     Args:
       interval: of scalars.
-      n: how many sequences it rests on.
+      n: number of sequences that it is based on.
       unit: of the value.
     """
     return Measure(*interval, n=np.asarray(n, np.int64), axis="", at=None, unit=unit)
@@ -73,20 +73,20 @@ def curve(
     unit: str,
     min_count: int = MIN_COUNT,
 ) -> Measure:
-    """A measure along an axis, at the places with enough sequences behind them.
+    """A measure along an axis, at the points with enough sequences.
 
     Args:
       bootstrap: over the sequences.
-      statistic: see `Bootstrap.of`, from means [..., k] to values [..., k], place by place.
-      *arrays: [num_sequences, places] numbers to be averaged over the sequences.
-      n: [places] how many sequences each place rests on.
-      axis: what the places are; the first one is 1.
+      statistic: see `Bootstrap.of`, from means [..., k] to values [..., k], point by point.
+      *arrays: [num_sequences, points] numbers to be averaged over the sequences.
+      n: [points] number of sequences for each point.
+      axis: one of `AXES`; the first point is 1.
       unit: of the values.
-      min_count: the fewest sequences; a place with fewer is left out, and named in `left_out` if
-        it has any at all. A curve may have no place left.
+      min_count: the minimum number of sequences; a point with fewer is left out, and listed in
+        `left_out` if it has any at all. A curve may have no point left.
 
     Returns:
-      A measure of the k places that are left.
+      A measure of the k points that are left.
     """
     n = np.asarray(n, np.int64)
     kept = n >= max(min_count, 1)

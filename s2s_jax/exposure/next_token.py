@@ -15,33 +15,33 @@ from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 from s2s_jax.theory.chains import MAX_SEQUENCES
 
 NextTokenProbs = Callable[[np.ndarray], ArrayLike]
-"""prefixes [num_prefixes, t] int32 -> probabilities of what follows, [num_prefixes, num_symbols].
+"""prefixes [num_prefixes, t] int32 -> probabilities of the next symbol [num_prefixes, num_symbols].
 
-The empty prefix comes as [num_prefixes, 0].
+The empty prefix is [num_prefixes, 0].
 """
 
 Tables = Sequence[np.ndarray]
 """For each step t an array with t + 1 axes of num_symbols: p(b | y_1 ... y_t).
 
-`s2s_jax.theory.optimum` makes those of a truth, and of what scheduled sampling makes of it.
+`s2s_jax.theory.optimum` makes them for a truth, and for the optimum of scheduled sampling.
 """
 
 
 def tabulate(
     next_token_probs: NextTokenProbs, num_symbols: int, length: int
 ) -> tuple[np.ndarray, ...]:
-    """Asks a function about every prefix there is.
+    """Tabulates a function of prefixes over all prefixes.
 
     Args:
       next_token_probs: prefixes [n, t] -> [n, num_symbols]; called once for each t < length.
-      num_symbols: how many symbols there are.
+      num_symbols: the number of different symbols.
       length: of the sequences; num_symbols**length is at most `MAX_SEQUENCES`.
 
     Returns:
       Tables: for each step t an array with t + 1 axes of num_symbols.
 
     Raises:
-      ValueError: too many sequences, or an answer of another shape.
+      ValueError: there are too many sequences, or the function returns a wrong shape.
 
     Example:
       >>> [table.shape for table in tabulate(lambda prefix: np.full((len(prefix), 2), 0.5), 2, 3)]
@@ -76,27 +76,27 @@ def make_next_token_probs(
 
         q(b | prefix) = p(id_b | prefix, source) / sum_c p(id_c | prefix, source)
 
-    Compiled once, whatever the prefixes' number and length are.
+    It is compiled once, whatever the number and length of the prefixes.
 
     Args:
       model: the functions of `Seq2SeqModel`.
       params: its parameters.
-      source: [num_sources, source_time] int32 ids. One source is that of every prefix; of several,
-        source i is that of prefix i, and the function takes as many prefixes as there are sources.
+      source: [num_sources, source_time] int32 ids. A single source is used for every prefix. With
+        several, source i belongs to prefix i, and there are as many prefixes as sources.
       source_mask: [num_sources, source_time] bool.
       symbol_ids: [num_symbols] the target ids of symbols 0 ... num_symbols - 1.
       length: of the sequences; prefixes are shorter.
-      batch_size: rows that run at a time.
+      batch_size: rows that are computed at a time.
 
     Returns:
-      prefixes [num_prefixes, t] of symbols' numbers -> [num_prefixes, num_symbols] float64.
+      prefixes [num_prefixes, t] of symbol numbers -> [num_prefixes, num_symbols] float64.
 
     Raises:
-      ValueError: arguments that do not fit each other, or, from the function returned, prefixes
-        that are too long or not one a source.
+      ValueError: the arguments do not fit each other; from the returned function, prefixes are too
+        long, or their number differs from that of the sources.
 
     Example:
-      >>> model = Seq2SeqModel(  # somebody's own: a table of logits, by the last token
+      >>> model = Seq2SeqModel(  # a user's own model: a table of logits, by the last token
       ...     init=lambda key: jnp.zeros((6, 6)),
       ...     encode=lambda params, source, mask, dropout_key: source,
       ...     initial_carry=lambda params, memory: memory,
@@ -120,7 +120,7 @@ def make_next_token_probs(
     num_sources = len(source)
     rows = np.arange(-(-num_sources // batch_size) * batch_size).reshape(-1, batch_size)
     encode = jax.jit(lambda params, source, mask: model.encode(params, source, mask, None))
-    # The last batch is filled up with the last source; one source fills a batch of its own.
+    # The last batch is filled up with the last source; a single source fills a whole batch.
     memories = [
         encode(params, source[chosen], source_mask[chosen])
         for chosen in np.minimum(rows, num_sources - 1)
@@ -137,7 +137,7 @@ def make_next_token_probs(
         if step >= length:
             raise ValueError(f"prefixes have {step} symbols; they must be shorter than {length}")
         if num_sources > 1 and num_prefixes != num_sources:
-            raise ValueError(f"{num_prefixes} prefixes for {num_sources} sources, one a row")
+            raise ValueError(f"{num_prefixes} prefixes for {num_sources} sources, one per row")
         num_batches = -(-num_prefixes // batch_size)
         padding = (0, num_batches * batch_size - num_prefixes), (0, length - step)
         padded = np.pad(np.asarray(prefixes, np.int32), padding)
@@ -155,7 +155,7 @@ def make_next_token_probs(
 def ask(
     next_token_probs: NextTokenProbs, prefixes: np.ndarray, num_symbols: int | None = None
 ) -> np.ndarray:
-    """What a function says of prefixes, as [num_prefixes, num_symbols] float64, or a ValueError."""
+    """Calls a function of prefixes, checks the shape, and returns float64."""
     probs = np.asarray(next_token_probs(prefixes), np.float64)
     wanted = (len(prefixes), probs.shape[-1] if num_symbols is None and probs.ndim else num_symbols)
     if probs.shape != wanted:
@@ -167,7 +167,7 @@ def ask(
 
 
 def check_known(p: np.ndarray, q: np.ndarray, occurs: np.ndarray, place: str = "prefix") -> None:
-    """Refuses what is no distribution behind a prefix that occurs."""
+    """Refuses tables without a valid distribution after a prefix that occurs."""
     for name, table in (("truth", p), ("model", q)):
         good = np.all(table >= 0, axis=-1) & (np.abs(table.sum(-1) - 1) < 1e-4)
         bad = np.argwhere(occurs & ~good)
@@ -177,7 +177,7 @@ def check_known(p: np.ndarray, q: np.ndarray, occurs: np.ndarray, place: str = "
 
 
 def check_support(p: np.ndarray, q: np.ndarray, occurs: np.ndarray, place: str = "prefix") -> None:
-    """Refuses an infinite divergence, and a truth that rules out what the model can make."""
+    """Refuses an infinite divergence, and a truth that rules out tokens the model can produce."""
     check_known(p, q, occurs, place)
     for name, other, table, against in (("truth", "model", p, q), ("model", "truth", q, p)):
         bad = np.argwhere(occurs[..., None] & (table == 0) & (against > 0))

@@ -1,4 +1,4 @@
-"""From a model and a split to arrays: all that the measures of exposure bias are made of."""
+"""From a model and a split to arrays: the data for all measures of exposure bias."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from s2s_jax.models.interface import Carry, Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
 
 StateOf = Callable[[Carry], jax.Array]
-"""carry, leaves [batch, ...] -> [batch, size]: what of a decoder's carry is compared."""
+"""carry, leaves [batch, ...] -> [batch, size]: the part of a decoder's carry that is compared."""
 
 NUM_STATES = 512
-"""For how many sequences decoder states are read, unless told otherwise."""
+"""The default number of sequences whose decoder states are read."""
 
 ReadStates = Callable[[Params, ArrayLike, ArrayLike, ArrayLike], jax.Array]
 """(params, source, source_mask, inputs [batch, time]) -> states [batch, time, size]."""
 
 
 class ObservedBatch(NamedTuple):
-    """What `make_observe_step` sees of a batch; see `Observations` for the fields."""
+    """The observations of one batch; see `Observations` for the fields."""
 
     gold_nll: jax.Array
     gold_right: jax.Array
@@ -48,27 +48,27 @@ ObserveStep = Callable[[Params, Batch, jax.Array], ObservedBatch]
 
 @dataclass(frozen=True)
 class Observations:
-    """A model on a split, a row a sequence, in the examples' order.
+    """The observations of a model on a split: one row per sequence, in the order of the examples.
 
     Attributes:
       target: [n, time] int32 ids.
       mask: [n, time] bool, gold tokens, up to and including EOS.
       gold_nll: [n, time] float32 nats, -log p(y_t | y_<t).
-      gold_right: [n, time] bool, argmax p(. | y_<t) = y_t; never where y_t is unknown.
+      gold_right: [n, time] bool, argmax p(. | y_<t) = y_t; False if y_t is unknown.
       own_tokens: [n, max_length] int32 ids of the greedy hypothesis, PAD after EOS.
-      own_lengths: [n] its tokens, EOS counted.
+      own_lengths: [n] number of its tokens, including EOS.
       own_finished: [n] bool, whether it has an EOS.
-      sampled_tokens: [n, max_length] int32 ids drawn from the model at temperature 1; [n, 0] where
-        none were drawn.
-      sampled_lengths: [n] how many they are, EOS counted.
-      oracle_cost: [n, max_length], or [n, 0], float32 nats, see `edit_oracle.oracle_cost`, behind
-        the drawn prefixes.
+      sampled_tokens: [n, max_length] int32 ids sampled from the model at temperature 1; [n, 0] if
+        none were sampled.
+      sampled_lengths: [n] number of sampled tokens, including EOS.
+      oracle_cost: [n, max_length], or [n, 0], float32 nats, after the sampled prefixes; see
+        `edit_oracle.oracle_cost`.
       corrupted_at: [n] which gold token was corrupted, counted from 1; 0 for none.
-      corrupted_nll: for each of `recovery.KINDS` [n, time] float32 nats, -log p(y_t | y_<t) behind
-        inputs with that token corrupted; empty where none was.
+      corrupted_nll: for each of `recovery.KINDS` [n, time] float32 nats, -log p(y_t | y_<t) with
+        that token corrupted in the inputs; empty if none was corrupted.
       state_rows: [m] the rows whose decoder states were read, spread evenly.
-      gold_states: [m, steps, size] float32, behind inputs BOS, y_1 ... y_{t-1}.
-      own_states: [m, steps, size] float32, behind BOS and the drawn tokens.
+      gold_states: [m, steps, size] float32, after the inputs BOS, y_1 ... y_{t-1}.
+      own_states: [m, steps, size] float32, after BOS and the sampled tokens.
     """
 
     target: np.ndarray
@@ -94,18 +94,18 @@ class Observations:
 
     @property
     def own_exact(self) -> np.ndarray:
-        """[n] bool, whether the greedy hypothesis is the target, and ends with it."""
+        """[n] bool, whether the greedy hypothesis equals the target and ends where it ends."""
         right = np.all(self.own_right | ~self.mask, axis=1)
         return right & (self.own_lengths == self.mask.sum(1))
 
     @property
     def sampled_mask(self) -> np.ndarray:
-        """[n, max_length] bool, drawn tokens up to and including EOS."""
+        """[n, max_length] bool, sampled tokens up to and including EOS."""
         return np.arange(self.sampled_tokens.shape[1]) < self.sampled_lengths[:, None]
 
     @property
     def state_mask(self) -> np.ndarray:
-        """[m, steps] bool, where the gold and the drawn sequence both have a token to say."""
+        """[m, steps] bool, where the gold and the sampled sequence both have a token."""
         steps = self.gold_states.shape[1]
         gold, drawn = self.mask[self.state_rows], self.sampled_mask[self.state_rows]
         return fit(gold, steps) & fit(drawn, steps)
@@ -114,23 +114,23 @@ class Observations:
 def make_observe_step(
     model: Seq2SeqModel, max_length: int, *, draws: bool = True, corrupts: bool = True
 ) -> ObserveStep:
-    """Makes what looks at one batch; nothing is dropped out.
+    """Makes the function that observes one batch, without dropout.
 
-    Five passes: gold inputs, greedy, drawn tokens and the distributions behind them, and two with
-    a corrupted token.
+    It makes five passes: with gold inputs, greedy, with sampled tokens and the distributions after
+    them, and two with a corrupted token.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      max_length: most tokens of a hypothesis, EOS included.
-      draws: whether to make the pass with drawn tokens; what else is seen does not change.
-      corrupts: whether to make those with a corrupted token, likewise.
+      max_length: maximum number of tokens in a hypothesis, including EOS.
+      draws: whether to make the pass with sampled tokens; the other passes do not depend on this.
+      corrupts: whether to make the passes with a corrupted token, likewise.
 
     Returns:
       observe_step(params, batch, key) -> ObservedBatch; pure, not jitted.
 
     Raises:
-      ValueError: a max_length below 1, or from the function a vocabulary without two ordinary
-        tokens.
+      ValueError: max_length is below 1; from the returned function, the vocabulary has fewer than
+        two ordinary tokens.
     """
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}; it must be at least 1")
@@ -152,9 +152,9 @@ def make_observe_step(
         if draws:
             drawn = sample(model, params, memory, max_length, drawing)
             sampled_tokens, sampled_lengths = drawn.tokens, drawn.lengths
-            behind_drawn = model.decode_sequence(params, memory, gold_inputs(drawn.tokens))
+            after_drawn = model.decode_sequence(params, memory, gold_inputs(drawn.tokens))
             cost = oracle_cost(
-                jax.nn.log_softmax(behind_drawn.astype(jnp.float32)), target, mask, drawn.tokens
+                jax.nn.log_softmax(after_drawn.astype(jnp.float32)), target, mask, drawn.tokens
             )
         corrupted = {}
         if corrupts:
@@ -183,7 +183,7 @@ def make_observe_step(
 
 
 def flat_state(carry: Carry) -> jax.Array:
-    """All of a carry as one vector a row: its leaves, flattened and concatenated, in float32.
+    """A whole carry as one vector per row: its leaves, flattened and concatenated, in float32.
 
     Args:
       carry: a pytree with leaves [batch, ...].
@@ -196,16 +196,16 @@ def flat_state(carry: Carry) -> jax.Array:
 
 
 def make_read_states(model: Seq2SeqModel, state_of: StateOf = flat_state) -> ReadStates:
-    """Makes what reads a decoder's state behind every prefix of given inputs.
+    """Makes the function that reads a decoder's state after every prefix of given inputs.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      state_of: what of the carry is compared. A model with a huge carry, a cache of all tokens say,
-        passes its own.
+      state_of: selects the part of the carry that is compared. For a model with a huge carry, such
+        as a cache of all tokens, pass another function.
 
     Returns:
-      read_states(params, source, source_mask, inputs) -> states [batch, time, size] float32, after
-      the input of each time was read; pure, not jitted.
+      read_states(params, source, source_mask, inputs) -> states [batch, time, size] float32, each
+      after the input of that time was read; pure, not jitted.
     """
 
     def read_states(
@@ -231,26 +231,26 @@ def observe(
     read_states: ReadStates | None = None,
     num_states: int = NUM_STATES,
 ) -> Observations:
-    """Looks at a split.
+    """Observes a model on a split.
 
     Args:
-      observe_step: of `make_observe_step`, jitted.
+      observe_step: from `make_observe_step`, jitted.
       params: the model's parameters.
-      batches: (indices, batch) pairs that hold every example once; index -1 for filling rows.
+      batches: (indices, batch) pairs that hold every example once; index -1 for filler rows.
         Batches may differ in shape.
       key: one PRNG key; batch number b draws with fold_in(key, b).
-      read_states: of `make_read_states`, jitted; None reads none.
-      num_states: for how many sequences states are read, at most; they are steps * size float32
-        each, twice.
+      read_states: from `make_read_states`, jitted; None reads no states.
+      num_states: the maximum number of sequences whose states are read; each takes twice
+        steps * size float32.
 
     Returns:
       Observations; arrays of shorter batches are padded to the longest.
 
     Raises:
-      ValueError: there are no batches, or only filling rows; or an index that comes twice.
+      ValueError: there are no batches, or only filler rows; or an index occurs twice.
     """
     batches = [(some, Batch(*jax.device_get(to_jax(batch)))) for some, batch in batches]
-    # All batches are dispatched before the first result is waited for.
+    # Dispatch all batches before waiting for the first result.
     results = [
         observe_step(params, batch, jax.random.fold_in(key, number))
         for number, (_, batch) in enumerate(batches)
@@ -261,7 +261,7 @@ def observe(
         raise ValueError("nothing to observe: the split is empty")
     rows = rows[np.argsort(indices[rows], kind="stable")]
     if np.any(np.diff(indices[rows]) == 0):
-        raise ValueError("an example's index comes twice among the batches")
+        raise ValueError("an example's index occurs twice in the batches")
 
     def gather(*arrays: np.ndarray) -> np.ndarray:
         longest = max(array.shape[1] if array.ndim > 1 else 0 for array in arrays)

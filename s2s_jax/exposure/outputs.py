@@ -1,4 +1,4 @@
-"""What a model says on its own: how long, whether it ends, and how often it repeats itself."""
+"""The model's own outputs: how long they are, whether they end, and how much they repeat."""
 
 import numpy as np
 
@@ -12,13 +12,13 @@ NGRAM_SIZES = (1, 2, 3, 4)
 def length_ratio(
     own_lengths: np.ndarray, gold_lengths: np.ndarray, bootstrap: Bootstrap
 ) -> Measure:
-    """How long the outputs are, all together, relative to the targets.
+    """The total length of the outputs relative to that of the targets.
 
         sum_i |h_i| / sum_i |y_i|
 
     Args:
-      own_lengths: [num_sequences] tokens of the outputs, without EOS.
-      gold_lengths: [num_sequences] tokens of the targets, without EOS.
+      own_lengths: [num_sequences] number of tokens in the outputs, without EOS.
+      gold_lengths: [num_sequences] number of tokens in the targets, without EOS.
       bootstrap: over the sequences.
     """
     return single(bootstrap.of(divide, own_lengths, gold_lengths), len(gold_lengths), "ratio")
@@ -35,11 +35,11 @@ def share(values: np.ndarray, bootstrap: Bootstrap) -> Measure:
 
 
 def exact_match(right: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which sequences are right at every position, EOS among them.
+    """Which sequences are right at every position, including EOS.
 
-    With the likeliest token behind gold prefixes and with greedy decoding these are the same
-    sequences, since up to the first error the two prefixes coincide: exact match cannot show
-    exposure bias.
+    These are the same sequences for the most likely token after gold prefixes and for greedy
+    decoding, because the two prefixes are identical up to the first error. So exact match cannot
+    show exposure bias.
 
     Args:
       right: [num_sequences, time] bool.
@@ -54,7 +54,7 @@ def exact_match(right: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def repetition(
     tokens: np.ndarray, lengths: np.ndarray, bootstrap: Bootstrap, min_count: int = MIN_COUNT
 ) -> Measure:
-    """How much of what a sequence says it has said before, by size of n-gram.
+    """The share of repeated n-grams within a sequence, by size of n-gram.
 
         rep-n = mean_i (1 - unique n-grams of i / all n-grams of i)
 
@@ -62,10 +62,10 @@ def repetition(
 
     Args:
       tokens: [num_sequences, time] ids.
-      lengths: [num_sequences] how many of them count, EOS left out. Sequences below n tokens have
-        no rep-n and are left out; `n` of the measure counts those that have.
+      lengths: [num_sequences] how many of them count, without EOS. Sequences of fewer than n tokens
+        have no rep-n and are left out; `n` of the measure counts the others.
       bootstrap: over the sequences.
-      min_count: the fewest sequences behind a size.
+      min_count: the minimum number of sequences for a size.
 
     Returns:
       A measure over `NGRAM_SIZES`.
@@ -85,11 +85,11 @@ def repetition(
 
 
 def _repeated_share(tokens: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
-    """1 - unique / all of one size, [num_sequences]; 0 below `size` tokens."""
+    """1 - unique / all n-grams of one size, [num_sequences]; 0 with fewer than `size` tokens."""
     num_windows = tokens.shape[1] - size + 1
     if num_windows < 1:
         return np.zeros(len(tokens))
-    # A number for each n-gram that occurs: that of its first n - 1 tokens, paired with the last.
+    # Number the n-grams that occur, by the number of their first n - 1 tokens and the last token.
     number = tokens[:, :num_windows].astype(np.int64)
     vocab_size = int(tokens.max()) + 1
     for offset in range(1, size):

@@ -1,9 +1,9 @@
 """Errors by position: with gold and with own prefixes, before and after the first error.
 
-`right` says where a token is the gold one, [num_sequences, time] bool, and `mask` where there is a
-gold token, up to and including EOS. With own prefixes a place past the hypothesis' end is an error.
-There is no likelihood of gold tokens behind the model's own prefixes here, and none should be
-headlined: it rewards a model for ignoring its prefix.
+`right` says where the token is the gold one, [num_sequences, time] bool, and `mask` where there is
+a gold token, up to and including EOS. With own prefixes, positions after the end of the hypothesis
+are errors. The likelihood of gold tokens given the model's own prefixes is left out on purpose: it
+rewards a model for ignoring its prefix.
 """
 
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ from s2s_jax.exposure.measure import MIN_COUNT, Measure, curve, single
 
 
 class ErrorCourse(NamedTuple):
-    """Where the first error of each sequence is; NumPy's arrays or JAX's.
+    """Each sequence, divided at its first error; NumPy or JAX arrays.
 
     Attributes:
-      at_risk: [num_sequences, time] bool, positions that all-right prefixes lead to.
-      fails: as that, the first error.
-      after: as that, positions after the first error.
-      errs: as that, the errors among `after`.
+      at_risk: [num_sequences, time] bool, positions with no earlier error.
+      fails: likewise, the first error.
+      after: likewise, positions after the first error.
+      errs: likewise, the errors among `after`.
     """
 
     at_risk: Any
@@ -31,10 +31,10 @@ class ErrorCourse(NamedTuple):
 
 
 def error_course(right: Any, mask: Any) -> ErrorCourse:
-    """Splits each sequence at its first error tau.
+    """Divides each sequence at its first error tau.
 
     Args:
-      right: [num_sequences, time] bool, NumPy's or JAX's.
+      right: [num_sequences, time] bool, from NumPy or JAX.
       mask: likewise.
 
     Example:
@@ -49,12 +49,12 @@ def error_course(right: Any, mask: Any) -> ErrorCourse:
 
 
 def token_mean(values: np.ndarray, mask: np.ndarray, bootstrap: Bootstrap, unit: str) -> Measure:
-    """The mean over all tokens, each counting alike: token-micro.
+    """The mean over all tokens with equal weight (token-micro).
 
         sum_i sum_t v_it m_it / sum_i sum_t m_it
 
     Args:
-      values: [num_sequences, time] numbers; those outside the mask count nowhere.
+      values: [num_sequences, time] numbers; those outside the mask are ignored.
       mask: [num_sequences, time] bool.
       bootstrap: over the sequences.
       unit: of the values.
@@ -64,13 +64,13 @@ def token_mean(values: np.ndarray, mask: np.ndarray, bootstrap: Bootstrap, unit:
 
 
 def sequence_mean(values: np.ndarray, mask: np.ndarray, bootstrap: Bootstrap, unit: str) -> Measure:
-    """The mean over sequences of the mean over their tokens: sequence-macro.
+    """The mean over sequences of the mean over their tokens (sequence-macro).
 
         mean_i (sum_t v_it m_it / sum_t m_it)
 
     Args:
-      values: [num_sequences, time] numbers; those outside the mask count nowhere.
-      mask: [num_sequences, time] bool; a sequence without a token counts nowhere.
+      values: [num_sequences, time] numbers; those outside the mask are ignored.
+      mask: [num_sequences, time] bool; a sequence without a token is ignored.
       bootstrap: over the sequences.
       unit: of the values.
     """
@@ -92,12 +92,12 @@ def mean_by_position(
         v(t) = sum_i v_it m_it / n(t),   n(t) = sum_i m_it
 
     Args:
-      values: [num_sequences, time] numbers; those outside the mask count nowhere.
+      values: [num_sequences, time] numbers; those outside the mask are ignored.
       mask: [num_sequences, time] bool.
       bootstrap: over the sequences.
       unit: of the values.
-      min_count: the fewest sequences behind a position.
-      axis: what the columns are.
+      min_count: the minimum number of sequences for a position.
+      axis: of the columns.
     """
     arrays = np.where(mask, values, 0), mask
     return curve(
@@ -116,15 +116,15 @@ def exposure_gap(
 
         G(t) = acc_gold(t) - acc_own(t)
 
-    The interval is that of the difference, both accuracies being of the same sequences.
+    The interval is that of the difference, since both accuracies are of the same sequences.
 
     Args:
-      gold_right: [num_sequences, time] bool, whether the likeliest token behind the gold prefix is
+      gold_right: [num_sequences, time] bool, whether the most likely token after the gold prefix is
         the gold one.
-      own_right: [num_sequences, time] bool, whether the model's own token is.
+      own_right: [num_sequences, time] bool, whether the model's own token is the gold one.
       mask: [num_sequences, time] bool.
       bootstrap: over the sequences.
-      min_count: the fewest sequences behind a position.
+      min_count: the minimum number of sequences for a position.
 
     Returns:
       "gap" over tokens, "gap_macro" over sequences, and "gap_by_position".
@@ -146,19 +146,19 @@ def first_errors(
         amplification = mean e / mean h
 
     The means are over tokens: all first errors over all positions at risk, and all later errors
-    over all positions after a first one. An amplification of 1 means that an error changes
-    nothing.
+    over all positions after a first one. An amplification of 1 means that an error has no effect on
+    later ones.
 
     Args:
       right: [num_sequences, time] bool, whether the model's own token is the gold one.
       mask: [num_sequences, time] bool.
       bootstrap: over the sequences.
-      min_count: the fewest sequences behind a position or distance.
+      min_count: the minimum number of sequences for a position or distance.
 
     Returns:
       "hazard", "hazard_by_position", "post_error_rate", "post_error_rate_by_distance" and
-      "amplification". NaN, and curves without a place, where no sequence has an error and tokens
-      after it.
+      "amplification". Values are NaN, and curves have no points, if no sequence has an error with
+      tokens after it.
     """
     course = error_course(right, mask)
     at_distance, errs = (
@@ -184,12 +184,12 @@ def first_errors(
 
 
 def _from_first_error(values: np.ndarray, fails: np.ndarray) -> np.ndarray:
-    """[num_sequences, time - 1]: column d - 1 is column tau + d; False past the end."""
+    """[num_sequences, time - 1]: column d - 1 is column tau + d; False after the end."""
     return shift(values, np.where(fails.any(1), fails.argmax(1), values.shape[1]) + 1)
 
 
 def shift(values: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """What stands from `start` on, row by row; zeros past the end.
+    """Each row from its `start` on; zeros after the end.
 
     Args:
       values: [num_sequences, time].

@@ -1,4 +1,4 @@
-"""Self-recovery: a gold input is corrupted, and what follows says how long the model minds."""
+"""Self-recovery: one gold input is corrupted, and the loss after it is measured."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ from s2s_jax.exposure.positions import shift
 from s2s_jax.sampling import draw_noise, make_token_chooser
 
 KINDS = ("uniform", "plausible")
-"""What takes the gold token's place: any ordinary token, or one that the model would say."""
+"""What replaces the gold token: any ordinary token, or one sampled from the model."""
 
 
 def choose_position(mask: jax.Array, key: jax.Array) -> jax.Array:
     """Draws which gold token of each sequence is corrupted.
 
-        s ~ uniform over 1 ... n - 1,   n tokens with EOS, so that one comes later
+        s ~ uniform over 1 ... n - 1,   n tokens with EOS, so that at least one comes later
 
     Args:
       mask: [batch, time] bool, up to and including EOS.
@@ -34,18 +34,18 @@ def choose_position(mask: jax.Array, key: jax.Array) -> jax.Array:
 def corrupt(
     kind: str, inputs: jax.Array, position: jax.Array, logits: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Puts an ordinary token, never the gold one, in the place of y_s among the decoder's inputs.
+    """Replaces y_s in the decoder's inputs by another ordinary token.
 
         uniform:    c ~ uniform,   plausible:  c ~ p(. | y_<s);   c not y_s, PAD, BOS, EOS or UNK
 
-    He et al. (2021), "Exposure Bias versus Self-Recovery", arXiv:1905.10617, corrupt
+    He et al. (2021), "Exposure Bias versus Self-Recovery", arXiv:1905.10617, corrupt whole
     prefixes; here it is one token.
 
     Args:
       kind: one of `KINDS`.
       inputs: [batch, time] int32 ids, BOS and the gold tokens.
       position: [batch] int32 s, counted from 1, so that y_s is inputs[:, s]; 0 changes nothing.
-      logits: [batch, time, vocab_size] behind the gold inputs.
+      logits: [batch, time, vocab_size] for the gold inputs.
       key: one PRNG key.
 
     Returns:
@@ -71,7 +71,7 @@ def corrupt(
 
 
 def half_life(increase: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """How far behind a corrupted token its effect has fallen to half.
+    """The distance from a corrupted token at which its effect has fallen to half.
 
         the first d, linearly interpolated, at which Delta(d) <= Delta(1) / 2
 
@@ -80,8 +80,8 @@ def half_life(increase: np.ndarray, at: np.ndarray) -> np.ndarray:
       at: [k] the distances d, ascending.
 
     Returns:
-      [...] distances, in tokens; inf where Delta is above the half at every distance given, NaN
-      where Delta(1) is not above 0 or not given.
+      [...] distances, in tokens; inf where Delta is above half at every given distance, NaN where
+      Delta(1) is not above 0 or not given.
 
     Example:
       >>> float(half_life(np.array([4.0, 3.0, 1.0, 1.5]), np.arange(1, 5)))
@@ -110,30 +110,30 @@ def self_recovery(
     bootstrap: Bootstrap,
     min_count: int = MIN_COUNT,
 ) -> dict[str, Measure]:
-    """How much less likely the gold tokens behind a corrupted one become, and for how long.
+    """How much less likely the gold tokens after a corrupted one become, and for how long.
 
         Delta(d) = mean NLL(y_{s+d} | y_s corrupted) - NLL(y_{s+d} | gold),   d = 1, 2 ...
 
     Args:
-      gold_nll: [num_sequences, time] nats, behind gold inputs.
-      corrupted_nll: [num_sequences, time] nats, behind inputs with y_s corrupted.
+      gold_nll: [num_sequences, time] nats, with gold inputs.
+      corrupted_nll: [num_sequences, time] nats, with y_s corrupted in the inputs.
       mask: [num_sequences, time] bool, gold tokens, up to and including EOS.
       position: [num_sequences] s, counted from 1; 0 where nothing was corrupted.
       bootstrap: over the sequences.
-      min_count: the fewest sequences behind a distance.
+      min_count: the minimum number of sequences for a distance.
 
     Returns:
-      "nll_increase_by_distance" and "half_life", over the distances of that curve alone.
+      "nll_increase_by_distance", and "half_life" over the distances of that curve only.
     """
     increase = np.where(mask, corrupted_nll.astype(np.float64) - gold_nll, 0)
     start = np.where(position > 0, position, mask.shape[1])
     arrays = shift(increase, start), shift(mask, start)
-    num_behind = arrays[1].sum(0)
+    counts = arrays[1].sum(0)
     by_distance = curve(
         bootstrap,
         divide,
         *arrays,
-        n=num_behind,
+        n=counts,
         axis="distance",
         unit="nats",
         min_count=min_count,
@@ -145,5 +145,5 @@ def self_recovery(
     )
     return {
         "nll_increase_by_distance": by_distance,
-        "half_life": single(interval, num_behind[0] if len(at) else 0, "tokens"),
+        "half_life": single(interval, counts[0] if len(at) else 0, "tokens"),
     }

@@ -33,11 +33,11 @@ from s2s_jax.exposure.positions import (
 from s2s_jax.exposure.recovery import KINDS, self_recovery
 from s2s_jax.exposure.state_divergence import state_divergence
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 from s2s_jax.theory.chains import MAX_SEQUENCES
 
 GROUPS = ("positions", "outputs", "recovery", "edit_oracle", "states")
-"""What of `measure_exposure` can be asked for by itself; see `measure_observations`."""
+"""The groups of measures that can be computed separately; see `measure_observations`."""
 
 
 def measure_exposure(
@@ -56,30 +56,30 @@ def measure_exposure(
     num_permutations: int = 1000,
     state_of: StateOf = flat_state,
 ) -> dict[str, Measure]:
-    """Measures the exposure bias of a model on a split, in every way that needs no known truth.
+    """Measures the exposure bias of a model on a split, by all measures that need no known truth.
 
     Args:
       model: the functions of `Seq2SeqModel`.
       params: its parameters.
-      batches: (indices, batch) pairs that hold every example once; index -1 for filling rows.
-      key: one PRNG key, for the prefixes drawn from the model and the tokens that are corrupted.
-      max_length: most tokens of a hypothesis, EOS included; at least the longest target's, or
-        exact match with gold and own prefixes need not agree.
-      groups: names of `GROUPS`, and only they are computed; empty for all.
-      min_count: the fewest sequences behind a place on a curve.
+      batches: (indices, batch) pairs that hold every example once; index -1 for filler rows.
+      key: one PRNG key, for the prefixes sampled from the model and the corrupted tokens.
+      max_length: maximum number of tokens in a hypothesis, including EOS; should be at least that
+        of the longest target, otherwise exact match with gold and own prefixes may differ.
+      groups: names of `GROUPS` to compute; empty for all.
+      min_count: the minimum number of sequences for a point on a curve.
       num_resamples: of the bootstrap.
       confidence: of the intervals.
       seed: of the bootstrap and of the permutations.
-      num_states: for how many sequences decoder states are compared; 0 leaves "states/" out.
+      num_states: number of sequences whose decoder states are compared; 0 leaves out "states/".
       num_permutations: of the test of those states.
-      state_of: what of a decoder's carry is compared, see `make_read_states`.
+      state_of: selects the part of a decoder's carry that is compared, see `make_read_states`.
 
     Returns:
       See `measure_observations`.
 
     Raises:
-      ValueError: an empty split, one without a position that min_count sequences reach, a group
-        that there is not, or numbers out of range.
+      ValueError: the split is empty or no position is reached by min_count sequences, a group is
+        unknown, or a number is out of range.
     """
     wanted = _wanted(groups)
     if "states" not in wanted:
@@ -119,11 +119,11 @@ def measure_observations(
     seed: int = 0,
     num_permutations: int = 1000,
 ) -> dict[str, Measure]:
-    """The measures of what was observed; "gold/" is with gold prefixes, "own/" with the model's.
+    """Computes all measures from observations; "gold/" is with gold prefixes, "own/" with own ones.
 
     Args:
-      seen: of `observe`.
-      groups: names of `GROUPS`; empty for all. What was not observed is left out.
+      seen: from `observe`.
+      groups: names of `GROUPS`; empty for all. Measures without observations are left out.
       min_count: see `measure_exposure`, also for the others.
       num_resamples: likewise.
       confidence: likewise.
@@ -144,10 +144,10 @@ def measure_observations(
         states: states/: mmd_by_position, p_value_by_position;
         outputs: gold/ and own/: exact_match, repetition (of the targets and of the greedy outputs);
           own/: length_ratio, no_eos_rate.
-      A curve about errors or outputs has no place left where there are too few of them.
+      A curve about errors or outputs has no points if there are too few of them.
 
     Raises:
-      ValueError: no position has min_count sequences, a group that there is not, or numbers out of
+      ValueError: no position has min_count sequences, a group is unknown, or a number is out of
         range.
     """
     wanted = _wanted(groups)
@@ -155,7 +155,7 @@ def measure_observations(
     most = int(mask.sum(0).max(initial=0))
     if most < max(min_count, 1):
         raise ValueError(
-            f"no position has min_count = {min_count} sequences behind it, {most} at most: lower"
+            f"no position has min_count = {min_count} sequences, the most is {most}: lower"
             " min_count or measure a larger split"
         )
     bootstrap = Bootstrap(num_sequences, num_resamples, confidence, seed)
@@ -193,7 +193,7 @@ def measure_observations(
 def _wanted(groups: Collection[str]) -> set[str]:
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
-        raise ValueError(f"no measures {unknown[0]!r}; {nearest(unknown[0], GROUPS)}")
+        raise ValueError(f"no measures {unknown[0]!r}; {did_you_mean(unknown[0], GROUPS)}")
     return set(groups or GROUPS)
 
 
@@ -249,18 +249,18 @@ def measure_known_truth(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Measure]:
-    """Measures exposure bias against a known truth: exactly where that can be enumerated.
+    """Measures exposure bias against a known truth, exactly if its prefixes can be enumerated.
 
     Args:
       truth: prefixes [n, t] -> [n, num_symbols].
-      model: likewise, as `make_next_token_probs` makes it.
-      num_symbols: how many symbols there are.
+      model: likewise, as made by `make_next_token_probs`.
+      num_symbols: the number of different symbols.
       length: of the sequences.
-      num_sources: 1 where both functions stand for one source, whatever n is; else they stand for
-        a source a row, take n = num_sources prefixes, and prefixes are drawn, one a source.
-      num_samples: how many prefixes are drawn where one source has too many to enumerate.
-      max_sequences: the most sequences, num_symbols**length, that are enumerated.
-      num_resamples: of the bootstrap, where prefixes are drawn.
+      num_sources: 1 if both functions are for a single source, whatever n is; otherwise they are
+        for one source per row and take n = num_sources prefixes, which are sampled, one per source.
+      num_samples: number of prefixes to sample if a single source has too many to enumerate.
+      max_sequences: the largest number of sequences, num_symbols**length, to enumerate.
+      num_resamples: of the bootstrap, if prefixes are sampled.
       confidence: of its intervals.
       seed: of the prefixes and of the bootstrap.
 
@@ -268,10 +268,10 @@ def measure_known_truth(
       "truth/kl", KL(P || Q) of whole sequences; "truth/accumulated_by_length" and
       "truth/excess_percent_by_length", see `accumulated_error`;
       "truth/eb_c_total_variation_by_position" and "truth/eb_c_jensen_shannon_by_position", see
-      `relative_distance`. Where they are exact, low = high = value, and n counts the prefixes.
+      `relative_distance`. If they are exact, low = high = value, and n counts the prefixes.
 
     Raises:
-      ValueError: as `accumulated_error` and `estimate_accumulated_error` do.
+      ValueError: as for `accumulated_error` and `estimate_accumulated_error`.
     """
     if num_sources < 1:
         raise ValueError(f"num_sources is {num_sources}; it must be at least 1")
@@ -285,8 +285,8 @@ def measure_known_truth(
         error = accumulated_error(of_truth, of_model)
         errors = error, error, error
         relative = {name: (relative_distance(of_truth, of_model, name),) * 3 for name in DISTANCES}
-        num_behind = num_symbols ** (at - 1)  # prefixes of each position
-        num_until = np.cumsum(num_behind)
+        num_at = num_symbols ** (at - 1)  # prefixes of each position
+        num_until = np.cumsum(num_at)
     else:
         count = num_samples if num_sources == 1 else num_sources
         options = {"num_samples": count, "seed": seed, "confidence": confidence}
@@ -297,7 +297,7 @@ def measure_known_truth(
             name: estimate_relative_distance(truth, model, length, name, **options)
             for name in DISTANCES
         }
-        num_behind = num_until = np.full(length, count)
+        num_at = num_until = np.full(length, count)
     kl = Interval(*(np.asarray(one.gold_divergence[-1]) for one in errors))
     measures = {
         "truth/kl": single(kl, num_until[-1], "nats"),
@@ -310,6 +310,6 @@ def measure_known_truth(
     }
     for name, ends in relative.items():
         measures[f"truth/eb_c_{name}_by_position"] = along(
-            Interval(*(one.ratio for one in ends)), num_behind, "position", "ratio"
+            Interval(*(one.ratio for one in ends)), num_at, "position", "ratio"
         )
     return measures

@@ -1,9 +1,9 @@
-"""Whether the decoder's states behind its own prefixes are those behind gold ones.
+"""Tests whether the decoder's states after its own prefixes differ from those after gold ones.
 
-The states come in pairs, behind a gold prefix and behind one that the model drew for the same
-source. Were the model the truth, the two would be drawn alike and a pair could be swapped: that is
-what is tested. So the own prefixes must be sampled; behind greedy ones even the truth's states
-differ.
+The states come in pairs, after a gold prefix and after one sampled from the model for the same
+source. If the model were the true distribution, both would have the same distribution, so the two
+states of a pair could be swapped; this is tested. So own prefixes must be sampled: after greedy
+ones the states would differ even for the true distribution.
 """
 
 import math
@@ -15,14 +15,14 @@ from s2s_jax.exposure.measure import MIN_COUNT, Measure
 
 
 def median_distance(states: np.ndarray, mask: np.ndarray) -> float:
-    """The median distance between two states of one position, over all positions.
+    """The median distance between two states at the same position, over all positions.
 
     Args:
       states: [num_sequences, time, size] float.
       mask: [num_sequences, time] bool, which of them count.
 
     Returns:
-      The median of the distances that are not 0; 1 where there are none.
+      The median of the nonzero distances; 1 if there are none.
     """
     found = []
     for position in range(states.shape[1]):
@@ -75,31 +75,32 @@ def state_divergence(
     seed: int = 0,
     min_count: int = MIN_COUNT,
 ) -> dict[str, Measure]:
-    """How far apart the two kinds of states are at each position, and whether by chance.
+    """How far apart the two kinds of states are at each position, and a test whether by chance.
 
         MMD^2 = sum_{i != j} h_ij / (m (m - 1))
         p = (1 + #{permutations with sum_ij s_i s_j h_ij >= sum_ij h_ij}) / (1 + permutations)
 
-    Gretton et al. (2012), "A Kernel Two-Sample Test", equation 4, which may be below 0. Swapping
-    pair i turns the sign of all h_ij. At position 1 both have read BOS alone: 0, and p = 1. The
-    interval says how sure the size of a divergence is; for whether there is one, read p.
+    The estimate is that of Gretton et al. (2012), "A Kernel Two-Sample Test", equation 4; it may be
+    below 0. Swapping pair i changes the sign of all h_ij. At position 1 both have read only BOS, so
+    the divergence is 0 and p = 1. The interval shows how certain the size of a divergence is; to
+    see whether there is one, read p.
 
     Args:
-      gold_states: [num_sequences, time, size] behind gold prefixes.
-      own_states: [num_sequences, time, size] behind prefixes drawn from the model.
+      gold_states: [num_sequences, time, size] after gold prefixes.
+      own_states: [num_sequences, time, size] after prefixes sampled from the model.
       mask: [num_sequences, time] bool, where both exist.
-      bootstrap: over these sequences; a sequence drawn twice makes no pair with itself.
-      bandwidth: of the kernel, one for all positions; None for the median distance of gold states,
-        which is fixed before an own state is looked at.
+      bootstrap: over these sequences; a sequence drawn twice is not paired with itself.
+      bandwidth: of the kernel, one for all positions; None for the median distance of the gold
+        states, which does not depend on the own states.
       num_permutations: of the test, at least 1.
       seed: of the permutations.
-      min_count: the fewest sequences behind a position, at least 2.
+      min_count: the minimum number of sequences for a position, at least 2.
 
     Returns:
       "mmd_by_position" and "p_value_by_position", which has no interval.
 
     Raises:
-      ValueError: shapes that do not fit, or a number out of range.
+      ValueError: the shapes do not fit, or a number is out of range.
     """
     if gold_states.shape != own_states.shape or gold_states.shape[:2] != mask.shape:
         shapes = gold_states.shape, own_states.shape, mask.shape
@@ -125,7 +126,7 @@ def state_divergence(
         num_pairs = weights.sum(1) ** 2 - (weights**2).sum(1)
         with np.errstate(invalid="ignore"):
             drawn.append(_quadratic(weights, pairs) / num_pairs)
-        # What is equal but for rounding counts as reached; kernels are at most 1.
+        # Values that are equal up to rounding count as reached; kernels are at most 1.
         reached = _quadratic(signs[:, chosen], pairs) >= total - 1e-10 * pairs.size
         p_values.append((1 + reached.sum()) / (1 + num_permutations))
     shape = len(bootstrap.counts), len(values)
@@ -146,7 +147,7 @@ def state_divergence(
 
 
 def _quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Row by row w' M w."""
+    """The values of w' M w for each row w."""
     return np.einsum("ri,ri->r", weights @ matrix, weights)
 
 

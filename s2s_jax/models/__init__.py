@@ -1,1 +1,1 @@
-"""Models, and the functions that the rest of the package needs of one."""
+"""Models, and the interface that the rest of the package uses."""

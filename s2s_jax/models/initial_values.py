@@ -1,4 +1,4 @@
-"""The random values that parameters start from, all of them cut from one draw.
+"""The random initial values of parameters, all taken from one draw.
 
 Every call of JAX's generator takes half a second to compile, and a model has a dozen parameters.
 """
@@ -11,14 +11,14 @@ from jax.custom_batching import sequential_vmap
 
 
 class InitialValues:
-    """Hands out the parts of one draw, in the order in which they are asked for.
+    """Hands out consecutive parts of one draw, in the order of the calls.
 
     Args:
-      draw: [size] independent uniform numbers in (-1, 1), of `uniform_draw`; None only counts, and
-        every value is 0.
+      draw: [size] independent uniform numbers in (-1, 1), from `uniform_draw`; with None the
+        numbers are only counted, and every value is 0.
 
     Attributes:
-      size: how many numbers were handed out.
+      size: how many numbers have been handed out.
 
     Example:
       >>> counting = InitialValues()
@@ -58,12 +58,12 @@ class InitialValues:
 
 def uniform_draw(key: jax.Array, size: int) -> jax.Array:
     """[size] numbers, uniform in (-1, 1)."""
-    lowest = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # -1 itself has no normal quantile
+    lowest = jnp.nextafter(jnp.float32(-1), jnp.float32(0))  # -1 itself has no finite quantile
     return jax.random.uniform(key, (size,), jnp.float32, lowest, 1.0)
 
 
 # One matrix after another: jaxlib's batched QR shares its threads with the program, and two at
-# once wait for each other for ever (0.10.2, 2 cores).
+# once deadlock (0.10.2, 2 cores).
 @sequential_vmap
 def _orthogonalize(matrix: jax.Array) -> jax.Array:
     """The orthogonal factor of a square matrix, uniform over rotations and reflections."""

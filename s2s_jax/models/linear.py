@@ -1,4 +1,4 @@
-"""Products with a matrix of weights: what their gradients copy, and in which precision they are."""
+"""Products with weight matrices, with gradients that avoid copies and keep the right precision."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def linear(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`inputs @ kernel`, with the gradient of the weights in the order that suits them.
+    """`inputs @ kernel`, with the gradient of the weights computed in the faster order.
 
         d_kernel = inputs^T d_outputs
 
-    What JAX derives is (d_outputs^T inputs)^T. A CPU copies the left of two matrices to transpose
-    it, and there it is the larger one of a recurrent layer, four gates wide.
+    JAX derives (d_outputs^T inputs)^T. On a CPU the left-hand matrix is copied to transpose it, and
+    in JAX's order that is the larger one: in a recurrent layer it is four gates wide.
 
     Args:
       inputs: [..., num_inputs].
@@ -40,12 +40,12 @@ linear.defvjp(_forward, _backward)
 
 
 def inputs_gradient(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The gradient of a product's inputs, where they are fewer rows than the weights have.
+    """The gradient of a product's inputs, for when these have fewer rows than the weights.
 
         d_inputs = d_outputs kernel^T
 
-    A CPU packs the right one of two matrices at every call, so there the weights, which are the
-    larger one in a scan, stand on the left.
+    On a CPU the right-hand matrix is packed at every call, so there the weights, which are the
+    larger matrix in a scan, are put on the left.
 
     Args:
       d_outputs: [batch, num_outputs].
@@ -60,7 +60,7 @@ def inputs_gradient(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """
 
     def weights_left(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        # Behind the barrier, or the compiler would turn the product round.
+        # Without the barrier the compiler would swap the operands back.
         return jax.lax.optimization_barrier(kernel @ d_outputs.T).T
 
     def as_written(d_outputs: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -74,18 +74,18 @@ def weights_gradient(
 ) -> jax.Array:
     """The gradient [num_inputs, num_outputs] of a product's weights, summed over all other axes.
 
-    It is in `dtype`, or in that of the inputs.
+    Its dtype is `dtype`, by default that of the inputs.
     """
-    # einsum would sum over the axes in another order than memory has them, and copy both.
+    # einsum would sum over the axes in an order other than that in memory, and copy both arrays.
     inputs, d_outputs = (array.reshape(-1, array.shape[-1]) for array in (inputs, d_outputs))
     return jnp.einsum("ni,no->io", inputs, d_outputs, preferred_element_type=dtype)
 
 
 def compute_logits(features: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """The logits of features [..., num_features], in float32 whatever the features are in.
+    """The logits of features [..., num_features], in float32 whatever the features' dtype.
 
-    Everybody who asks a model for its logits gets these: rounded to bfloat16, two would often be
-    the highest together.
+    All logits of a model are computed here. If they were rounded to bfloat16, the two highest would
+    often be equal.
     """
     return jnp.matmul(features, kernel, preferred_element_type=jnp.float32) + bias
 

@@ -1,4 +1,4 @@
-"""Gradients of what somebody else has computed: right once, and refused a second time."""
+"""A guard for replayed gradients, which can be taken once but not differentiated again."""
 
 from typing import Any, TypeVar
 
@@ -7,21 +7,21 @@ import jax
 Gradients = TypeVar("Gradients")
 
 
-def first_order(gradients: Gradients, inputs: Any) -> Gradients:
-    """The gradients as they are; to differentiate them again is an error.
+def refuse_second_derivatives(gradients: Gradients, inputs: Any) -> Gradients:
+    """Returns the gradients unchanged; differentiating them again is an error.
 
-    A replay's gradient starts from values that were computed elsewhere and that it takes for
-    constants. What would be missing from a second derivative is not zero.
+    A replay's gradient starts from values that were computed elsewhere and that it treats as
+    constants. The terms that a second derivative would therefore miss are not zero.
 
     Args:
-      gradients: what is returned.
-      inputs: all that they depend on, by way of those values too.
+      gradients: returned unchanged.
+      inputs: everything that they depend on, including through those values.
 
     Raises:
-      NotImplementedError: where they are differentiated.
+      NotImplementedError: the gradients are differentiated.
 
     Example:
-      >>> float(first_order(1.0, 2.0))
+      >>> float(refuse_second_derivatives(1.0, 2.0))
       1.0
     """
     return _once(gradients, inputs)
@@ -35,6 +35,6 @@ def _once(gradients: Any, inputs: Any) -> Any:
 @_once.defjvp
 def _refuse(primals: Any, tangents: Any):
     raise NotImplementedError(
-        "recurrent layers and replayed passes have first derivatives alone: what they start from"
-        " was computed by another pass"
+        "recurrent layers and replayed passes have only first derivatives: the values that they"
+        " start from were computed by another pass"
     )

@@ -1,4 +1,4 @@
-"""The most capable model there is: one free distribution for every fed prefix."""
+"""The most expressive model possible: a separate distribution for every fed prefix."""
 
 import itertools
 import math
@@ -16,14 +16,14 @@ _LOG2_LARGEST = 26
 def make_tabular_model(
     source_vocab_size: int, target_vocab_size: int, *, length: int = 4
 ) -> Seq2SeqModel:
-    """Makes a model that is a table of logits, a row for every prefix that can be fed.
+    """Makes a model that is a table of logits, with a row for every prefix that can be fed.
 
         p(. | x_1 ... x_t) = softmax(params[row(x_1 ... x_t)])
 
-    Nothing is shared between rows and nothing is approximated, so what training makes of it is the
-    method's own doing; `s2s_jax.theory` says what that is. The source is not looked at. The first
-    token fed, the start symbol, is not looked at either; the empty prefix after it is row 0. After
-    an id that is not in the vocabulary all logits are NaN.
+    Rows share nothing and nothing is approximated, so the result of training is due only to the
+    training method; `s2s_jax.theory` predicts it. The source is ignored. The first token fed, the
+    start symbol, is ignored too; the empty prefix after it is row 0. After an id that is not in the
+    vocabulary all logits are NaN.
 
     Args:
       source_vocab_size: ignored.
@@ -31,8 +31,8 @@ def make_tabular_model(
       length: the longest target, its end counted. The table has V**0 + ... + V**(length - 1) rows.
 
     Returns:
-      The model's functions. Its parameters are one array [num_rows, vocab_size], 0 at the start:
-      every distribution even.
+      The model's functions. Its parameters are one array [num_rows, vocab_size], initially 0, so
+      that every distribution is uniform.
 
     Raises:
       ValueError: a number below 1, or a table of more than 2**26 numbers.
@@ -54,7 +54,7 @@ def make_tabular_model(
     num_rows = sum(vocab_size**step for step in range(length))
 
     def advance(row: jax.Array, token: jax.Array) -> jax.Array:
-        """The row of a prefix one longer; -1 is that of nothing fed at all, num_rows of none."""
+        """The row after one more token; -1: nothing was fed yet, num_rows: there is no such row."""
         known = (token >= 0) & (token < vocab_size) & (row < num_rows)
         return jnp.where(row < 0, 0, jnp.where(known, row * vocab_size + 1 + token, num_rows))
 
@@ -71,7 +71,7 @@ def make_tabular_model(
             return row, row
 
         _, rows = jax.lax.scan(step, memory, tokens.T)
-        # A product, as the gradient of a lookup is a scatter, which a CPU does one by one.
+        # A product, because the gradient of a lookup is a scatter, which is sequential on a CPU.
         chosen = jax.nn.one_hot(rows.T, num_rows, dtype=params.dtype)
         logits = jnp.matmul(chosen, params, precision="highest")
         return jnp.where(rows.T[..., None] < num_rows, logits, jnp.nan)
@@ -91,13 +91,13 @@ def tables_of_rows(rows: ArrayLike, length: int) -> Sequence[jax.Array]:
 
     Args:
       rows: [num_rows, vocab_size], the parameters or their softmax.
-      length: the model's.
+      length: as given to `make_tabular_model`.
 
     Returns:
       For each step t an array with t + 1 axes of vocab_size: [z_1, ..., z_t, b].
 
     Raises:
-      ValueError: another number of rows.
+      ValueError: the number of rows does not fit.
 
     Example:
       >>> [table.shape for table in tables_of_rows(jnp.zeros((7, 2)), length=3)]

@@ -1,4 +1,4 @@
-"""What scheduled sampling converges to, exactly."""
+"""The exact optimum that scheduled sampling converges to."""
 
 from s2s_jax.theory.optimum import (
     ScheduledSamplingOptimum,

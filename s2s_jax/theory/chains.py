@@ -1,4 +1,4 @@
-"""Chains of symbols whose probabilities are known: a state moves on and shows a symbol."""
+"""Chains of symbols with known probabilities: a state changes at each step and emits a symbol."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from s2s_jax.theory.information import check_probs
 
 MAX_SEQUENCES = 2**20
-"""The most sequences, num_symbols**length, that are enumerated."""
+"""The largest number of sequences, num_symbols**length, that is enumerated."""
 
 
 class Chains(NamedTuple):
-    """Several chains of one length, each with probabilities of its own at each step.
+    """Several chains of the same length; each has its own probabilities at each step.
 
         P(s_1) = initial,   P(s_{t+1} | s_t) = transition_t,   P(y_t | s_t) = emission_t
 
@@ -28,31 +28,31 @@ class Chains(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Symbols in a sequence."""
+        """The number of symbols in a sequence."""
         return self.emission.shape[1]
 
     @property
     def num_symbols(self) -> int:
-        """How many symbols there are."""
+        """The number of different symbols."""
         return self.emission.shape[3]
 
 
 def make_chain(
     initial: ArrayLike, transition: ArrayLike, length: int, emission: ArrayLike | None = None
 ) -> Chains:
-    """One chain, checked.
+    """Makes one chain and checks it.
 
     Args:
       initial: [num_states] probabilities of the first state.
-      transition: [num_states, num_states]; row a holds the probabilities of what follows a.
-        [length - 1, num_states, num_states] where they differ by step.
+      transition: [num_states, num_states]; row a has the probabilities of the state after a.
+        [length - 1, num_states, num_states] if they differ by step.
       length: symbols in a sequence, at least 1.
-      emission: [num_states, num_symbols] probabilities of the symbols that a state shows, or
-        [length, num_states, num_symbols]; None where the symbols are the states, a Markov chain.
+      emission: [num_states, num_symbols] probabilities of the symbols that a state emits, or
+        [length, num_states, num_symbols]; None if the symbols are the states (a Markov chain).
 
     Raises:
-      ValueError: probabilities that are none, shapes that do not fit, a length that cannot be, or
-        more than `MAX_SEQUENCES` sequences.
+      ValueError: invalid probabilities, shapes that do not fit, an invalid length, or more than
+        `MAX_SEQUENCES` sequences.
 
     Example:
       >>> make_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), length=3).transition.shape
@@ -71,7 +71,7 @@ def make_chain(
         shows = [emission] * length if shows is None else shows
         same = np.eye(len(_array("initial", initial, 1, "a row of probabilities")))
         checked = []
-        # The last symbol moves nowhere: its table only fills the place.
+        # There is no transition after the last symbol; its table is only a placeholder.
         for step, (move, show) in enumerate(zip([*moves, same], shows, strict=True)):
             try:
                 checked.append(check_chain(initial, move, show))
@@ -87,15 +87,15 @@ def make_chain(
 def check_chain(
     initial: ArrayLike, transition: ArrayLike, emission: ArrayLike | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A chain's probabilities as float64 arrays, rows summing to 1 to the last bit.
+    """A chain's probabilities as float64 arrays whose rows are normalised to sum to 1.
 
     Args:
       initial: [num_states] probabilities of the first state.
-      transition: [num_states, num_states]; row a holds the probabilities of what follows a.
+      transition: [num_states, num_states]; row a has the probabilities of the state after a.
       emission: [num_states, num_symbols]; None becomes the identity.
 
     Raises:
-      ValueError: what is wrong, in one line.
+      ValueError: they are invalid; the message says in one line why.
     """
     start = _array("initial", initial, 1, "a row of probabilities")
     matrix = _array("transition", transition, 2, "a square table, a row for each state")
@@ -124,13 +124,13 @@ def check_chain(
 
 
 def observe(belief: np.ndarray, likelihood: np.ndarray) -> np.ndarray:
-    """What is known of a chain's state once it has shown a symbol: Bayes' rule.
+    """Updates the distribution of a chain's state by an emitted symbol, with Bayes' rule.
 
         belief'(s) = belief(s) likelihood(s) / sum_s belief(s) likelihood(s)
 
-    A symbol that cannot be here makes what was known worthless: belief' is then proportional to the
-    likelihood alone, so that a Markov chain goes on from any symbol, and stays belief where no
-    state shows the symbol.
+    A symbol that is impossible here invalidates the earlier belief: belief' is then proportional to
+    the likelihood alone, so that a Markov chain can continue from any symbol. If no state can emit
+    the symbol, the belief is unchanged.
 
     Args:
       belief: [..., num_states] probabilities.
@@ -153,7 +153,7 @@ def observe(belief: np.ndarray, likelihood: np.ndarray) -> np.ndarray:
 
 
 def _by_step(name: str, tables: ArrayLike, num_steps: int) -> list[ArrayLike] | None:
-    """The tables of the steps; None where there is one for all of them."""
+    """The tables of the steps; None if one table holds for all steps."""
     try:
         array = np.asarray(tables, np.float64)
     except (TypeError, ValueError):
@@ -186,11 +186,11 @@ def _array(name: str, values: ArrayLike, num_axes: int, meaning: str) -> np.ndar
 
 
 def draw(probs: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One index a row of distributions; one of probability 0 is never drawn.
+    """Draws one index per row of distributions; an index with probability 0 is never drawn.
 
     Args:
       probs: [n, num_symbols], not necessarily normalised.
-      generator: of the draws; one number a row.
+      generator: of the draws; it draws one number per row.
 
     Returns:
       [n] int32.

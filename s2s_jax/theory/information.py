@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-_TOLERANCE = 1e-6  # by how much probabilities may miss a sum of 1
+_TOLERANCE = 1e-6  # how far a sum of probabilities may be from 1
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike, *, where: ArrayLike = True) -> np.ndarray:
@@ -14,7 +14,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, *, where: ArrayLike = True) -> np.
     Args:
       p: [..., num_symbols] probabilities.
       q: [..., num_symbols] probabilities.
-      where: [...] bool; elsewhere the result is 0, whatever p and q are.
+      where: [...] bool; where it is False the result is 0, whatever p and q are.
 
     Returns:
       [...] float64, inf where q is 0 and p is not.
@@ -32,7 +32,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike, *, where: ArrayLike = True) -> np.
 
 
 def total_correlation(joint: ArrayLike) -> float:
-    """How much several variables depend on each other, in nats; of two, the mutual information.
+    """How much several variables depend on each other, in nats; for two, the mutual information.
 
         C(X_1, ..., X_T) = sum_t H(X_t) - H(X_1, ..., X_T)
 
@@ -42,7 +42,7 @@ def total_correlation(joint: ArrayLike) -> float:
       joint: one axis for each variable, at least one; sums to 1.
 
     Raises:
-      ValueError: no distribution.
+      ValueError: joint is not a distribution.
 
     Example:
       >>> round(total_correlation([[0.63, 0.07], [0.06, 0.24]]), 6)
@@ -66,7 +66,7 @@ def mutual_information(joint: ArrayLike) -> float:
       joint: [num_x, num_y]; sums to 1.
 
     Raises:
-      ValueError: no distribution of two variables.
+      ValueError: joint is not a distribution of two variables.
 
     Example:
       >>> mutual_information([[0.25, 0.25], [0.25, 0.25]])
@@ -78,7 +78,7 @@ def mutual_information(joint: ArrayLike) -> float:
 
 
 def check_probs(name: str, rows: np.ndarray, what: str) -> np.ndarray:
-    """Rows that are distributions, made to sum to 1 exactly."""
+    """Checks that each row is a distribution, and normalises it."""
     for number, row in enumerate(rows):
         label = name if what == "it" else f"{name} {what} {number}"
         wrong = row[~((row >= 0) & (row <= 1 + _TOLERANCE))]

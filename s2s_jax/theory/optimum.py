@@ -1,9 +1,9 @@
-"""What scheduled sampling converges to where the truth is known, exactly, by enumeration.
+"""The exact optimum of scheduled sampling for a known true distribution, by enumeration.
 
-The truth is a chain of symbols 0 ... num_symbols - 1: a Markov chain, or one that is seen through
-an emission. The model is the most capable there is, one free distribution for every fed prefix, so
-what remains of an error is the method's own. Everything is numpy in double precision; logarithms
-are natural, so every divergence is in nats.
+The truth is a chain of symbols 0 ... num_symbols - 1: a Markov chain, or one that is observed
+through emissions. The model is the most expressive one possible, with a separate distribution for
+every fed prefix, so the remaining error is due only to the method. Everything is numpy in double
+precision; logarithms are natural, so every divergence is in nats.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,16 +19,16 @@ _COINS, _FEEDS = ("token", "sequence", "batch"), ("sample", "argmax")  # that th
 
 
 class ScheduledSamplingOptimum(NamedTuple):
-    """Where scheduled sampling ends, given capacity, data and time without bound.
+    """The result of scheduled sampling with unlimited capacity, data and time.
 
     Attributes:
       probs: for each step t = 0 ... length - 1 a float64 array with t + 1 axes of num_symbols:
         `probs[t][z_1, ..., z_t, b]` is q(b | fed z_1 ... z_t).
-      fed_probs: for each step a float64 array with t axes of num_symbols: how likely that prefix is
-        to be the one that is fed.
+      fed_probs: for each step a float64 array with t axes of num_symbols: the probability that this
+        prefix is fed.
       kl: KL(P || Q) of whole sequences in nats, with `probs` as Q.
       kl_is_identified: whether every prefix that has mass under the truth is identified. If not,
-        `kl` is the limit of teacher_prob -> 0, and a trained model can have any other.
+        `kl` is the limit for teacher_prob -> 0, and a trained model can have any other value.
     """
 
     probs: tuple[np.ndarray, ...]
@@ -40,8 +40,9 @@ class ScheduledSamplingOptimum(NamedTuple):
     def identified(self) -> tuple[np.ndarray, ...]:
         """For each step a bool array with t axes of num_symbols: whether the prefix is ever fed.
 
-        Training says nothing about a prefix that is not, and no comparison should. Its `probs` are
-        the limit of teacher_prob -> 0 where a higher teacher_prob feeds it, else the truth's.
+        Training does not determine anything after a prefix that is never fed, so it should be left
+        out of comparisons. Its `probs` are the limit for teacher_prob -> 0 if it is fed at a higher
+        teacher_prob, otherwise those of the truth.
         """
         return tuple(fed > 0 for fed in self.fed_probs)
 
@@ -56,41 +57,42 @@ def scheduled_sampling_optimum(
     feed: str = "sample",
     emission: ArrayLike | None = None,
 ) -> ScheduledSamplingOptimum:
-    """The optimum of scheduled sampling for a chain, and how far from the truth it is.
+    """The optimum of scheduled sampling for a chain, and its divergence from the truth.
 
     The targets are gold whatever was fed, and no gradient passes through the choice. So the best
-    prediction behind a fed prefix z is the mean over the gold prefixes y that it may stand for:
+    prediction after a fed prefix z is a mean over the gold prefixes y that may be paired with it:
 
         q_t(b | z) = sum_y alpha_t(y, z) P(b | y) / sum_y alpha_t(y, z)
 
-    With p the teacher_prob and own(c | z) what the model feeds itself, q_t(c | z) if it samples and
-    [c = argmax q_t(. | z)] otherwise, the weights of a coin per token and of one per sequence are
+    Let p be the teacher_prob and own(c | z) the distribution of the model's own token: q_t(c | z)
+    if it samples, otherwise [c = argmax q_t(. | z)]. Then the weights are, for a coin per token and
+    for a coin per sequence,
 
         alpha_{t+1}(yb, zc) = alpha_t(y, z) P(b | y) (p [b = c] + (1 - p) own(c | z))
         alpha_t(y, z) = p P(y) [y = z] + (1 - p) P(y) own(z_1) own(z_2 | z_1) ...
 
-    Fed by samples, the first is q_{t+1}(. | zc) = p P(. | c) + (1 - p) sum_b q_t(b | z) P(. | b)
-    for a Markov chain. At p = 1 the optimum is the truth; fed by samples it is, at p = 0, the
-    product of the marginals, and KL(P || Q) the total correlation.
-    Huszár (2015), arXiv:1511.05101, shows the inconsistency for two tokens.
+    For a Markov chain, a coin per token and samples as feed, this gives
+    q_{t+1}(. | zc) = p P(. | c) + (1 - p) sum_b q_t(b | z) P(. | b). At p = 1 the optimum is the
+    truth. At p = 0, if samples are fed, it is the product of the marginals, and KL(P || Q) is the
+    total correlation. Huszár (2015), arXiv:1511.05101, shows the inconsistency for two tokens.
 
     Args:
       initial: see `s2s_jax.theory.chains.make_chain`, also for transition, length and emission.
       transition: likewise; it and emission may differ by step.
       length: likewise; num_symbols**length is at most `MAX_SEQUENCES`.
       teacher_prob: probability of feeding the gold symbol, in [0, 1].
-      coin: what shares a toss, see `s2s_jax.rollout.toss_coins`; a coin per batch has the optimum
-        of one per sequence.
-      feed: "sample" or "argmax", the lowest symbol among equals. Where two are equally likely, a
-        trained model wavers between the argmaxes, and its optimum need not be this one.
-      emission: likewise; None where the symbols are the states, a Markov chain.
+      coin: which inputs share a toss, see `s2s_jax.rollout.toss_coins`; a coin per batch has the
+        same optimum as one per sequence.
+      feed: "sample" or "argmax" (the lowest symbol among equally likely ones). If two are equally
+        likely, a trained model alternates between the argmaxes, and its optimum may be another one.
+      emission: likewise; None if the symbols are the states (a Markov chain).
 
     Returns:
       The distributions by step, which of them training determines, and KL(P || Q).
 
     Raises:
       ValueError: probabilities that are negative, not finite or do not sum to 1; shapes that do
-        not fit; a length, teacher_prob, coin or feed that cannot be; too many sequences.
+        not fit; an invalid length, teacher_prob, coin or feed; too many sequences.
 
     Example:
       >>> chain = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
@@ -116,14 +118,14 @@ def scheduled_sampling_optimum(
 def optimum_divergences(
     chains: Chains, teacher_prob: float, *, coin: str = "token", feed: str = "sample"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far from the truth the optimum of `scheduled_sampling_optimum` is, for several chains.
+    """The divergence of `scheduled_sampling_optimum`'s optimum from the truth, for several chains.
 
-    With P(. | x) the chain behind source x, the model's divergence given the sources is the mean
+    If P(. | x) is the chain given source x, the model's divergence given the sources is the mean
 
         KL(P || Q | X) = sum_x P(x) KL(P(. | x) || Q(. | x))
 
     Args:
-      chains: such as `s2s_jax.data.chain.ChainTruth.given` makes of sources.
+      chains: for example from `s2s_jax.data.chain.ChainTruth.given`.
       teacher_prob: see `scheduled_sampling_optimum`, also for coin and feed.
       coin: likewise.
       feed: likewise.
@@ -132,7 +134,7 @@ def optimum_divergences(
       [num_chains] float64 KL(P || Q) in nats, and [num_chains] bool, whether it is identified.
 
     Raises:
-      ValueError: a teacher_prob, coin or feed that cannot be; too many sequences.
+      ValueError: an invalid teacher_prob, coin or feed; too many sequences.
 
     Example:
       >>> chain = make_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), length=3)
@@ -159,7 +161,7 @@ def optimum_divergences(
 def next_token_tables(
     initial: ArrayLike, transition: ArrayLike, length: int, *, emission: ArrayLike | None = None
 ) -> tuple[np.ndarray, ...]:
-    """The truth's own distributions, in the form of `ScheduledSamplingOptimum.probs`.
+    """The true distributions, in the form of `ScheduledSamplingOptimum.probs`.
 
     Args:
       initial: see `scheduled_sampling_optimum`, also for transition, length and emission.
@@ -188,7 +190,7 @@ def markov_sequence_probs(initial: ArrayLike, transition: ArrayLike, length: int
 
     Args:
       initial: [num_symbols] probabilities of the first symbol.
-      transition: [num_symbols, num_symbols]; row a holds the probabilities of what follows a.
+      transition: [num_symbols, num_symbols]; row a has the probabilities of the symbol after a.
       length: T, at least 1; num_symbols**length is at most `MAX_SEQUENCES`.
 
     Returns:
@@ -215,17 +217,17 @@ def sequence_probs(tables: tuple[np.ndarray, ...]) -> np.ndarray:
     """
     joint = np.ones(())
     for table in tables:
-        # What follows a prefix that does not occur may be undefined, and counts nowhere.
+        # The distribution after a prefix that does not occur may be undefined, and is ignored.
         joint = np.where(joint[..., None] > 0, joint[..., None] * table, 0.0)
     return joint
 
 
 class _Step(NamedTuple):
-    """One step of several chains; their prefixes are in order.
+    """One step of several chains; the prefixes are in order.
 
     Attributes:
-      mass: [num_chains, num_prefixes], of the prefix under the truth.
-      fed: [num_chains, num_prefixes], how likely the prefix is to be fed.
+      mass: [num_chains, num_prefixes], probability of the prefix under the truth.
+      fed: [num_chains, num_prefixes], probability that the prefix is fed.
       truth: [num_chains, num_prefixes, num_symbols], P(b | prefix).
       q: [num_chains, num_prefixes, num_symbols], q(b | prefix).
     """
@@ -245,11 +247,11 @@ def _recursion(chains: Chains, teacher_prob: float, coin: str, feed: str) -> Ite
         raise ValueError(f"feed is {feed!r}; it must be one of {', '.join(_FEEDS)}")
     num_chains, num_symbols = len(chains.initial), chains.num_symbols
 
-    # What is known of the gold chain's state behind a fed prefix, [num_chains, prefixes, states].
-    gold = chains.initial[:, None]  # had every symbol of the prefix been gold
-    blind = gold  # had none: the marginal
-    belief = gold  # alpha, normalised and summed over the symbols before
-    # Of a coin per sequence, behind this prefix.
+    # Distributions of the gold chain's state after a fed prefix, [num_chains, prefixes, states].
+    gold = chains.initial[:, None]  # if every symbol of the prefix was gold
+    blind = gold  # if none was: the marginal
+    belief = gold  # alpha, normalised and summed over the earlier symbols
+    # For a coin per sequence: the probability that it came up gold, given this prefix.
     share_gold = np.full((num_chains, 1), float(teacher_prob))
     mass = fed = np.ones((num_chains, 1))
     for step in range(chains.length):
@@ -267,7 +269,7 @@ def _recursion(chains: Chains, teacher_prob: float, coin: str, feed: str) -> Ite
             told = _observe(belief, shown)
             untold = np.repeat(belief, num_symbols, axis=1)
             share = _share(by_gold, by_own)[..., None]
-            # Fed c by the coin's gold side, the state has shown c; by its own side, anything.
+            # If c was fed as gold, the state has emitted c; as own, it may have emitted anything.
             belief = (share * told + (1 - share) * untold) @ moves
         else:
             by_gold = share_gold[..., None] * truth
@@ -289,13 +291,13 @@ def _divergence(steps: Iterable[_Step]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _observe(belief: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """The states behind each symbol: [n, prefixes, states] -> [n, prefixes * symbols, states]."""
+    """The states after each symbol: [n, prefixes, states] -> [n, prefixes * symbols, states]."""
     told = observe(belief[:, :, None, :], shown.swapaxes(1, 2)[:, None])
     return told.reshape(len(belief), -1, belief.shape[-1])
 
 
 def _share(by_gold: np.ndarray, by_own: np.ndarray) -> np.ndarray:
-    """The gold side's share of what was fed, 1 where nothing was: the limit of a rare gold coin."""
+    """The share of gold in what was fed; 1, the limit of a rare gold coin, if nothing was fed."""
     total = by_gold + by_own
     share = np.where(total > 0, by_gold / np.where(total > 0, total, 1.0), 1.0)
     return share.reshape(len(share), -1)

@@ -23,7 +23,7 @@ lengths = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1
 
 
 def make_tokens(pairs_of_lengths) -> TokenPairs:
-    """Pair i has source tokens 100 + i, so that a row tells which pair it is."""
+    """Pair i has source tokens 100 + i, so that a row shows which pair it is."""
     sources = [[100 + i] * (source + 1) for i, (source, _) in enumerate(pairs_of_lengths)]
     targets = [[500 + i] * (target + 1) for i, (_, target) in enumerate(pairs_of_lengths)]
     return TokenPairs(Sequences.of(sources), Sequences.of(targets))
@@ -35,11 +35,11 @@ def random_tokens(num_pairs=101, seed=0) -> TokenPairs:
 
 
 def check_rows(tokens, indices, batch):
-    """The padding of a batch, row by row, in the plainest way."""
+    """The padding of a batch, row by row, in the simplest way."""
     for row, index in enumerate(indices):
         source, target = batch.source[row].tolist(), batch.target[row].tolist()
         num_source, num_target = batch.source_mask[row].sum(), batch.target_mask[row].sum()
-        # Masks are a prefix, and what is behind it is PAD.
+        # A mask covers a prefix, and everything after it is PAD.
         assert batch.source_mask[row].tolist() == [i < num_source for i in range(len(source))]
         assert batch.target_mask[row].tolist() == [i < num_target for i in range(len(target))]
         assert set(source[num_source:]) <= {PAD}
@@ -68,7 +68,7 @@ def test_both_sides_end_in_eos_and_long_pairs_are_dropped_and_counted():
     assert short.num_dropped == 2
 
 
-def test_nothing_left_to_train_on():
+def test_no_pairs_left_after_filtering_is_refused():
     with pytest.raises(DataError, match="none of 1 pairs is within max_length 2"):
         tokenize(one_reference(["abc"], ["a"]), LETTERS, LETTERS, max_length=2)
     with pytest.raises(DataError, match="empty"):
@@ -119,12 +119,12 @@ def test_evaluation_adds_one_bucket_for_longer_pairs():
     ]
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     tokens = random_tokens()
     buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3)
     first = TrainingBatches(tokens, buckets, 8, seed=1)
     served = [first[step] for step in range(3 * first.num_batches)]
-    # A resumed run has a fresh object, and asks for the later steps, in any order.
+    # A resumed run has a new object, and asks for later steps, in any order.
     for step in (2 * first.num_batches + 1, 3, first.num_batches, 0):
         fresh = TrainingBatches(tokens, buckets, 8, seed=1)
         for one, other in zip(fresh[step], served[step], strict=True):
@@ -140,7 +140,7 @@ def order_of(batches: TrainingBatches, epoch: int) -> list[tuple[int, ...]]:
     return [tuple(batches[step].source[:, 0].tolist()) for step in steps]
 
 
-def test_epochs_and_seeds_differ_in_the_order_and_in_what_is_batched_together():
+def test_epochs_and_seeds_differ_in_order_and_in_batch_composition():
     tokens = random_tokens()
     buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3)
     batches = TrainingBatches(tokens, buckets, 8, seed=1)
@@ -171,7 +171,7 @@ def count_cells(source, target, buckets) -> int:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=25), st.integers(1, 3))
-def test_buckets_are_the_best_there_are_where_both_sides_are_alike(lengths, num_buckets):
+def test_buckets_are_optimal_if_both_sides_have_equal_lengths(lengths, num_buckets):
     array = np.array(lengths)
     buckets = choose_buckets(array, array, num_buckets)
     ends = sorted(set(lengths))
@@ -196,11 +196,11 @@ def test_more_buckets_pad_less_and_the_longest_always_fits():
     assert cells[3] < 0.75 * cells[0]
 
 
-def test_no_bucket_for_the_sake_of_one_long_pair():
+def test_a_bucket_for_a_few_long_pairs_must_pay_off():
     # Three pairs of length 12 would cost a batch of 8 rows: cheaper than padding 80 to 12.
     source = np.array([5] * 80 + [12] * 3)
     assert choose_buckets(source, source, 2, batch_size=8) == [(5, 5), (12, 12)]
-    # Beside 5 others, which share that batch for nothing, it is not.
+    # With 5 other pairs, which fit into that batch for free, it is not cheaper.
     source = np.array([11] * 5 + [12] * 3)
     assert choose_buckets(source, source, 2, batch_size=8) == [(12, 12)]
 
@@ -213,12 +213,12 @@ def test_many_different_lengths_are_thinned_out():
 
 
 @pytest.mark.parametrize(("num_buckets", "count"), [(0, 3), (2, 0)])
-def test_buckets_of_nothing(num_buckets, count):
+def test_buckets_without_lengths_or_count_are_refused(num_buckets, count):
     with pytest.raises(ValueError, match=f"num_buckets is {num_buckets}, for {count} pairs"):
         choose_buckets(np.ones(count, int), np.ones(count, int), num_buckets)
 
 
-def test_what_training_batches_refuse():
+def test_training_batches_refuse_invalid_arguments():
     tokens = make_tokens([(1, 1), (9, 2)])
     with pytest.raises(ValueError, match="1 pairs are longer than every bucket"):
         TrainingBatches(tokens, [(4, 4)], 2, seed=0)
@@ -242,8 +242,8 @@ def test_shapes_come_in_the_order_in_which_steps_need_them():
             assert [shape[0] for shape in shapes][: len(set(rest))] == list(dict.fromkeys(rest))
 
 
-def test_a_sequence_is_not_cut_to_go_into_a_batch():
+def test_a_sequence_is_not_cut_to_fit_into_a_batch():
     tokens = make_tokens([(1, 4), (1, 1)])
-    with pytest.raises(ValueError, match="a sequence of 6 tokens does not go into 3"):
+    with pytest.raises(ValueError, match="a sequence of 6 tokens does not fit into 3"):
         tokens.target.padded(np.array([1, 0]), 3)
     assert tokens.target.padded(np.array([1, -1]), 3)[1].sum() == 3

@@ -1,4 +1,4 @@
-"""Datasets by name, and what preparing them promises."""
+"""Datasets by name, and how they are prepared."""
 
 import json
 import resource
@@ -56,7 +56,7 @@ def test_unknown_names_and_wrong_types(name, options, message):
     assert str(caught.value).partition(" (one of")[0] == message
 
 
-def test_what_is_read_is_what_was_made_in_its_order(tmp_path, capfd):
+def test_splits_are_read_back_unchanged_and_in_order(tmp_path, capfd):
     assert prepare(tmp_path) == SPLITS
     assert prepare(tmp_path, make=lambda: pytest.fail("prepared twice")) == SPLITS
     assert capfd.readouterr() == ("", "")
@@ -69,7 +69,7 @@ def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
     assert (tmp_path / "tensorflow_datasets" / "pairs" / "c" / "1.0.0").is_dir()
 
 
-def test_a_split_is_read_when_it_is_asked_for_and_once(tmp_path, monkeypatch):
+def test_a_split_is_read_once_and_only_when_needed(tmp_path, monkeypatch):
     prepare(tmp_path)
     read, asked = builders.read_split, []
     monkeypatch.setattr(
@@ -91,7 +91,7 @@ def test_chunks_of_a_split_are_joined(tmp_path, monkeypatch):
     assert prepare(tmp_path) == SPLITS
 
 
-def test_other_configs_and_odd_names_do_not_meet(tmp_path):
+def test_different_configs_and_odd_names_do_not_collide(tmp_path):
     other = {"train": one_reference(["q"], ["r"])}
     assert prepare(tmp_path, config="ä/b") == SPLITS
     assert prepare(tmp_path, lambda: other, config="ab") == other

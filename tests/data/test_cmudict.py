@@ -35,7 +35,7 @@ def test_words_of_letters_and_apostrophe_with_all_their_pronunciations():
     }
 
 
-def test_stress_is_kept_when_asked_for():
+def test_stress_is_kept_on_request():
     words = cmudict.parse_dictionary(LINES, stress=True)
     assert words["record"] == ("R AH0 K AO1 R D", "R AH1 K AO0 R D")
 

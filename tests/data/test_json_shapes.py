@@ -1,4 +1,4 @@
-"""Valid JSON of the wrong shape is one line, whatever it is."""
+"""Valid JSON of the wrong shape gives a one-line error."""
 
 import pytest
 
@@ -24,8 +24,8 @@ SHAPE = {"step": int, "name?": frozenset({"a", "b"}), "inner?": {"x": [(float, N
         ),
         ('{"step": 1, "loss": null}', "loss is null, not a finite number"),
         ('{"step": 1, "loss": 1' + 400 * "0" + "}", "000..., not a finite number"),
-        ('{"step": 1, "loss": 1e400}', "1e400 is no finite number"),
-        ('{"step": 1, "loss": NaN}', "NaN is no JSON"),
+        ('{"step": 1, "loss": 1e400}', "1e400 is not a finite number"),
+        ('{"step": 1, "loss": NaN}', "NaN is not JSON"),
         ('{"step": -1' + 5000 * "1" + "}", "a whole number of 5001 digits is too long"),
         ('{"step": 1, "x": "\\ud800"}', "\\ud800 is half of a character"),
         ('{"step": 1, "\\udfff": 0}', "\\udfff is half of a character"),
@@ -34,7 +34,7 @@ SHAPE = {"step": int, "name?": frozenset({"a", "b"}), "inner?": {"x": [(float, N
         ('{"step": 1', "Expecting"),
     ],
 )
-def test_what_has_another_shape_is_named(text, said):
+def test_a_wrong_shape_is_named(text, said):
     for content in (text, text.encode()):
         with pytest.raises(ValueError) as error:  # noqa: PT011  # its words are looked at below
             parse(content, SHAPE)
@@ -42,7 +42,7 @@ def test_what_has_another_shape_is_named(text, said):
         assert "\n" not in str(error.value)
 
 
-def test_what_has_the_shape_comes_back():
+def test_a_value_of_the_right_shape_is_returned():
     text = '{"step": 1, "name": "b", "inner": {"x": [1, null], "y": []}, "loss": 2}'
     assert parse(text, SHAPE) == {
         "step": 1,
@@ -53,7 +53,7 @@ def test_what_has_the_shape_comes_back():
     check({"anything": object()}, dict)
 
 
-def test_bytes_that_are_no_text_are_refused():
+def test_bytes_that_are_not_text_are_refused():
     # The latter is half of a character, as no UTF-8 has it.
     for content in (b'{"a": "\xff"}', b'{"a": "\xed\xa0\x80"}'):
         with pytest.raises(ValueError, match=r"^byte 7 is not UTF-8$"):

@@ -28,7 +28,7 @@ def shares(texts: list[str], num_symbols: int, length: int) -> np.ndarray:
     return counts
 
 
-def test_chains_are_drawn_from_the_truth_behind_a_constant_source(tmp_path):
+def test_chains_are_drawn_from_the_truth_with_a_constant_source(tmp_path):
     initial, transition = CHAIN
     splits = load_markov(str(tmp_path), initial=initial, transition=transition, length=3, **SIZES)
     assert {name: len(pairs) for name, pairs in splits.items()} == {
@@ -61,7 +61,7 @@ def test_hidden_chains_are_drawn_from_the_truth(tmp_path):
 
 
 @pytest.mark.parametrize("dependence", [0.0, 0.25, 1.0])
-def test_a_source_hides_as_much_as_it_is_told(tmp_path, dependence):
+def test_a_source_hides_the_requested_share(tmp_path, dependence):
     pairs = load_hmm(str(tmp_path), dependence=dependence, length=5, **SIZES)["train"]
     sources, targets = symbol_numbers(pairs.sources), symbol_numbers(pairs.targets)
     hidden = sources < 0
@@ -73,7 +73,7 @@ def test_a_source_hides_as_much_as_it_is_told(tmp_path, dependence):
 
 
 def by_bayes(truth: ChainTruth, prefix: tuple[int, ...], source: tuple[int, ...]) -> np.ndarray:
-    """P(next | prefix, what the source tells of the rest), summed over whole sequences."""
+    """P(next | prefix, what the source reveals of the rest), summed over whole sequences."""
     emission = truth.emission
     tables = next_token_tables(truth.initial, truth.transition, truth.length, emission=emission)
     joint = sequence_probs(tables)[prefix]
@@ -154,11 +154,11 @@ def test_without_a_source_any_prefix_has_a_distribution():
     expected = [[0.0, 1.0], [0.0, 1.0], [0.5, 0.5]]
     assert truth.next_token_probs(impossible).tolist() == expected
     assert truth.next_token_probs(np.zeros((2, 0), int)).tolist() == [[1.0, 0.0]] * 2
-    # The source says 0 next, which cannot be: it is told nonetheless.
+    # The source reveals an impossible next symbol 0; it still counts.
     assert truth.next_token_probs([[0]], [[-1, 0, -1, -1]]).tolist() == [[1.0, 0.0]]
-    # A prefix that contradicts the source's past is believed.
+    # If a prefix contradicts the source, the prefix counts.
     assert truth.next_token_probs([[1]], [[0, -1, -1, -1]]).tolist() == [[0.5, 0.5]]
-    # Nor can a source that tells an impossible end say anything of the middle.
+    # A source that reveals an impossible end says nothing about the middle.
     assert truth.next_token_probs([[0]], [[-1, -1, 0, 0]]).tolist() == [[0.0, 1.0]]
 
 
@@ -200,7 +200,7 @@ def test_a_split_depends_on_the_seed_and_on_no_other_split(tmp_path):
     assert other["dev"] != first["dev"]
 
 
-def test_preparations_of_different_chains_do_not_meet(tmp_path):
+def test_preparations_of_different_chains_do_not_collide(tmp_path):
     sizes: dict[str, Any] = {"num_train": 3, "num_dev": 1, "num_test": 1}
     zeros: dict[str, Any] = {"initial": (1.0, 0.0), "transition": ((1.0, 0.0), (0.0, 1.0))}
     ones = zeros | {"initial": (0.0, 1.0)}
@@ -239,7 +239,7 @@ def test_symbols_as_text():
         (load_hmm, {"dependence": float("nan")}, "dependence is nan, not in [0, 1]"),
     ],
 )
-def test_what_cannot_be_generated(tmp_path, load, options, message):
+def test_options_out_of_range_are_refused(tmp_path, load, options, message):
     with pytest.raises(DataError, match=re.escape(message)):
         load(str(tmp_path / "tfds"), **options)
     assert not (tmp_path / "tfds").exists()
@@ -256,12 +256,12 @@ def test_what_cannot_be_generated(tmp_path, load, options, message):
         ([[0]], [[0, 2, 0, 0]], "source holds numbers that are none of 2"),
     ],
 )
-def test_what_is_no_prefix(prefix, source, message):
+def test_invalid_prefixes_are_refused(prefix, source, message):
     with pytest.raises(ValueError, match=message):
         make_markov_truth(*CHAIN, length=4).next_token_probs(prefix, source)
 
 
-def test_what_is_no_target():
+def test_invalid_targets_are_refused():
     truth = make_markov_truth(*CHAIN, length=4)
     with pytest.raises(ValueError, match=r"target has shape \(1, 3\); it must be \[n, 4\]"):
         truth.sequence_token_probs([[0, 1, 0]])

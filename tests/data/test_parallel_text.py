@@ -38,7 +38,7 @@ def load(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> Mapping
 
 
 def refused(tmp_path: Path, files: Mapping[str, str | bytes], **options) -> str:
-    """The message, after a look that nothing was written."""
+    """The error message, after checking that nothing was written."""
     with pytest.raises(DataError) as caught:
         load(tmp_path, files, **options)
     assert not (tmp_path / "tfds").exists()
@@ -51,7 +51,7 @@ def test_lines_are_pairs(tmp_path):
     splits = load(tmp_path, FILES)
     assert splits["train"].sources == ["a dog", "a cat"]
     assert splits["train"].targets == ["ein Hund", "eine Katze"]
-    # A line separator within a sentence is no line end.
+    # A line separator within a sentence is not a line end.
     assert splits["dev"].sources == ["two dogs", "two\u2028dogs"]
     assert splits["dev"].references == [("zwei Hunde",)] * 2
     assert splits["test"].sources == ["weiß"]
@@ -100,7 +100,7 @@ def test_an_empty_line_is_a_pair(tmp_path):
     assert splits["train"].targets == ["x", "y", ""]
 
 
-def test_data_are_known_by_their_text_and_nothing_is_prepared_to_tell(tmp_path):
+def test_fingerprints_depend_on_the_text_and_prepare_nothing(tmp_path):
     def known(files):
         folder = write(tmp_path / "text", files)
         options = {"folder": folder, "source_language": "en", "target_language": "de"}
@@ -118,9 +118,9 @@ def test_data_are_known_by_their_text_and_nothing_is_prepared_to_tell(tmp_path):
     assert not (tmp_path / "tfds").exists()
 
 
-def test_changed_files_are_prepared_anew(tmp_path):
+def test_changed_files_are_prepared_again(tmp_path):
     assert load(tmp_path, FILES)["train"].targets[0] == "ein Hund"
-    # As long as before, so that the content alone tells.
+    # The length is unchanged, so only the content differs.
     changed = load(tmp_path, FILES | {"train.de": "ein Hase\neine Katze\n"})
     assert changed["train"].targets[0] == "ein Hase"
     (tmp_path / "text" / "test.en").unlink()
@@ -135,7 +135,7 @@ def test_changed_files_are_prepared_anew(tmp_path):
         ({"train.en": None}, ["has no train.en"]),
         ({"train.en": None, "train.de": None}, ["has no train.en", ".gz"]),
         ({"dev.en": None, "dev.de": None}, ["has no dev.en or val.en or valid.en"]),
-        ({"val.en": "x", "val.de": "y"}, ["has several dev sets (dev, val): leave the one"]),
+        ({"val.en": "x", "val.de": "y"}, ["has several dev sets (dev, val): keep only the one"]),
         ({"valid.de": "y"}, ["has several dev sets (dev, valid)"]),
         ({"test.en": "a\nb\ufeffc\n"}, ["test.en, line 2: a byte order mark"]),
         ({"train.en": "a\nb\n".encode("utf-16-le")}, ["train.en is UTF-16"]),
@@ -177,7 +177,7 @@ def test_bad_options(tmp_path, options, word):
         load_parallel_text(str(tmp_path / "tfds"), **given)
 
 
-def test_tab_separated_pairs_merge_references_where_they_are_scored(tmp_path):
+def test_tab_separated_pairs_merge_references_in_scored_splits(tmp_path):
     splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV))
     assert list(splits) == ["train", "dev"]
     assert splits["train"].sources == ["cat", "read", "read"]
@@ -223,6 +223,6 @@ def test_bad_tab_separated_pairs(tmp_path, files, word):
         {"train.tsv": "target\ttarget\n"},
     ],
 )
-def test_what_is_no_header_is_an_example(tmp_path, files):
+def test_a_first_line_that_is_not_a_header_is_an_example(tmp_path, files):
     splits = load_tsv(str(tmp_path / "tfds"), folder=write(tmp_path / "text", TSV | files))
     assert all(pairs.sources[0] in ("cat", "lead", "target") for pairs in splits.values())

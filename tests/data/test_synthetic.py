@@ -41,17 +41,17 @@ def test_sums(tmp_path):
         assert [int(target) for target in pairs.targets] == [sum(two) for two in numbers[name]]
         digits = {len(part) for source in pairs.sources for part in source.split("+")}
         assert digits == ({3, 4} if name == "test_long" else {1, 2})
-    # a+b and b+a are one sum: it may be there once.
+    # a+b and b+a count as the same sum, which may occur once.
     sums = [frozenset(two) for some in numbers.values() for two in some]
     assert len(set(sums)) == len(sums)
 
 
-def test_all_sums_there_are_can_be_asked_for(tmp_path):
+def test_all_possible_sums_can_be_requested(tmp_path):
     sizes = {"num_train": 53, "num_dev": 1, "num_test": 1}
     splits = load_addition(str(tmp_path), **sizes, num_digits=1, long_digits=2)
     sources = [one for name in ("train", "dev", "test") for one in splits[name].sources]
     assert len({tuple(sorted(one.split("+"))) for one in sources}) == len(sources) == 55
-    with pytest.raises(DataError, match="56 pairs asked for, but there are only 55 different"):
+    with pytest.raises(DataError, match="56 pairs requested, but there are only 55 different"):
         load_addition(str(tmp_path), **(sizes | {"num_train": 54}), num_digits=1, long_digits=2)
 
 
@@ -77,7 +77,7 @@ def test_the_seed_decides(tmp_path):
         (load_addition, {"long_digits": 3}, "long_digits is 3, not above num_digits"),
     ],
 )
-def test_what_cannot_be_generated(tmp_path, load, options, message):
+def test_options_out_of_range_are_refused(tmp_path, load, options, message):
     with pytest.raises(DataError, match=message):
         load(str(tmp_path / "tfds"), **options)
     assert not (tmp_path / "tfds").exists()

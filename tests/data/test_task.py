@@ -36,7 +36,7 @@ def test_loading_refuses_them_too(monkeypatch, missing):
         make_task(load_splits("mine"))
 
 
-def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, tmp_path):
+def test_vocabularies_use_only_the_training_split_and_can_be_reloaded(monkeypatch, tmp_path):
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: {"train": TRAIN, "dev": DEV})
     task = make_task(load_splits("mine"), target_vocabulary="whitespace")
     assert task.vocabularies.source.encode("abc")[-1] == UNK
@@ -49,7 +49,7 @@ def test_vocabularies_know_the_training_split_alone_and_come_back(monkeypatch, t
     for text in ("ab", "ba c"):
         assert again.source.encode(text) == task.vocabularies.source.encode(text)
         assert again.target.encode(text) == task.vocabularies.target.encode(text)
-    # Those of the run are taken, whatever the data would give.
+    # The vocabularies of the run are used, whatever the data would give.
     assert make_task(load_splits("mine"), vocabularies=again).vocabularies is again
 
 
@@ -84,7 +84,7 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
     )
 
 
-def test_pairs_that_are_too_long_are_left_out_of_training_alone(task):
+def test_pairs_that_are_too_long_are_left_out_of_training_only(task):
     short = Task(task.splits, task.vocabularies, max_tokens=3)
     batches = short.training_batches(1, 4, 0)
     assert int(sum(batch.target_mask.any(-1).sum() for batch in [batches[0]])) == 3
@@ -107,7 +107,7 @@ def test_evaluation_has_every_pair_once_with_its_references(task):
         task.evaluation("tset", 4)
 
 
-def test_a_part_of_a_split_is_spread_over_it(task):
+def test_a_part_of_a_split_is_spread_evenly_over_it(task):
     whole, some = task.evaluation("train", 4), task.evaluation("train", 4, max_examples=2)
     assert whole.indices.tolist() == [0, 1, 2, 3]
     assert some.indices.tolist() == [0, 2]
@@ -119,7 +119,7 @@ def test_a_part_of_a_split_is_spread_over_it(task):
         np.testing.assert_array_equal(getattr(some.tokens, name).ids, np.concatenate(parts))
 
 
-def test_targets_end_in_eos_and_decoding_may_be_half_as_long_again(task):
+def test_targets_end_in_eos_and_decoding_may_be_one_and_a_half_times_as_long(task):
     _, batch = next(iter(task.evaluation("dev", 512)))
     lengths = batch.target_mask.sum(-1)
     assert (batch.target[np.arange(len(lengths)), lengths - 1] == EOS).all()
@@ -131,5 +131,5 @@ def test_a_pair_that_is_left_out_of_training_does_not_lengthen_decoding():
     vocabularies = Vocabularies.train(pairs, "characters", "whitespace", 0)
     task = Task({"train": pairs, "dev": DEV}, vocabularies, max_tokens=5)
     assert task.max_decode_length("dev") == 5 + 2 + 1
-    # A target of the split itself has to be within reach.
+    # Targets of the split itself must fit.
     assert task.max_decode_length("train") == 401 + 200 + 1

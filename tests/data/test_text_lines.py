@@ -1,4 +1,4 @@
-"""Lines of text files, as they are trained on and as they are decoded."""
+"""Lines of text files, for training and for decoding."""
 
 import gzip
 
@@ -19,7 +19,7 @@ def test_every_kind_of_line_end_gives_the_same_lines(end, last, mark):
         assert split_lines(content, "x") == WORDS
 
 
-def test_a_lone_cr_ends_no_line_where_lf_does():
+def test_a_lone_cr_does_not_end_a_line_if_lf_does():
     assert split_lines(b"a\rb\nc\r\n", "x") == ["a\rb", "c"]
 
 
@@ -31,7 +31,7 @@ def test_empty_lines_count(content, lines):
     assert split_lines(content.encode(), "x") == lines
 
 
-def test_white_space_of_any_kind_goes_unless_it_is_asked_for():
+def test_white_space_of_any_kind_is_stripped_unless_it_should_be_kept():
     content = "\t a\u3000\n\ufeff\tb\u00a0\r\n".encode()  # the second line as of a joined file
     assert split_lines(content, "x") == ["a", "b"]
     assert split_lines(content, "x", strip=False) == ["\t a\u3000", "\tb\u00a0"]
@@ -61,7 +61,7 @@ def test_a_mark_within_a_line_is_refused_with_the_line():
         split_lines("a\nb\ufeffc\n".encode(), "x")
 
 
-def test_what_is_written_on_one_line_is_read_as_one():
+def test_a_text_on_one_line_is_read_as_one_line():
     texts = ["a\nb", "a\r\nb", "a\rb", "\n", "a\u2028b", ""]
     content = "".join(f"{on_one_line(text)}\n" for text in texts).encode()
     assert split_lines(content, "x") == ["a b", "a b", "a b", "", "a\u2028b", ""]

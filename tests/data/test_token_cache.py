@@ -1,4 +1,4 @@
-"""Vocabularies and token ids are kept beside the data, and never a wrong or a broken one."""
+"""Vocabularies and token ids are cached with the data, and never wrong or broken ones."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ SPLITS = {
 
 @pytest.fixture
 def made(monkeypatch):
-    """What was trained, encoded and read, as it happens."""
+    """Records what is trained, encoded and read."""
     done: list[str] = []
 
     def noting(name, function):
@@ -69,7 +69,7 @@ def assert_same(one, other):
         assert one[split].num_dropped == other[split].num_dropped
 
 
-def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
+def test_the_second_load_trains_encodes_and_reads_nothing(load, made):
     first, tokens = load()
     assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
     made.clear()
@@ -79,7 +79,7 @@ def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
     for side in ("source", "target"):
         one, other = getattr(first.vocabularies, side), getattr(second.vocabularies, side)
         assert one.to_bytes() == other.to_bytes()
-    # The text is there for whom asks for it.
+    # The text can still be read.
     assert second.evaluation("dev", 4).references == [("x y", "y"), ("x x x",)]
     assert made == ["read"]
 
@@ -93,13 +93,13 @@ def test_the_second_time_nothing_is_trained_encoded_or_read(load, made):
         {"config": "d", "splits": SPLITS | {"train": one_reference(["ba"], ["y x"])}},
     ],
 )
-def test_whoever_asks_for_something_else_gets_it(load, other):
+def test_other_options_do_not_use_the_cached_files(load, other):
     load()
     (_, tokens), (_, fresh) = load(**other), load(**other | {"config": "fresh"})
     assert_same(tokens, fresh)
 
 
-def test_another_vocabulary_of_a_run_gives_other_ids(load):
+def test_a_different_vocabulary_of_a_run_gives_different_ids(load):
     one = load()[0].vocabularies
     reverse = {"train": one_reference(["bb", "a"], ["y x", "y"]), "dev": SPLITS["dev"]}
     other, _ = load(reverse, "d")
@@ -109,7 +109,7 @@ def test_another_vocabulary_of_a_run_gives_other_ids(load):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b'{"kind": "whitespace", "tokens": 1}'])
-def test_a_broken_file_is_made_again(load, files, made, content):
+def test_a_broken_file_is_replaced(load, files, made, content):
     _, tokens = load()
     assert len(files()) == 4
     for path in files():
@@ -120,14 +120,14 @@ def test_a_broken_file_is_made_again(load, files, made, content):
     assert made == []
 
 
-def test_a_file_cut_short_is_made_again(load, files):
+def test_a_truncated_file_is_replaced(load, files):
     _, tokens = load()
     for path in files():
         path.write_bytes(path.read_bytes()[:-30])
     assert_same(tokens, load()[1])
 
 
-def test_other_code_does_not_take_what_this_code_made(load, made, monkeypatch, tmp_path):
+def test_other_code_does_not_use_files_made_by_this_code(load, made, monkeypatch, tmp_path):
     load()
     made.clear()
     changed = tmp_path / "changed.py"
@@ -137,7 +137,7 @@ def test_other_code_does_not_take_what_this_code_made(load, made, monkeypatch, t
     assert sorted(made) == ["read"] * 2 + ["tokenize"] * 2 + ["train_vocabulary"] * 2
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(load, made, tmp_path):
+def test_a_folder_that_cannot_be_written_is_not_an_error(load, made, tmp_path):
     _, tokens = load()
     folder = next((tmp_path / "mine").rglob("tokens"))
     shutil.rmtree(folder)
@@ -161,14 +161,14 @@ def test_what_a_killed_writer_left_is_cleared_when_no_machine_can_be_writing_it(
     assert (young.exists(), old.exists()) == (True, False)
 
 
-def test_splits_in_memory_are_kept_nowhere(monkeypatch, tmp_path):
+def test_splits_in_memory_are_not_cached(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(LOADERS, "mine", lambda data_dir: SPLITS)
     make_task(load_splits("mine")).tokens("train")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_does_not_come_back_is_looked_for_once(load, made):
+def test_targets_that_do_not_round_trip_are_searched_for_once(load, made):
     splits = SPLITS | {"dev": merge_references(["ab", "c"], ["x y", "y  x"])}
     task, _ = load(splits)
     found = task.not_given_back("dev")

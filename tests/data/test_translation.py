@@ -99,7 +99,9 @@ def test_records_of_a_prepared_dataset(tmp_path, monkeypatch):
     assert other.derived != splits.derived
 
 
-def test_prepared_records_are_known_by_their_content_and_read_once(tmp_path, monkeypatch):
+def test_prepared_records_have_fingerprints_of_their_content_and_are_read_once(
+    tmp_path, monkeypatch
+):
     prepare(tmp_path, monkeypatch)
 
     def load():
@@ -139,7 +141,7 @@ def test_prepared_records_are_known_by_their_content_and_read_once(tmp_path, mon
         ),
     ],
 )
-def test_what_is_not_there(tmp_path, options, words):
+def test_missing_datasets_and_languages_are_refused(tmp_path, options, words):
     with pytest.raises(DataError) as caught:
         load_tfds_translation(str(tmp_path / "tfds"), **options)
     message = str(caught.value)
@@ -161,7 +163,7 @@ def test_missing_records(tmp_path):
         load_tfds_translation(str(tmp_path), tfds_name=NAME)["train"]
 
 
-def test_the_name_is_known_without_importing_its_module_first(tmp_path):
+def test_a_dataset_name_is_found_without_importing_its_module_first(tmp_path):
     code = (
         "import sys; from s2s_jax.data.catalog import load_splits\n"
         "try: load_splits('tfds_translation', {}, sys.argv[1])\n"

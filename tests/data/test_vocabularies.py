@@ -16,7 +16,7 @@ from s2s_jax.data.vocabularies import (
     train_vocabulary,
 )
 
-# The last is what Unicode's compatibility forms would rewrite: outputs are scored as they are.
+# Unicode's compatibility forms would change the last one, but outputs are scored unchanged.
 TEXTS = ["the cat sat on the mat", "a dog sat", "weiß, naïve", "ﬁn № ½"] * 5
 
 
@@ -26,7 +26,7 @@ def vocabularies() -> dict[str, Vocabulary]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_known_text_comes_back(vocabularies, kind):
+def test_known_text_round_trips(vocabularies, kind):
     vocabulary = vocabularies[kind]
     for text in TEXTS[:4]:
         ids = vocabulary.encode(text)
@@ -45,27 +45,27 @@ def test_decoding_stops_at_the_end_and_skips_padding(vocabularies, kind):
     assert vocabulary.decode(np.array([PAD, PAD])) == ""
 
 
-def test_what_is_not_known_is_unknown_and_counted(vocabularies):
+def test_unknown_tokens_become_unk_and_are_counted(vocabularies):
     assert vocabularies["characters"].encode("c€t")[1] == UNK
     assert vocabularies["characters"].decode(vocabularies["characters"].encode("c€t")) == "c<unk>t"
     assert vocabularies["whitespace"].decode([UNK]) == "<unk>"
     assert vocabularies["whitespace"].count_unknown("the bird sat there") == 2
     assert UNK in vocabularies["sentencepiece"].encode("c€t")
     assert "<unk>" in vocabularies["sentencepiece"].decode([UNK])
-    # Unknown characters in a row are one piece, but each of them counts.
+    # Several unknown characters in a row are one piece, but each of them counts.
     assert vocabularies["sentencepiece"].count_unknown("€€ a €") == 3
 
 
 @settings(max_examples=50, deadline=None)
 @given(texts=st.lists(st.text(min_size=1), min_size=1, max_size=5))
-def test_characters_give_back_any_text_they_were_trained_on(texts):
+def test_characters_round_trip_any_text_they_were_trained_on(texts):
     vocabulary = train_vocabulary("characters", texts)
     assert [vocabulary.decode(ids) for ids in vocabulary.encode_batch(texts)] == texts
 
 
 @settings(max_examples=50, deadline=None)
 @given(words=st.lists(st.from_regex(r"\S{1,4}", fullmatch=True), min_size=1, max_size=8))
-def test_whitespace_gives_back_words(words):
+def test_whitespace_round_trips_words(words):
     text = " ".join(words)
     vocabulary = train_vocabulary("whitespace", [text])
     assert vocabulary.decode(vocabulary.encode(text)) == " ".join(text.split())
@@ -73,25 +73,25 @@ def test_whitespace_gives_back_words(words):
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(alphabet="thecaonmdgsi ", max_size=30))
-def test_subwords_give_back_text_of_known_characters(vocabularies, text):
+def test_subwords_round_trip_text_of_known_characters(vocabularies, text):
     vocabulary = vocabularies["sentencepiece"]
     assert vocabulary.decode(vocabulary.encode(text)) == " ".join(text.split())
 
 
-# Each of these SentencePiece takes for something of its own.
+# SentencePiece gives each of these a special meaning.
 SPECIAL = ("<unk>", "</s>", "<s>", "<pad>", "\u2581", "\u2585", "\0", "\U0010ff00", "\U0010ff03")
 
 
 @pytest.fixture(scope="module")
 def special() -> Vocabulary:
-    """Trained on each special text by itself and among words, enough for pieces of its own."""
+    """Trained on each special text alone and among words, often enough to get its own pieces."""
     texts = [text for sign in SPECIAL for text in (sign, f"the red{sign} of", f"cat {sign} mat")]
     return train_vocabulary("sentencepiece", [*texts, "< s> unk>"] * 3, 70)
 
 
 @settings(max_examples=100, deadline=None)
 @given(parts=st.lists(st.sampled_from([*SPECIAL, " the", "red", "<", "s>", "unk>"]), max_size=9))
-def test_subwords_give_back_what_sentencepiece_takes_for_its_own(special, parts):
+def test_subwords_round_trip_the_special_symbols_of_sentencepiece(special, parts):
     text = "".join(parts).strip(" ")
     ids = special.encode(text)
     assert special.decode(ids) == text
@@ -105,8 +105,8 @@ def test_an_unknown_special_character_is_one_unknown_symbol(vocabularies):
     assert vocabulary.decode(vocabulary.encode("cat\u2585 mat")) == "cat<unk> mat"
 
 
-def test_subwords_of_ordinary_text_are_those_of_plain_sentencepiece(vocabularies):
-    # As they were before anything was escaped.
+def test_subwords_of_ordinary_text_equal_those_of_plain_sentencepiece(vocabularies):
+    # The same as without escaping.
     assert vocabularies["sentencepiece"].encode_batch(TEXTS[:4]) == [
         [9, 16, 4, 8, 19, 13, 9, 17, 4],
         [15, 19, 11, 30, 8],
@@ -115,7 +115,7 @@ def test_subwords_of_ordinary_text_are_those_of_plain_sentencepiece(vocabularies
     ]
 
 
-def test_a_text_too_small_for_the_size_gives_what_it_can(vocabularies):
+def test_a_text_too_small_for_the_size_gives_a_smaller_vocabulary(vocabularies):
     vocabulary = train_vocabulary("sentencepiece", TEXTS, 9000)
     assert 40 < len(vocabulary) < 9000
     assert vocabulary.decode(vocabulary.encode(TEXTS[0])) == TEXTS[0]
@@ -209,7 +209,7 @@ def test_a_vocabulary_that_cannot_be_trained(arguments, message):
         '{"kind": "sentencepiece", "model": "AAAA"}',
     ],
 )
-def test_a_file_that_is_no_vocabulary(content, tmp_path):
+def test_a_file_that_is_not_a_vocabulary(content, tmp_path):
     path = tmp_path / "vocabulary.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"vocabulary\.json is not a vocabulary"):

@@ -1,4 +1,4 @@
-"""A Markov chain as the function of prefixes that the measures ask."""
+"""A Markov chain as a function of prefixes, which the measures need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def function() -> Callable[[Any], Callable[[np.ndarray], np.ndarray]]:
-    """Makes the function of (initial, transition)."""
+    """Makes the function from (initial, transition)."""
 
     def make(chain: Any) -> Callable[[np.ndarray], np.ndarray]:
         initial, transition = map(np.array, chain)

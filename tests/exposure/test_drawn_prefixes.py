@@ -20,7 +20,7 @@ def tables(chain: tuple[Any, Any], length=5):
     return next_token_tables(*chain, length)
 
 
-def test_the_exact_value_is_inside_the_interval_of_what_is_drawn(function):
+def test_the_interval_over_sampled_prefixes_contains_the_exact_value(function):
     exact = accumulated_error(tables(TRUTH), tables(MODEL))
     names = ("gold_divergence", "own_divergence", "excess_percent")
     num_missed, num_missed_of_wrong = np.zeros(3, int), np.zeros(3, int)
@@ -46,7 +46,7 @@ def test_the_exact_value_is_inside_the_interval_of_what_is_drawn(function):
     assert np.all(num_missed_of_wrong[:2] == 20)
 
 
-def test_more_samples_come_nearer(function):
+def test_more_samples_are_closer(function):
     exact = accumulated_error(tables(TRUTH), tables(MODEL)).own_divergence[-1]
     options = {"num_resamples": 100, "num_samples": 20_000}
     found = estimate_accumulated_error(function(TRUTH), function(MODEL), 5, **options)
@@ -56,7 +56,7 @@ def test_more_samples_come_nearer(function):
 
 
 @pytest.mark.parametrize("distance", ["total_variation", "jensen_shannon"])
-def test_relative_distance_over_drawn_prefixes_holds_the_exact_one(distance, function):
+def test_the_interval_of_the_relative_distance_contains_the_exact_value(distance, function):
     found = relative_distance(tables(TRUTH), tables(OTHER), distance)
     options = {"num_samples": 4000, "num_resamples": 200}
     value, low, high = estimate_relative_distance(
@@ -66,8 +66,8 @@ def test_relative_distance_over_drawn_prefixes_holds_the_exact_one(distance, fun
     assert np.all((low.ratio <= found.ratio + 1e-12) & (found.ratio - 1e-12 <= high.ratio))
 
 
-def test_a_source_a_row_is_the_mean_over_sources(function):
-    """Half of the rows have one truth and half another; their models differ likewise."""
+def test_one_source_per_row_gives_the_mean_over_sources(function):
+    """Half of the rows have one truth and model, the other half another."""
     kinds = np.arange(4000) % 2
 
     def by_row(*chains):
@@ -87,7 +87,7 @@ def test_a_source_a_row_is_the_mean_over_sources(function):
         assert getattr(found.value, name)[-1] == pytest.approx(mean[-1], rel=0.1)
 
 
-def test_what_is_refused(function):
+def test_invalid_arguments_are_refused(function):
     sure = (1.0, 0.0), ((1.0, 0.0), (0.0, 1.0))
     with pytest.raises(ValueError, match=r"the truth gives 0 to token 1 at a prefix of row \(0,\)"):
         estimate_accumulated_error(function(sure), function(MODEL), 2)

@@ -15,7 +15,7 @@ COMPLETIONS = [some for size in range(4) for some in itertools.product(TOKENS, r
 
 
 def best_next(prefix: tuple[int, ...], target: tuple[int, ...]) -> set[int]:
-    """The next tokens that lead to the least final distance, all completions tried."""
+    """The next tokens that lead to the least final distance, by trying all completions."""
     costs = {EOS: Levenshtein.distance(prefix, target)}
     for token in TOKENS:
         costs[token] = min(
@@ -24,7 +24,7 @@ def best_next(prefix: tuple[int, ...], target: tuple[int, ...]) -> set[int]:
     return {token for token, cost in costs.items() if cost == min(costs.values())}
 
 
-def test_optimal_tokens_are_those_that_trying_all_completions_finds():
+def test_optimal_tokens_equal_those_found_by_trying_all_completions():
     prefixes = np.array([(*some, 4) for some in itertools.product(TOKENS, repeat=3)])
     ids = np.zeros((len(TARGETS), 5), np.int32)  # a column more than the longest needs
     for row, target in zip(ids, TARGETS, strict=True):
@@ -41,14 +41,14 @@ def test_optimal_tokens_are_those_that_trying_all_completions_finds():
     assert sizes == {1, 2, 3, 4}
 
 
-def test_padding_is_no_token_to_go_on_with_even_where_a_model_says_it():
+def test_padding_is_never_an_optimal_token_even_if_the_model_outputs_it():
     target = np.array([[4, EOS, 0, 0]])
     found = np.asarray(jax.jit(optimal_next)(target, target > 0, np.array([[4, 5, 0, 0]])))
     assert target[0][found[0, 3]].tolist() == [EOS]
     assert best_next((4, 5, 0), (4,)) == {EOS}
 
 
-def test_behind_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch):
+def test_after_gold_prefixes_the_cost_is_the_negative_log_likelihood(batch):
     generator = np.random.default_rng(0)
     shape = (*batch.target.shape, 10)
     log_probs = -generator.exponential(size=shape).astype(np.float32)
@@ -63,7 +63,7 @@ def test_the_probabilities_of_several_optimal_tokens_add_up_and_each_counts_once
     prefix = np.array([[6, 5, 0, 0]])
     log_probs = np.log(np.broadcast_to(probs, (1, 4, 7)))
     cost = jax.jit(oracle_cost)(log_probs, target, target > 0, prefix)[0]
-    # Behind 6 both 4s of the target are optimal, and they are one token.
+    # After 6 both 4s of the target are optimal, and they are the same token.
     assert best_next((6,), (4, 4, 5)) == {4}
     assert best_next((6, 5), (4, 4, 5)) == {4, 5, EOS}
     expected = [-np.log(0.4), -np.log(0.4), -np.log(0.4 + 0.3 + 0.1)]

@@ -6,7 +6,7 @@ import pytest
 from s2s_jax.exposure.intervals import Bootstrap, divide
 
 
-def test_each_draw_has_as_many_sequences_as_there_are_and_seeds_decide():
+def test_each_draw_has_as_many_sequences_as_the_data_and_depends_on_the_seed():
     counts = Bootstrap(50, num_resamples=20).counts
     assert np.all(counts.sum(1) == 50)
     assert np.unique(counts, axis=0).shape[0] == 20
@@ -16,7 +16,7 @@ def test_each_draw_has_as_many_sequences_as_there_are_and_seeds_decide():
     assert not np.array_equal(counts, Bootstrap(50, num_resamples=20, seed=1).counts)
 
 
-def test_an_interval_of_a_mean_is_as_wide_as_theory_says():
+def test_an_interval_of_a_mean_has_its_theoretical_width():
     values = np.random.default_rng(0).normal(3, 2, (400, 2))
     value, low, high = Bootstrap(400, 2000, 0.9).of(lambda mean: mean, values)
     assert value == pytest.approx(values.mean(0))
@@ -26,7 +26,7 @@ def test_an_interval_of_a_mean_is_as_wide_as_theory_says():
 
 
 def test_whole_sequences_are_drawn():
-    """Ten tokens that are all alike say no more than one does."""
+    """Ten identical tokens carry no more information than one."""
     single = np.random.default_rng(0).normal(size=(200, 1))
     bootstrap = Bootstrap(200)
     one = bootstrap.of(divide, single, np.ones((200, 1)))
@@ -36,7 +36,7 @@ def test_whole_sequences_are_drawn():
     assert ten.high == pytest.approx(one.high[0])
 
 
-def test_a_statistic_of_several_arrays_is_of_one_draw():
+def test_a_statistic_of_several_arrays_uses_the_same_draws():
     """What is drawn together: a difference of two equal things is 0 in every draw.
 
     Up to rounding: which way a product's column is rounded depends on its place and the machine.
@@ -48,7 +48,7 @@ def test_a_statistic_of_several_arrays_is_of_one_draw():
     np.testing.assert_allclose(found.high, 0, atol=1e-12)
 
 
-def test_blocks_are_put_together(monkeypatch):
+def test_blocks_are_combined(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 4))
     whole = Bootstrap(30, 50).of(lambda mean: mean, values)
     monkeypatch.setattr("s2s_jax.exposure.intervals._BLOCK", 30 * 7)
@@ -74,7 +74,7 @@ def test_no_columns_give_no_values():
     assert found.value.shape == found.low.shape == found.high.shape == (0,)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_are_refused():
     wrong: tuple[tuple[Any, str], ...] = (
         ((0,), "num_sequences is 0; it must be at least 1"),
         ((3, 0), "num_resamples is 0; it must be at least 1"),

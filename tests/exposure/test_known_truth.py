@@ -26,7 +26,7 @@ def test_accumulated_error_of_the_fixture():
     at = np.array([2, 4, 8, 12]) - 1
     assert found.accumulated[at].round(2).tolist() == [2.00, 5.32, 14.99, 27.06]
     assert found.excess_percent[at].round(1).tolist() == [0.0, 33.0, 87.3, 125.5]
-    # Independently: both chains' marginals, and the divergence of their rows.
+    # Computed independently, from both chains' marginals and the divergence of their rows.
     (first, p), (_, q) = (tuple(map(np.array, chain)) for chain in (TRUTH, MODEL))
     gold, own, rows = first, first, kl_divergence(p, q)
     sums = np.zeros(2)
@@ -59,7 +59,7 @@ def test_one_token_has_no_excess_and_no_error_has_no_ratio():
 
 
 @pytest.mark.parametrize("distance", ["total_variation", "jensen_shannon"])
-def test_relative_distance_is_that_of_drawn_marginals(distance):
+def test_relative_distance_equals_that_of_the_marginals(distance):
     measure = {"total_variation": total_variation, "jensen_shannon": jensen_shannon}[distance]
     found = relative_distance(tables(TRUTH), tables(OTHER), distance)
     (gold, p), (own, q) = (tuple(map(np.array, chain)) for chain in (TRUTH, OTHER))
@@ -74,7 +74,7 @@ def test_relative_distance_is_that_of_drawn_marginals(distance):
     assert np.isnan(relative_distance(tables(TRUTH), tables(MODEL)).ratio[0])
 
 
-def test_what_happens_behind_impossible_prefixes_counts_nowhere():
+def test_impossible_prefixes_are_ignored():
     first = np.array([1.0, 0.0])
     rows = np.array([[0.5, 0.5], [np.nan, np.nan]])
     found = accumulated_error((first, rows), (first, np.array([[0.25, 0.75], [np.nan] * 2])))

@@ -7,7 +7,7 @@ from s2s_jax.exposure.intervals import Bootstrap
 from s2s_jax.exposure.measure import Measure, curve
 
 
-def test_a_curve_keeps_the_places_with_enough_sequences():
+def test_a_curve_keeps_the_points_with_enough_sequences():
     values = np.array([[1, 2, 3, 4], [3, 4, 5, 6]])
     found = curve(
         Bootstrap(2, 20),

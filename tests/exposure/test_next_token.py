@@ -26,7 +26,7 @@ def test_a_function_becomes_tables(function):
 
 @pytest.fixture(scope="module")
 def counting_model() -> tuple[Seq2SeqModel, list[int]]:
-    """Logits are looked up by source and last token; a list grows whenever it is traced."""
+    """Logits are looked up by source and last token; a list grows with every tracing."""
     traces: list[int] = []
 
     def decode_sequence(params, memory, tokens):
@@ -75,13 +75,13 @@ def test_rows_stay_with_their_sources(counting_model):
     found = np.asarray(probs(prefixes))
     for row, source, prefix in zip(found, sources[:, 0], prefixes[:, 0], strict=True):
         np.testing.assert_allclose(row, expected(source, int(IDS[prefix].item())), atol=1e-6)
-    with pytest.raises(ValueError, match="3 prefixes for 5 sources, one a row"):
+    with pytest.raises(ValueError, match="3 prefixes for 5 sources, one per row"):
         probs(prefixes[:3])
     with pytest.raises(ValueError, match="prefixes have 2 symbols; they must be shorter than 2"):
         probs(np.zeros((5, 2), int))
 
 
-def test_an_rnn_gives_what_its_steps_give(make_rnn, batch):
+def test_an_rnn_gives_the_same_as_its_steps(make_rnn, batch):
     model, params = make_rnn(seed=3, attention="none", cell="gru")
     probs = make_next_token_probs(
         model, params, batch.source[:1], batch.source_mask[:1], IDS, 3, batch_size=2
@@ -99,7 +99,7 @@ def test_an_rnn_gives_what_its_steps_give(make_rnn, batch):
     np.testing.assert_allclose(np.asarray(probs(np.array([[2, 0]])))[0], wanted, atol=1e-5)
 
 
-def test_what_is_refused(counting_model, function):
+def test_invalid_arguments_are_refused(counting_model, function):
     model, _ = counting_model
     with pytest.raises(ValueError, match="2 symbols have 2097152 sequences of length 21"):
         tabulate(function(TRUTH), 2, 21)

@@ -10,7 +10,7 @@ from s2s_jax.exposure import make_observe_step, make_read_states, observe
 from s2s_jax.exposure.edit_oracle import optimal_next
 from s2s_jax.exposure.observations import fit
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("observations")
 
 MAX_LENGTH = 7
@@ -32,7 +32,7 @@ def rnn(make_rnn) -> tuple[Any, Any, Any, Any]:
 
 @pytest.fixture(scope="module")
 def step_by_step(rnn) -> Any:
-    """tokens [6, 7] -> what the model's steps say and pass on: logits and states [6, 7, size]."""
+    """tokens [6, 7] -> the logits and states [6, 7, size] of the model's single steps."""
     model, params, *_ = rnn
 
     @jax.jit
@@ -56,7 +56,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def make_batches(make_batch, order: list[int], time: int = 6) -> list[tuple[np.ndarray, Batch]]:
-    """Batches of three rows; what is missing of the last is filled up."""
+    """Batches of three rows; the last one is filled up."""
     found = []
     for start in range(0, len(order), 3):
         some = order[start : start + 3]
@@ -75,14 +75,12 @@ def seen(rnn, make_batch) -> Any:
     return observe(observe_step, params, batches, jax.random.key(0), read_states, num_states=4)
 
 
-def test_rows_come_in_the_examples_order(seen):
+def test_rows_are_in_the_order_of_the_examples(seen):
     for row, mask, target in zip(seen.target, seen.mask, TARGETS, strict=True):
         assert row[mask].tolist() == target
 
 
-def test_filling_rows_and_the_order_of_batches_change_nothing_that_is_not_drawn(
-    rnn, make_batch, seen
-):
+def test_filler_rows_and_the_order_of_batches_change_only_what_is_drawn(rnn, make_batch, seen):
     _, params, observe_step, read_states = rnn
     batches = make_batches(make_batch, [0, 1, 2, 3]) + make_batches(make_batch, [5, 4])
     key = jax.random.key(0)
@@ -109,7 +107,7 @@ def test_draws_depend_on_the_key_and_on_the_batch(rnn, make_batch, seen):
     assert again.state_rows.size == 0
 
 
-def test_gold_columns_are_what_the_steps_of_the_model_say(step_by_step, seen):
+def test_gold_columns_equal_those_of_single_steps(step_by_step, seen):
     logits = step_by_step(seen.target)[0][:, :6]
     nll = -np.take_along_axis(log_softmax(logits), seen.target[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(seen.gold_nll[seen.mask], nll[seen.mask], atol=1e-4)
@@ -119,7 +117,7 @@ def test_gold_columns_are_what_the_steps_of_the_model_say(step_by_step, seen):
 
 def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch, seen):
     _, params, observe_step, _ = rnn
-    # Targets that the model says itself, but for some.
+    # Mostly the model's own outputs as targets.
     target = seen.own_tokens.copy()
     mask = np.arange(MAX_LENGTH) < seen.own_lengths[:, None]
     target[0, 0] = 4 + (target[0, 0] + 1) % 6
@@ -138,8 +136,8 @@ def test_exact_match_with_gold_and_with_own_prefixes_is_the_same(rnn, make_batch
     assert found.own_exact.sum() >= 3
 
 
-def test_costs_behind_drawn_prefixes(step_by_step, seen):
-    # Behind nothing, only the first gold token is optimal, drawn prefix or gold one.
+def test_costs_after_drawn_prefixes(step_by_step, seen):
+    # After the empty prefix, sampled or gold, only the first gold token is optimal.
     np.testing.assert_allclose(seen.oracle_cost[:, 0], seen.gold_nll[:, 0], atol=1e-5)
     probs = np.exp(log_softmax(step_by_step(seen.sampled_tokens)[0]))
     optimal = np.asarray(jax.jit(optimal_next)(seen.target, seen.mask, seen.sampled_tokens))
@@ -152,7 +150,7 @@ def test_costs_behind_drawn_prefixes(step_by_step, seen):
     assert seen.sampled_mask.sum(1).tolist() == seen.sampled_lengths.tolist()
 
 
-def test_a_corrupted_token_changes_what_comes_after_it_and_nothing_before(seen):
+def test_a_corrupted_token_changes_only_what_comes_after_it(seen):
     assert seen.corrupted_at[4] == 0  # a target of EOS alone
     for kind in ("uniform", "plausible"):
         changed = np.abs(seen.corrupted_nll[kind] - seen.gold_nll) > 1e-5
@@ -162,7 +160,7 @@ def test_a_corrupted_token_changes_what_comes_after_it_and_nothing_before(seen):
     assert np.all(seen.corrupted_at < np.maximum(seen.mask.sum(1), 1))
 
 
-def test_states_behind_gold_and_drawn_inputs(step_by_step, seen):
+def test_states_after_gold_and_drawn_inputs(step_by_step, seen):
     rows = seen.state_rows
     assert rows.tolist() == [0, 1, 3, 4]
     assert seen.gold_states.shape == seen.own_states.shape == (4, 6, 8)
@@ -176,7 +174,7 @@ def test_states_behind_gold_and_drawn_inputs(step_by_step, seen):
 
 
 def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, make_batch):
-    # It says 4 5 6 EOS.
+    # It outputs 4 5 6 EOS.
     table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 4, 5, 6, EOS, 4])]
     step = jax.jit(make_observe_step(make_table_model(8), 5))
     batches = [
@@ -193,7 +191,7 @@ def test_batches_of_several_shapes_are_padded_to_the_longest(make_table_model, m
 
 
 def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
-    # It says 4 UNK 6 EOS.
+    # It outputs 4 UNK 6 EOS.
     table = 20 * np.eye(8, dtype=np.float32)[np.array([4, 4, 4, 6, UNK, 5, EOS, 4])]
     step = jax.jit(make_observe_step(make_table_model(8), 5, draws=False, corrupts=False))
     batches = [(np.array([0]), make_batch([[4, EOS]], [[4, UNK, 6, EOS]]))]
@@ -203,7 +201,7 @@ def test_an_unknown_gold_token_is_never_right(make_table_model, make_batch):
     assert found.own_exact.tolist() == [False]
 
 
-def test_what_is_refused(rnn, make_batch):
+def test_invalid_arguments_are_refused(rnn, make_batch):
     _, params, observe_step, _ = rnn
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):
@@ -211,7 +209,7 @@ def test_what_is_refused(rnn, make_batch):
     ((_, batch),) = make_batches(make_batch, [0, 1, 2])
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):
         observe(observe_step, params, [(np.full(3, -1), batch)], key)
-    with pytest.raises(ValueError, match="an example's index comes twice among the batches"):
+    with pytest.raises(ValueError, match="an example's index occurs twice in the batches"):
         observe(observe_step, params, [(np.array([0, 1, 1]), batch)], key)
     with pytest.raises(ValueError, match="max_length is 0; it must be at least 1"):
         make_observe_step(rnn[0], 0)

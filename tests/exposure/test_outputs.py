@@ -5,7 +5,7 @@ from s2s_jax.exposure.intervals import Bootstrap
 from s2s_jax.exposure.outputs import exact_match, length_ratio, repetition, share
 
 
-def test_length_ratio_is_one_of_totals():
+def test_length_ratio_is_a_ratio_of_totals():
     found = length_ratio(np.array([1, 5]), np.array([2, 2]), Bootstrap(2, 20))
     assert found.value == 6 / 4
     assert length_ratio(np.array([1, 5]), np.zeros(2), Bootstrap(2, 20)).value == np.inf
@@ -41,7 +41,7 @@ def test_repetition_counted_by_hand():
     assert short.left_out == ()
 
 
-def test_n_grams_of_large_ids_are_told_apart():
+def test_n_grams_of_large_ids_are_distinguished():
     generator = np.random.default_rng(0)
     tokens = generator.choice([4, 5, 2**31 - 2], (50, 12)).astype(np.int32)
     found = repetition(tokens, np.full(50, 12), Bootstrap(50, 20), min_count=1)

@@ -12,7 +12,7 @@ from s2s_jax.exposure.positions import (
     token_mean,
 )
 
-# Four sequences of 4, 3, 2 and 4 tokens; what is outside the mask is set to mislead.
+# Four sequences of 4, 3, 2 and 4 tokens; values outside the mask are set to wrong ones.
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], bool)
 OWN = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0], [1, 0, 0, 1]], bool)
 GOLD = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 1]], bool)
@@ -31,7 +31,7 @@ def test_means_over_tokens_and_over_sequences(bootstrap):
     assert macro.value == pytest.approx((1 + 2 / 3 + 0 + 1 / 2) / 4)
 
 
-def test_rows_without_tokens_count_nowhere(bootstrap):
+def test_rows_without_tokens_are_ignored(bootstrap):
     mask = MASK.copy()
     mask[1] = False
     assert sequence_mean(OWN, mask, bootstrap, "share").value == pytest.approx((1 + 0 + 1 / 2) / 3)

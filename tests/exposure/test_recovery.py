@@ -22,7 +22,7 @@ def test_positions_are_uniform_over_those_with_a_later_token():
 def test_a_corrupted_token_is_an_ordinary_one_and_never_the_gold_one(kind):
     count = 3000
     inputs = jnp.tile(jnp.array([BOS, 5, 4, 7]), (count, 1))
-    # What the model thinks of y_2, behind BOS and y_1, is in column 1; the others would mislead.
+    # The prediction of y_2, after BOS and y_1, is in column 1; the other columns are misleading.
     logits = jnp.zeros((count, 4, 8)).at[:, 0, 6].set(9.0).at[:, 2, 6].set(9.0)
     logits = logits.at[:, 1].set(jnp.array([9, 9, 9, 9, 2, jnp.log(3.0), jnp.log(2.0), 0]))
     position = jnp.full(count, 2).at[0].set(0)
@@ -71,7 +71,7 @@ def test_the_increase_by_distance_counted_by_hand():
     assert np.isnan(found["half_life"].value)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_are_refused():
     inputs, position = jnp.ones((1, 2), int), jnp.ones(1, int)
     with pytest.raises(ValueError, match="kind is 'other'; it must be one of uniform, plausible"):
         corrupt("other", inputs, position, jnp.zeros((1, 2, 9)), jax.random.key(0))

@@ -39,7 +39,7 @@ states/mmd_by_position states/p_value_by_position
 )
 
 NEXT = np.array([4, 4, 4, 4, 5, 6, 7, EOS])
-"""What the model says: 4 5 6 7 EOS."""
+"""The model's output: 4 5 6 7 EOS."""
 
 RIGHT, EARLY, SKIPPED = [4, 5, 6, 7, EOS], [4, 5, EOS], [4, 6, 7, EOS]
 
@@ -121,12 +121,12 @@ def test_values_counted_by_hand(found):
     assert gap.n.tolist() == [40, 40, 40, 30, 20]
     assert found["own/hazard_by_position"].value == pytest.approx([0, 10 / 40, 10 / 30, 0, 0])
     wrong, sure = np.log(np.exp(3) + 7), np.log(np.exp(3) + 7) - 3
-    # Errors with gold prefixes: early says 6 for EOS, skipped says 5 for 6.
+    # Errors with gold prefixes: 6 for EOS where it ends early, 5 for 6 where a token is skipped.
     nll = (wrong * 20 + sure * (tokens - 20)) / tokens
     assert found["gold/nll"].value == pytest.approx(nll, abs=1e-5)
     assert found["edit_oracle/gold_cost"].value == pytest.approx(nll, abs=1e-5)
     assert found["edit_oracle/excess_percent_by_length"].value[0] == pytest.approx(0, abs=1e-4)
-    # The model knows the last token and nothing else: one step on, a corrupted one is forgotten.
+    # The model only knows the last token: one step later, a corrupted one is forgotten.
     assert found["recovery/uniform/nll_increase_by_distance"].value[1:] == pytest.approx(0)
     assert found["recovery/uniform/half_life"].value == pytest.approx(1.5)
     assert found["states/p_value_by_position"].value[0] == 1
@@ -134,7 +134,7 @@ def test_values_counted_by_hand(found):
     assert found["gold/repetition"].n.tolist() == [40, 40, 30, 20]
 
 
-def test_a_group_alone_has_the_values_that_it_has_among_all(model, batches, found):
+def test_a_group_computed_alone_has_the_same_values(model, batches, found):
     names = []
     for group in GROUPS:
         alone = measure_some(model, batches, groups=[group])
@@ -157,7 +157,9 @@ def test_a_group_alone_has_the_values_that_it_has_among_all(model, batches, foun
         ("states", {"corrupt", "edit_oracle_regret", "exposure_gap", "share"}),
     ],
 )
-def test_what_no_wanted_group_needs_is_not_computed(model, batches, monkeypatch, group, needless):
+def test_what_no_requested_group_needs_is_not_computed(
+    model, batches, monkeypatch, group, needless
+):
     called = set()
 
     def spy(module, name):
@@ -186,19 +188,21 @@ def test_states_can_be_left_out_and_a_model_that_never_errs_is_measured(model, m
     assert np.isnan(found["own/amplification"].value)
     assert found["own/post_error_rate_by_distance"].value.shape == (0,)
     assert found["edit_oracle/regret"].value == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="no position has min_count = 5 sequences behind it, 4 at"):
+    with pytest.raises(ValueError, match="no position has min_count = 5 sequences, the most is 4:"):
         measure_observations(seen, min_count=5)
 
 
-def test_what_is_refused(model, batches):
+def test_invalid_arguments_are_refused(model, batches):
     with pytest.raises(ValueError, match="nothing to observe: the split is empty"):
         measure_exposure(model, (), [], jax.random.key(0), max_length=8)
     with pytest.raises(ValueError, match="num_states is 20, below min_count 30"):
         measure_exposure(model, (), batches, jax.random.key(0), max_length=8, num_states=20)
     with pytest.raises(ValueError, match="no measures 'sates'; did you mean 'states'"):
         measure_some(model, batches, groups=["sates"])
-    # Nobody asked for states, so their number is no matter.
-    with pytest.raises(ValueError, match="no position has min_count = 600 sequences behind it, 40"):
+    # States are not requested, so their number does not matter.
+    with pytest.raises(
+        ValueError, match="no position has min_count = 600 sequences, the most is 40"
+    ):
         measure_some(model, batches, groups=["positions"], min_count=600)
 
 
@@ -240,7 +244,7 @@ def test_a_known_truth_exactly_and_over_drawn_prefixes():
         measure_known_truth(truth, other, 2, 4, num_sources=0)
 
 
-def test_a_truth_that_rules_out_what_the_model_makes_is_refused():
+def test_a_truth_that_rules_out_the_models_tokens_is_refused():
     sure = np.array([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
     for sequences in (1, 2**20):
         with pytest.raises(ValueError, match="the truth gives 0 to token 1"):

@@ -27,7 +27,7 @@ def unbiased_mmd(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
 
 
 def states(seed: int, shift: float = 0.0, time: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that share what a source would give them."""
+    """Pairs that share a component, as if from a common source."""
     generator = np.random.default_rng(seed)
     source = generator.normal(size=(M, 1, 3))
     gold, own = (source + generator.normal(size=(M, time, 3)) for _ in range(2))
@@ -46,7 +46,7 @@ def test_signs_are_swaps_within_pairs():
         assert found != pytest.approx(pairs.sum() / (12 * 11), abs=1e-4)
 
 
-def test_states_drawn_alike_have_no_divergence_and_p_values_like_any_other():
+def test_states_of_one_distribution_have_no_divergence_and_uniform_p_values():
     values, p_values = [], []
     for seed in range(60):
         gold, own = states(seed)
@@ -65,9 +65,9 @@ def test_states_drawn_alike_have_no_divergence_and_p_values_like_any_other():
     assert np.min(p_values) >= 1 / 100
 
 
-def test_shifted_states_are_found_where_they_are():
+def test_shifted_states_are_found_at_their_positions():
     gold, own = states(0, time=3)
-    own[:, 0] = gold[:, 0]  # behind BOS alone
+    own[:, 0] = gold[:, 0]  # after only BOS
     own[:, 2] += 1.0
     mask = np.ones((M, 3), bool)
     mask[30:, 2] = False
@@ -88,8 +88,8 @@ def test_shifted_states_are_found_where_they_are():
     assert few["mmd_by_position"].left_out == (3,)
 
 
-def test_a_drawn_set_makes_no_pairs_of_a_sequence_with_itself():
-    """With alike states the drawn values lie around 0: copies would lift them all."""
+def test_a_sequence_drawn_twice_is_not_paired_with_itself():
+    """For states of one distribution the values lie around 0; pairs of copies would raise them."""
     gold, own = states(5)
     bootstrap = Bootstrap(M, 300)
     found = state_divergence(gold, own, np.ones((M, 1), bool), bootstrap, num_permutations=9)
@@ -104,7 +104,7 @@ def test_a_drawn_set_makes_no_pairs_of_a_sequence_with_itself():
     assert mmd.high[0] == pytest.approx(np.sort(drawn)[292])
 
 
-def test_one_bandwidth_from_gold_states_alone():
+def test_one_bandwidth_from_gold_states_only():
     gold, own = states(1, time=2)
     mask = np.ones((M, 2), bool)
     distances = [
@@ -127,7 +127,7 @@ def test_one_bandwidth_from_gold_states_alone():
     assert not np.allclose(wide["mmd_by_position"].value, values)
 
 
-def test_what_is_refused():
+def test_invalid_arguments_are_refused():
     gold, own = states(0)
     mask = np.ones((M, 1), bool)
     wrong: tuple[tuple[Any, dict[str, Any], str], ...] = (

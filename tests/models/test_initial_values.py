@@ -1,4 +1,4 @@
-"""Starting values have their distributions, and no two parameters share a number."""
+"""Initial values have the right distributions, and no two parameters share a number."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ def test_the_draw_is_uniform_from_minus_1_to_1(draw):
     np.testing.assert_allclose(shares / draw.size, 0.1, atol=0.006)
 
 
-def test_each_value_takes_the_numbers_behind_the_last_ones(draw):
+def test_each_value_takes_the_next_numbers_of_the_draw(draw):
     values = InitialValues(draw)
     first, second = values.uniform(2, 3), values.uniform(4)
     np.testing.assert_array_equal(first.ravel(), draw[:6])
@@ -27,7 +27,7 @@ def test_each_value_takes_the_numbers_behind_the_last_ones(draw):
     assert values.size == 10
 
 
-def test_what_counts_gives_zeros_of_the_same_shapes():
+def test_counting_gives_zeros_of_the_same_shapes():
     counting = InitialValues()
     assert counting.normal(2, 3).shape == (2, 3)
     assert counting.orthogonal(2, 4).shape == (2, 4, 4)
@@ -53,6 +53,6 @@ def test_orthogonal_matrices_are_orthogonal_and_not_biased(draw):
     matrices = np.asarray(InitialValues(draw).orthogonal(600, 10))
     products = matrices @ matrices.swapaxes(1, 2)
     np.testing.assert_allclose(products, np.broadcast_to(np.eye(10), products.shape), atol=1e-5)
-    # Without the triangle's signs the diagonals lean to one side.
+    # Without the signs of the triangle's diagonal, the diagonals would be biased.
     assert abs(float(matrices[:, 0, 0].mean())) < 0.05
     assert matrices[:, 0, 0].std() == pytest.approx(10**-0.5, rel=0.1)

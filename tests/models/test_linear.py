@@ -1,4 +1,4 @@
-"""linear has the gradient of the product, and makes it in the order that it promises."""
+"""linear has the gradient of the product, computed in the promised order."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_value_and_gradients_are_those_of_the_product(shape):
 
 
 def test_the_gradient_transposes_neither_the_larger_matrix_nor_the_result():
-    """The product is of [steps, inputs] and [steps, outputs], in this order and in memory's."""
+    """The product is of [steps, inputs] and [steps, outputs], in this order and in memory order."""
     gradient = jax.grad(lambda kernel: linear(jnp.ones((5, 2, 3)), kernel).sum())
     steps = jax.make_jaxpr(gradient)(KERNEL).jaxpr.eqns
     of_weights = {

@@ -8,7 +8,7 @@ import pytest
 from s2s_jax.models.tabular import make_tabular_model, tables_of_rows
 
 
-def test_it_is_one_model_in_both_of_its_forms():
+def test_steps_and_sequence_give_the_same_logits():
     model = make_tabular_model(2, 2, length=3)
     params = jnp.arange(14.0).reshape(7, 2)
     tokens = np.array([[1, *rest] for rest in product(range(2), repeat=2)], np.int32)
@@ -36,8 +36,8 @@ def test_the_start_symbol_and_the_source_change_nothing():
     assert np.array_equal(logits[0], logits[2])
 
 
-def test_after_an_id_that_is_not_in_the_vocabulary_all_is_nan():
-    """No other prefix's row, and not the even distribution of no row at all."""
+def test_after_an_id_outside_the_vocabulary_all_logits_are_nan():
+    """They are not another prefix's row, and not the uniform distribution of a missing row."""
     model = make_tabular_model(2, 2, length=4)
     params = jnp.arange(30.0).reshape(15, 2)
     for wrong in (-1, -100, 2, 2**31 - 1):
@@ -53,7 +53,7 @@ def test_after_an_id_that_is_not_in_the_vocabulary_all_is_nan():
             assert np.isfinite(logits[1]).all()
 
 
-def test_what_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="length is 0; it must be at least 1"):
         make_tabular_model(2, 2, length=0)
     with pytest.raises(ValueError, match="there are 7 rows; length 2 has 3"):
@@ -65,5 +65,5 @@ def test_a_target_longer_than_the_table_is_refused():
     params = model.init(jax.random.key(0))
     with pytest.raises(ValueError, match="targets of 3 tokens; the table ends at 2"):
         model.decode_sequence(params, jnp.full(1, -1), jnp.zeros((1, 3), jnp.int32))
-    row, token = jnp.array([2]), jnp.array([1])  # behind the last prefix
+    row, token = jnp.array([2]), jnp.array([1])  # after the last prefix
     assert jnp.isnan(model.decode_step(params, None, row, token)[1]).all()

@@ -132,7 +132,7 @@ def test_three_tokens(coin, kl, q):
     "chain", [(*CHAIN, None), (*THREE_STATES, None), (*WITH_ZEROS, None), (*CHAIN, EMISSION)]
 )
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(
+def test_the_optimum_is_the_mean_over_gold_prefixes_paired_with_a_fed_one(
     chain: Any, coin: str, feed: str
 ):
     initial, transition, emission = chain
@@ -152,7 +152,7 @@ def test_it_is_the_mean_over_gold_prefixes_that_a_fed_one_may_stand_for(
 
 @pytest.mark.parametrize("chain", [CHAIN, THREE_STATES, WITH_ZEROS])
 @pytest.mark.parametrize("coin", ["token", "sequence"])
-def test_at_0_samples_end_at_the_marginals_and_the_total_correlation(
+def test_at_0_samples_give_the_marginals_and_the_total_correlation(
     chain: tuple[Any, Any], coin: str
 ):
     optimum = scheduled_sampling_optimum(*chain, 5, 0.0, coin=coin)
@@ -179,7 +179,7 @@ def test_at_1_the_optimum_is_the_truth(chain: tuple[Any, Any], coin: str, feed: 
 
 @pytest.mark.parametrize("chain", [CHAIN, THREE_STATES, WITH_ZEROS])
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
-def test_the_kl_is_that_of_whole_sequences_and_at_0_the_limit(
+def test_the_kl_is_that_of_whole_sequences_and_the_limit_at_0(
     chain: tuple[Any, Any], coin: str, feed: str
 ):
     joint = markov_sequence_probs(*chain, 4)
@@ -194,7 +194,7 @@ def test_the_kl_is_that_of_whole_sequences_and_at_0_the_limit(
     assert at_0.kl_is_identified == (feed == "sample")
 
 
-def test_a_deterministic_chain_takes_no_harm():
+def test_a_deterministic_chain_has_no_damage():
     chain = (1.0, 0.0, 0.0), ((0, 1, 0), (0, 0, 1), (1, 0, 0))
     for (coin, feed), teacher_prob in product(WAYS, TEACHER_PROBS):
         optimum = scheduled_sampling_optimum(*chain, 5, teacher_prob, coin=coin, feed=feed)
@@ -235,7 +235,7 @@ def test_chains_that_vary_by_step(coin: str, feed: str):
             np.testing.assert_allclose(found[mass > 0], expected[mass > 0], atol=1e-12)
 
 
-def test_tables_that_are_all_alike_are_one_table():
+def test_equal_tables_for_all_steps_are_the_same_as_one_table():
     alike = scheduled_sampling_optimum(INITIAL, [TRANSITION] * 3, 4, 0.5)
     mixed = scheduled_sampling_optimum(INITIAL, TRANSITION, 4, 0.5, emission=[np.eye(2)] * 4)
     once = scheduled_sampling_optimum(*CHAIN, 4, 0.5)
@@ -292,7 +292,7 @@ def test_divergences_and_informations():
     ]
 
 
-def test_what_was_observed_is_weighed_by_what_was_known():
+def test_observe_is_bayes_rule():
     belief, likelihood = np.array([0.25, 0.75]), np.array([[0.6, 0.2], [0.0, 0.0]])
     np.testing.assert_allclose(observe(belief, likelihood), [[0.5, 0.5], [0.25, 0.75]])
     np.testing.assert_allclose(
@@ -331,7 +331,7 @@ def test_what_was_observed_is_weighed_by_what_was_known():
         ({"feed": "beam"}, "feed is 'beam'; it must be one of sample, argmax"),
     ],
 )
-def test_what_is_refused(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     options = {"initial": INITIAL, "transition": TRANSITION, "length": 3, "teacher_prob": 0.5}
     with pytest.raises(ValueError, match=message) as caught:
         scheduled_sampling_optimum(**(options | changes))
@@ -339,8 +339,8 @@ def test_what_is_refused(changes, message):
 
 
 @pytest.mark.parametrize("coin", ["token", "sequence"])
-def test_fed_by_samples_the_damage_grows_as_teacher_prob_falls_and_with_the_length(coin: str):
-    """Of random chains, also hidden ones; with the length whatever is fed."""
+def test_with_samples_the_damage_grows_as_teacher_prob_falls_and_with_length(coin: str):
+    """For random chains, including hidden ones; with the length it grows for either feed."""
     numbers = np.random.default_rng(0)
     for trial in range(12):
         num_states, num_symbols = numbers.integers(2, 5, 2)
@@ -366,8 +366,8 @@ def test_fed_by_samples_the_damage_grows_as_teacher_prob_falls_and_with_the_leng
 
 
 @pytest.mark.parametrize(("coin", "above"), [("token", 0.2097), ("sequence", 0.2221)])
-def test_fed_by_argmax_a_lower_teacher_prob_can_do_less_damage(coin: str, above: float):
-    """After the likeliest first symbol another one becomes the likeliest, and is fed."""
+def test_with_argmax_a_lower_teacher_prob_can_do_less_damage(coin: str, above: float):
+    """After the most likely first symbol another one becomes the most likely, and is fed."""
     chain = (
         (0.415, 0.502, 0.083),
         ((0.006, 0.002, 0.992), (0.595, 0.314, 0.091), (0.357, 0.12, 0.523)),
@@ -383,7 +383,7 @@ def test_fed_by_argmax_a_lower_teacher_prob_can_do_less_damage(coin: str, above:
     assert by_samples[0] < by_samples[1]
 
 
-def test_the_mutual_information_bounds_the_damage_of_samples_alone():
+def test_the_mutual_information_bounds_the_damage_of_samples_only():
     chain, prob = ((0.51, 0.49), ((1.0, 0.0), (0.95, 0.05))), 0.75
     bound = (1 - prob) * mutual_information(markov_sequence_probs(*chain, 2))
     by_samples, by_argmax = (
@@ -407,6 +407,6 @@ def test_long_sequences_lose_more():
         (mutual_information, [0.5, 0.5], "joint has 1 axes; mutual information needs 2"),
     ],
 )
-def test_what_is_no_joint_distribution(measure, joint, message):
+def test_invalid_joint_distributions_are_refused(measure, joint, message):
     with pytest.raises(ValueError, match=message):
         measure(joint)

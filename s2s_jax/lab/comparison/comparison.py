@@ -16,7 +16,7 @@ from s2s_jax.lab.base.seed_statistics import estimate
 from s2s_jax.lab.runs.collect import Run as Run
 from s2s_jax.lab.runs.collect import Runs as Runs
 from s2s_jax.lab.runs.collect import collect as collect
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -84,7 +84,7 @@ def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
         elif prefix + metric in there:
             names.append(prefix + metric)
         else:
-            raise LabError(f"no run has a metric {metric!r}; {nearest(metric, there)}")
+            raise LabError(f"no run has a metric {metric!r}; {did_you_mean(metric, there)}")
     return list(dict.fromkeys(names))
 
 

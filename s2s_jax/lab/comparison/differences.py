@@ -15,7 +15,7 @@ from s2s_jax.lab.base.metric_catalog import describe
 from s2s_jax.lab.base.seed_statistics import holm, probability_of_improvement, seeds_needed
 from s2s_jax.lab.comparison.item_scores import Predictions, item_scores, read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -95,7 +95,7 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
         label for label, run in rows.items() if run.config.get("schedule", {}).get("name") == wanted
     ]
     if not of_name:
-        raise LabError(f"no row {baseline!r} to compare with; {nearest(str(baseline), rows)}")
+        raise LabError(f"no row {baseline!r} to compare with; {did_you_mean(str(baseline), rows)}")
     found = {}
     for label, run in rows.items():
         if label in of_name:

@@ -23,7 +23,7 @@ from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 from s2s_jax.objectives import make_objective
 from s2s_jax.optimizers import OPTIMIZERS
 from s2s_jax.schedules import SCHEDULES
@@ -228,9 +228,8 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
         if not callable(function):
             raise LabError(f"{key} is {name!r}, which is no function")
     else:
-        raise LabError(
-            f"{key} is {name!r}; {nearest(name, kind.built_in)}; one of your own is module:function"
-        )
+        hint = did_you_mean(name, kind.built_in)
+        raise LabError(f"{key} is {name!r}; {hint}; one of your own is module:function")
     options, supplied = _signature(kind, name, function)
     return Component(kind, name, function, options, supplied)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from s2s_jax.lab.base.errors import LabError, one_line
 from s2s_jax.lab.config.user_code import put_on_path
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 def split_config(name: str) -> tuple[str, str]:
@@ -44,7 +44,7 @@ def load_experiment(path: str) -> ModuleType:
         raise LabError(f"config file {path} is a folder; name a file in it")
     if not file.is_file():
         siblings = [one.stem for one in sorted(file.parent.glob("*.py"))]
-        hint = f"; {nearest(file.stem, siblings)}" if siblings else ""
+        hint = f"; {did_you_mean(file.stem, siblings)}" if siblings else ""
         raise LabError(f"config file {path} does not exist{hint}")
     spec = importlib.util.spec_from_file_location(f"s2s_experiment_{file.stem}", file)
     assert spec is not None

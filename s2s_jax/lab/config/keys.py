@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.components import KINDS, Component, find_component
 from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 Config = Any
 """A locked `ConfigDict`; its keys are attributes that no type checker can know."""
@@ -185,10 +185,10 @@ def check_key(config: Config, key: str) -> None:
     inside = [one for one in known if one.startswith(key + ".")]
     if inside:
         raise LabError(f"config key {key} is a section; its keys are {', '.join(inside)}")
-    hint = nearest(key, known)
+    hint = did_you_mean(key, known)
     siblings = [one for one in known if one.startswith(f"{key.rpartition('.')[0]}.")]
     if siblings and not hint.startswith("did you mean"):
-        hint = nearest(key, siblings)
+        hint = did_you_mean(key, siblings)
     raise LabError(f"config key {key} does not exist; {hint}")
 
 
@@ -202,7 +202,7 @@ def _check_option(config: Config, key: str) -> None:
         return
     own = section_of(config, section)
     options = [one for one in own if one not in kind.reserved]
-    hint = nearest(name, options) if options else "it has no options"
+    hint = did_you_mean(name, options) if options else "it has no options"
     raise LabError(f"{key} has no effect on {own.name}; {hint}")
 
 

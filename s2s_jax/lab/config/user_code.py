@@ -17,7 +17,7 @@ from typing import Any
 
 from s2s_jax.data.files import fingerprint
 from s2s_jax.lab.base.errors import LabError, one_line
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 CODE_FOLDER = "code"
 """The folder of a run that holds copies of the user's modules."""
@@ -57,7 +57,7 @@ class Modules:
                 known = [one for one in vars(module) if not one.startswith("_")]
                 raise LabError(
                     f"{key} is {name!r}; {module_name} has no {attribute!r};"
-                    f" {nearest(attribute, known)}"
+                    f" {did_you_mean(attribute, known)}"
                 )
             found = getattr(found, part)
         return found
@@ -74,7 +74,7 @@ class Modules:
             if module_name != missing and not module_name.startswith(f"{missing}."):
                 raise LabError(f"{key} is {name!r}; {_told(error, module_name)}") from error
             there = sorted({one.stem for folder in _experiment_folders for one in _modules(folder)})
-            beside = f"; {nearest(module_name, there)}" if there else ""
+            beside = f"; {did_you_mean(module_name, there)}" if there else ""
             raise LabError(
                 f"{key} is {name!r}; there is no module {module_name} in the environment or beside"
                 f" the experiment file{beside}"

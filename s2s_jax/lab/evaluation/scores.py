@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -152,7 +152,7 @@ def make_scorer(kind: str, bleu_tokenize: str = "13a") -> Scorer:
         would have no effect, or it lacks something here.
     """
     if kind not in SCORERS:
-        raise LabError(f"eval.scores is {kind!r}; {nearest(kind, SCORERS)}")
+        raise LabError(f"eval.scores is {kind!r}; {did_you_mean(kind, SCORERS)}")
     if kind == "translation":
         make_bleu(bleu_tokenize)
     elif bleu_tokenize != "13a":
@@ -177,7 +177,7 @@ def make_bleu(tokenize: str) -> BLEU:
 
     known = [name for name in BLEU.TOKENIZERS if name != "spm"]  # a deprecated name of flores101
     if tokenize not in known:
-        raise LabError(f"eval.bleu_tokenize is {tokenize!r}; {nearest(tokenize, known)}")
+        raise LabError(f"eval.bleu_tokenize is {tokenize!r}; {did_you_mean(tokenize, known)}")
     try:
         return BLEU(tokenize=tokenize)
     except (Exception, SystemExit) as error:  # sacrebleu exits on some failed downloads

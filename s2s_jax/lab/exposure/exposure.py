@@ -44,7 +44,7 @@ from s2s_jax.lab.runs.labels import config_labels, schedule_order
 from s2s_jax.lab.runs.provenance import Provenance, told_apart
 from s2s_jax.lab.runs.tracking import Tracker
 from s2s_jax.lab.training.trained_run import TrainedRun, load_run, load_run_task
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 GROUPS = (*GROUPS_OF_ANY_TASK, "truth")
 """The measures that can be asked for by themselves."""
@@ -297,7 +297,7 @@ def _write(run: RunExposure, settings: Settings, attempt: Attempt) -> None:
 def _check(settings: Settings) -> None:
     unknown = [name for name in settings.groups if name not in GROUPS]
     if unknown:
-        raise LabError(f"no measures {unknown[0]!r}; {nearest(unknown[0], GROUPS)}")
+        raise LabError(f"no measures {unknown[0]!r}; {did_you_mean(unknown[0], GROUPS)}")
     for name, lowest in (("max_examples", 0), ("min_count", 1), ("num_resamples", 2), ("seed", 0)):
         if getattr(settings, name) < lowest:
             raise LabError(f"{name} is {getattr(settings, name)}; it must be at least {lowest}")

@@ -10,7 +10,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.components import Component
 from s2s_jax.lab.config.keys import Config, component_of, component_options
 from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 class Scalars(NamedTuple):
@@ -108,5 +108,5 @@ def make_learning_rate(
     if schedule == "cosine":
         falling = optax.cosine_decay_schedule(peak, max(1, num_steps + 1 - warmup))  # pyright: ignore
         return optax.join_schedules([rising, falling], [warmup - 1])
-    hint = nearest(schedule, ("cosine", "constant"))
+    hint = did_you_mean(schedule, ("cosine", "constant"))
     raise LabError(f"train.learning_rate_schedule is {schedule!r}; {hint}")

@@ -1,6 +1,6 @@
 """Attention of decoder states over encoder states: dot, general and additive scores.
 
-Inside this module a name's suffix is its shape: B batch, T target time, S source time, H features.
+In this module the suffix of a name is its shape: B batch, T target time, S source time, H features.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ from s2s_jax.models.linear import linear
 
 AttentionKind = Literal["none", "dot", "general", "additive"]
 
-_MASKED = -1e30  # finite: a row that is all masked becomes uniform instead of NaN
+_MASKED = -1e30  # finite, so that a fully masked row becomes uniform instead of NaN
 
 
 class Attention(nnx.Module):
@@ -37,7 +37,7 @@ class Attention(nnx.Module):
             self.score_kernel = nnx.Param(values.glorot_uniform(features, 1))
 
     def keys(self, encoded_BxSxH: jax.Array) -> jax.Array:
-        """What of a score depends on the source alone, computed once a sequence: [B, S, H]."""
+        """The part of the scores that depends only on the source, computed once: [B, S, H]."""
         if self.kind == "dot":
             return encoded_BxSxH
         return linear(encoded_BxSxH, self.key_kernel[...].astype(encoded_BxSxH.dtype))

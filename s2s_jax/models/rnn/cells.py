@@ -1,8 +1,8 @@
-"""The recurrent cells, LSTM and GRU: a step from its pre-activations on, and the gradient of that.
+"""The recurrent cells, LSTM and GRU: the elementwise part of a step, and its gradient.
 
-Only what is no product of matrices. A step leaves its own derivatives, and its gradient is a few
-products with them: nothing is activated again. All gates of an LSTM are activated in one sweep,
-which XLA vectorises on a CPU; gate by gate it does not.
+The matrix products are elsewhere. A step stores its own derivatives, and its gradient is a few
+elementwise products with them, so no activation is computed again. All gates of an LSTM are
+activated in one operation, which XLA vectorises on a CPU; gate by gate it would not.
 """
 
 from typing import Literal, NamedTuple
@@ -22,13 +22,16 @@ NUM_GATES = {"lstm": 4, "gru": 3}
 class Slopes(NamedTuple):
     """The derivatives of a step, in float32 whatever the model computes in.
 
-    That of a saturated gate is a small difference, of which bfloat16 would leave little.
+    The derivative of a saturated gate is a small difference, which would be lost in bfloat16.
 
     Attributes:
-      joined: [batch, gates * hidden_size], by the projected inputs. LSTM: of c' by those of i, f
-        and g, and of h' by that of o. GRU: of h' by those of r, z and n.
-      kept: [batch, hidden_size], of c' by c (LSTM), or of h' by h beside the products (GRU).
-      inner: [batch, hidden_size], of h' by c' (LSTM), or of p_n + r (q_n + u_n) by q_n (GRU).
+      joined: [batch, gates * hidden_size], with respect to the projected inputs. LSTM: of c' with
+        respect to those of i, f and g, and of h' with respect to that of o. GRU: of h' with respect
+        to those of r, z and n.
+      kept: [batch, hidden_size]. LSTM: of c' with respect to c. GRU: of h' with respect to h,
+        except through the matrix product.
+      inner: [batch, hidden_size]. LSTM: of h' with respect to c'. GRU: of p_n + r (q_n + u_n) with
+        respect to q_n.
     """
 
     joined: jax.Array
@@ -49,14 +52,14 @@ def advance(
         GRU:  r, z = sigm(p + q);  n = tanh(p_n + r (q_n + u_n));  h' = (1 - z) n + z h
 
     Args:
-      cell: which.
+      cell: "lstm" or "gru".
       carry: before the step.
       projected: p = x W + b, [batch, gates * hidden_size].
-      recurrent: q = h U, the same.
-      offset: u_n of a GRU, [hidden_size]; None of an LSTM.
+      recurrent: q = h U, of the same shape.
+      offset: u_n of a GRU, [hidden_size]; None for an LSTM.
 
     Returns:
-      The carry behind the step, and the step's derivatives.
+      The carry after the step, and the step's derivatives.
     """
     dtype, size = carry[0].dtype, carry[0].shape[-1]
     projected, recurrent = projected.astype(jnp.float32), recurrent.astype(jnp.float32)
@@ -88,13 +91,14 @@ def advance_gradient(
     """The gradient of `advance`.
 
     Args:
-      cell: which.
-      slopes: that `advance` returned.
-      d_new: the gradient of the carry behind the step.
+      cell: "lstm" or "gru".
+      slopes: as returned by `advance`.
+      d_new: the gradient with respect to the carry after the step.
 
     Returns:
-      [batch, gates * hidden_size] float32, the gradient of projected, from which `of_recurrent`
-      makes that of recurrent; and that of the carry, as far as it does not pass through recurrent.
+      [batch, gates * hidden_size] float32, the gradient with respect to projected, from which
+      `of_recurrent` computes that with respect to recurrent; and the gradient with respect to the
+      carry, except the part that passes through recurrent.
     """
     dtype = d_new[0].dtype
     d_hidden = d_new[0].astype(jnp.float32)
@@ -111,7 +115,7 @@ def advance_gradient(
 
 
 def of_recurrent(cell: Cell, slopes: Slopes, d_projected: jax.Array) -> jax.Array:
-    """The gradient of recurrent, from that of projected; of a step, or with time in front."""
+    """The gradient of recurrent, from that of projected; for one step, or with time first."""
     if cell == "lstm":
         return d_projected
     reset, update, new = jnp.split(d_projected, 3, axis=-1)
@@ -119,9 +123,9 @@ def of_recurrent(cell: Cell, slopes: Slopes, d_projected: jax.Array) -> jax.Arra
 
 
 def _lstm_activations(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The gates as one function: scale tanh(scale x) + shift, [4 * size] each.
+    """The activations of all gates as one function: scale tanh(scale x) + shift, [4 * size] each.
 
-    sigm(x) = tanh(x / 2) / 2 + 1 / 2; its slope is scale^2 - (y - shift)^2, as that of tanh is.
+    sigm(x) = tanh(x / 2) / 2 + 1 / 2. For both sigm and tanh the slope is scale^2 - (y - shift)^2.
     """
     scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), size)
     shift = np.repeat(np.array([0.5, 0.5, 0.0, 0.5], np.float32), size)

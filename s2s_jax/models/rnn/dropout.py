@@ -1,4 +1,4 @@
-"""Dropout whose masks are drawn once a sequence, all of a model's at once."""
+"""Dropout with masks that are drawn once per sequence, all masks of a model in one draw."""
 
 import itertools
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from s2s_jax.models.rnn.options import RNNOptions
 
 
 class DropoutMasks(NamedTuple):
-    """Inverted dropout: 1 / (1 - rate) where kept, else 0; None where nothing is dropped.
+    """Inverted dropout: 1 / (1 - rate) where kept, else 0; None for no dropout.
 
     Attributes:
-      source: [batch, embedding_size] of the source embeddings.
-      encoder: one [batch, hidden_size] behind each encoder layer.
-      target: [batch, embedding_size] of the target embeddings.
-      decoder: one [batch, hidden_size] behind each decoder layer.
+      source: [batch, embedding_size], for the source embeddings.
+      encoder: one [batch, hidden_size] for the output of each encoder layer.
+      target: [batch, embedding_size], for the target embeddings.
+      decoder: one [batch, hidden_size] for the output of each decoder layer.
     """
 
     source: jax.Array | None
@@ -26,14 +26,14 @@ class DropoutMasks(NamedTuple):
 
 
 def draw_dropout(key: jax.Array | None, options: RNNOptions, batch_size: int) -> DropoutMasks:
-    """The masks of a call, each drawn once a sequence; without a key nothing is dropped."""
+    """Draws all masks, once per sequence; without a key there is no dropout."""
     num_encoder_masks = 1 + options.num_encoder_layers
     sizes = [options.embedding_size] + [options.hidden_size] * options.num_encoder_layers
     sizes += [options.embedding_size] + [options.hidden_size] * options.num_decoder_layers
     masks: list[jax.Array | None] = [None] * len(sizes)
     if key is not None and options.dropout > 0:
         keep = 1.0 - options.dropout
-        # All at once: every call of the generator takes half a second to compile.
+        # In one draw, because every call of the generator takes half a second to compile.
         drawn = jax.random.bernoulli(key, keep, (batch_size, sum(sizes)))
         ends = list(itertools.accumulate(sizes))
         masks = [*jnp.split(drawn.astype(options.dtype) / keep, ends[:-1], axis=1)]

@@ -1,4 +1,4 @@
-"""Embeddings: looked up, and projected by the layer that reads them."""
+"""Embeddings: the lookup, and the projection by the layer that reads them."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ def project_tokens(
 ) -> jax.Array:
     """The layer's projection of the embeddings of ids [..., batch].
 
-        (E[ids] * mask) W + b;   without a mask (E W + b)[ids], where E has fewer rows than ids
+        (E[ids] * mask) W + b;   without a mask (E W + b)[ids], if E has at most as many rows as ids
 
-    With characters or phonemes a batch has many times more tokens than the vocabulary has: there
-    the product of the whole table, and its two gradients, cost next to nothing.
+    With characters or phonemes, a batch has many times more tokens than the vocabulary has entries.
+    Then the product of the whole table, and its two gradients, cost next to nothing.
 
     Args:
-      layer: whose inputs begin with an embedding.
+      layer: a layer whose inputs begin with an embedding.
       table: [vocab_size, embedding_size] float32.
       ids: [..., batch].
       mask: [batch, embedding_size] dropout mask, or None.
@@ -36,9 +36,10 @@ def project_tokens(
 
 
 def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a float32 table in another dtype; NaN for ids that it does not have.
+    """Rows of a float32 table, cast to another dtype; NaN for ids that it does not have.
 
-    In this order, so that the gradient of a row that is looked up often is summed in float32.
+    The cast comes after the lookup, so that the gradient of a row that occurs often is summed in
+    float32.
 
     Example:
       >>> look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1]), jnp.dtype("float32")).tolist()

@@ -1,4 +1,4 @@
-"""The recurrent encoder-decoder with attention, as one module; `rnn.py` makes functions of it."""
+"""The recurrent encoder-decoder with attention, as one module; see `functions.py` for its use."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import compute_logits, linear, weights_gradient
-from s2s_jax.models.replays import first_order
+from s2s_jax.models.replays import refuse_second_derivatives
 from s2s_jax.models.rnn.attention import Attention
 from s2s_jax.models.rnn.dropout import draw_dropout, drop
 from s2s_jax.models.rnn.embedding import project_tokens
@@ -18,15 +18,16 @@ from s2s_jax.models.rnn.recurrent import RecurrentCarry, RecurrentLayer, Recurre
 
 
 class RNNMemory(NamedTuple):
-    """What the decoder reads; [batch, ...] each.
+    """What the decoder reads; every array is [batch, ...].
 
     Attributes:
       encoded: [batch, source_time, hidden_size] encoder states; None without attention.
-      keys: the same, as the attention scores read them; None without attention.
+      keys: the same, projected for the attention scores; None without attention.
       mask: [batch, source_time] bool.
-      start: the decoder layers' first carries.
+      start: the initial carries of the decoder layers.
       token_mask: [batch, embedding_size] dropout mask of the target embeddings, or None.
-      layer_masks: one [batch, hidden_size] dropout mask behind each decoder layer, or None each.
+      layer_masks: for each decoder layer the [batch, hidden_size] dropout mask of its output, or
+        None.
     """
 
     encoded: jax.Array | None
@@ -38,11 +39,11 @@ class RNNMemory(NamedTuple):
 
 
 class RNNCarry(NamedTuple):
-    """What the decoder passes itself: its layers' carries and, with input feeding, the output.
+    """What the decoder passes on: its layers' carries and, with input feeding, its output.
 
     Attributes:
-      layers: one recurrent carry a layer.
-      attended: [batch, hidden_size], the attentional vector of the step before; None without
+      layers: one recurrent carry per layer.
+      attended: [batch, hidden_size], the attentional vector of the previous step; None without
         input feeding.
     """
 
@@ -51,9 +52,9 @@ class RNNCarry(NamedTuple):
 
 
 class RNNEncoderDecoder(nnx.Module):
-    """The module behind `make_rnn_model`; see there.
+    """The module that `make_rnn_model` uses; see there.
 
-    What is static is in `options`; the rest are parameters and layers of them.
+    Static values are in `options`; all other attributes are parameters or layers of parameters.
     """
 
     def __init__(self, options: RNNOptions, values: InitialValues):
@@ -261,9 +262,10 @@ class RNNEncoderDecoder(nnx.Module):
     def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The last layer's states, and with input feeding the attentional vectors.
 
-        Without input feeding a layer's inputs are all known before its scan: one large product,
-        then a scan of the recurrence alone. With it the attention of a step is part of the next
-        step's input and stays inside the scan; the embeddings' share of the projection leaves it.
+        Without input feeding, all inputs of a layer are known before its scan, so one large product
+        is followed by a scan of only the recurrence. With input feeding, the attention of a step is
+        part of the next step's input and stays inside the scan; only the projection of the
+        embeddings is taken out.
 
         Returns:
           Both [batch, time, hidden_size].
@@ -292,7 +294,7 @@ class RNNEncoderDecoder(nnx.Module):
         Args:
           memory: of the batch.
           tokens: [batch, time].
-          scan: (layer, its first carry, its projected inputs) -> its states; [time, batch, ...].
+          scan: (layer, its initial carry, its projected inputs) -> its states; [time, batch, ...].
 
         Returns:
           The last layer's states [batch, time, hidden_size].
@@ -314,7 +316,7 @@ class RNNEncoderDecoder(nnx.Module):
     ) -> jax.Array:
         """The attentional vectors tanh(C [context; state]); without attention the states.
 
-        Where the vectors are known, their gradient alone is left to compute.
+        If the vectors are already known, only their gradient is computed.
         """
         if self.attention is None:
             return states
@@ -333,7 +335,7 @@ class RNNEncoderDecoder(nnx.Module):
 
 @jax.custom_vjp
 def _replay_tanh(inputs: jax.Array, kernel: jax.Array, outputs: jax.Array) -> jax.Array:
-    """tanh(inputs @ kernel), which has been computed: `outputs`."""
+    """tanh(inputs @ kernel), which has already been computed as `outputs`."""
     return outputs
 
 
@@ -345,7 +347,7 @@ def _replay_tanh_backward(kept: tuple[jax.Array, ...], d_outputs: jax.Array):
     inputs, kernel, outputs = kept
     d_product = d_outputs * (1 - outputs**2)
     gradients = d_product @ kernel.T, weights_gradient(inputs, d_product)
-    return (*first_order(gradients, (inputs, kernel)), None)
+    return (*refuse_second_derivatives(gradients, (inputs, kernel)), None)
 
 
 _replay_tanh.defvjp(_replay_tanh_forward, _replay_tanh_backward)

@@ -31,13 +31,13 @@ def make_rnn_model(
 ) -> Seq2SeqModel:
     """Makes a recurrent encoder-decoder.
 
-        m = encoder(source)                       one state a source token
+        m = encoder(source)                       one state per source token
         h_t = layers(h_{t-1}, [emb(x_t); a_{t-1}])  a_{t-1} with input feeding only
         a_t = tanh(C [context(h_t, m); h_t])      h_t itself without attention
         p(y_t | x_<=t) = softmax(O a_t + b)
 
-    Luong et al. 2015 (arXiv:1508.04025); dropout masks are drawn once a sequence (Gal & Ghahramani
-    2016, arXiv:1512.05287) on embeddings and on each layer's output.
+    Luong et al. 2015 (arXiv:1508.04025). Dropout masks for the embeddings and for the output of
+    each layer are drawn once per sequence (Gal & Ghahramani 2016, arXiv:1512.05287).
 
     Args:
       source_vocab_size: number of source ids.
@@ -47,18 +47,18 @@ def make_rnn_model(
       cell: "lstm" or "gru".
       num_encoder_layers: at least 1.
       num_decoder_layers: at least 1.
-      bidirectional: whether each encoder layer reads both ways, hidden_size / 2 a direction.
+      bidirectional: whether each encoder layer reads in both directions, with hidden_size / 2 each.
       attention: "none", "dot", "general" (Luong) or "additive" (Bahdanau).
-      input_feeding: whether the attentional vector enters the next step beside the token.
+      input_feeding: whether the attentional vector is fed to the next step, along with the token.
       dropout: rate in [0, 1).
       tie_embeddings: whether the output layer is the target embedding's transpose.
-      dtype: "float32" or "bfloat16", of the computation; parameters and the softmax stay float32.
+      dtype: "float32" or "bfloat16", for the computation; parameters and softmax stay float32.
 
     Returns:
       The model's functions.
 
     Raises:
-      ValueError: a value out of range, or options that contradict each other.
+      ValueError: a value is out of range, or options contradict each other.
 
     Example:
       >>> import jax.numpy as jnp
@@ -88,7 +88,7 @@ def make_rnn_model(
     counting = InitialValues()
     graph = nnx.split(nnx.eval_shape(lambda: RNNEncoderDecoder(options, counting)))[0]
 
-    @jax.jit  # a program compiles faster than its operations one by one
+    @jax.jit  # one program compiles faster than its operations one by one
     def init(key: jax.Array) -> Params:
         values = InitialValues(uniform_draw(key, counting.size))
         return nnx.to_pure_dict(nnx.split(RNNEncoderDecoder(options, values))[1])
@@ -106,7 +106,7 @@ def make_rnn_model(
         attention_weights=None
         if attention == "none"
         else lambda params, *args: bind(params).attention_weights(*args),
-        # With input feeding a step's input is known only when the step before is computed.
+        # With input feeding, a step's input is known only once the previous step is computed.
         replay=None
         if input_feeding
         else Replay(

@@ -1,19 +1,19 @@
-"""The options of the recurrent encoder-decoder, held once and checked once."""
+"""The options of the recurrent encoder-decoder, and their checks."""
 
 from dataclasses import dataclass
 from typing import get_args
 
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.recurrent import Cell
-from s2s_jax.names import nearest
+from s2s_jax.names import did_you_mean
 
 
 @dataclass(frozen=True)
 class RNNOptions:
-    """What an `RNNEncoderDecoder` is made of; `make_rnn_model` says what each option means.
+    """The options of an `RNNEncoderDecoder`; `make_rnn_model` documents each of them.
 
     Raises:
-      ValueError: a value out of range, or options that contradict each other.
+      ValueError: a value is out of range, or options contradict each other.
     """
 
     source_vocab_size: int
@@ -38,7 +38,7 @@ class RNNOptions:
         ):
             value = getattr(self, name)
             if value not in kinds:
-                raise ValueError(f"{name} is {value!r}; {nearest(value, kinds)}")
+                raise ValueError(f"{name} is {value!r}; {did_you_mean(value, kinds)}")
         for name in (
             "source_vocab_size",
             "target_vocab_size",
@@ -67,5 +67,5 @@ class RNNOptions:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """Those in which each encoder layer reads."""
+        """The directions in which each encoder layer reads."""
         return ("forward", "backward") if self.bidirectional else ("forward",)

@@ -1,9 +1,10 @@
-"""Recurrent layers, LSTM and GRU, whose scans hold the recurrence and nothing else.
+"""Recurrent layers, LSTM and GRU, whose scans contain only the recurrence.
 
-The projection of the inputs leaves the scan, and so do the gradients of all weights: the backward
-scan finds the gradient of every step's pre-activations, and one product over time and batch makes
-the weights' of them. What the forward scan computed is kept as a `RecurrentTrace`; where somebody
-else has scanned already (the rollout, to sample), `replay` takes the trace and computes nothing.
+The projection of the inputs is taken out of the scan, and so are the gradients of all weights: the
+backward scan computes the gradient of every step's pre-activations, and one product over time and
+batch computes those of the weights from it. The results of the forward scan are kept as a
+`RecurrentTrace`. If the scan has been run elsewhere (by the rollout, to sample), `replay` takes the
+trace instead of computing it again.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues
 from s2s_jax.models.linear import add_bias, bias_gradient, inputs_gradient, linear, weights_gradient
-from s2s_jax.models.replays import first_order
+from s2s_jax.models.replays import refuse_second_derivatives
 from s2s_jax.models.rnn.cells import (
     NUM_GATES,
     Cell,
@@ -28,10 +29,10 @@ from s2s_jax.models.rnn.cells import (
 
 
 class RecurrentTrace(NamedTuple):
-    """What a scan leaves for its gradient; a step's, or with time in front.
+    """What a scan stores for its gradient; for one step, or with a time axis first.
 
     Attributes:
-      output: [batch, hidden_size], h behind the step.
+      output: [batch, hidden_size], h after the step.
       slopes: the step's derivatives.
     """
 
@@ -40,7 +41,7 @@ class RecurrentTrace(NamedTuple):
 
 
 class RecurrentLayer(nnx.Module):
-    """One recurrent layer, in two parts: what depends on the input alone, and the recurrence.
+    """One recurrent layer, in two parts: the projection of the input, and the recurrence.
 
     LSTM: i, f, g, o = x W + h U + b;  c' = sigm(f) c + sigm(i) tanh(g);  h' = sigm(o) tanh(c')
           (Hochreiter & Schmidhuber 1997; the forget gate's bias starts at 1)
@@ -53,7 +54,7 @@ class RecurrentLayer(nnx.Module):
         self.hidden_size = hidden_size
         gates = NUM_GATES[cell]
         self.input_kernel = nnx.Param(values.glorot_uniform(input_size, gates * hidden_size))
-        squares = values.orthogonal(gates, hidden_size)  # one a gate
+        squares = values.orthogonal(gates, hidden_size)  # one per gate
         self.recurrent_kernel = nnx.Param(jnp.concatenate(list(squares), axis=1))
         bias = jnp.zeros(gates * hidden_size)
         if cell == "lstm":
@@ -70,10 +71,10 @@ class RecurrentLayer(nnx.Module):
     def project(
         self, inputs: jax.Array, rows: slice = slice(None), *, bias: bool = True
     ) -> jax.Array:
-        """X W + b for inputs [..., size]: all the steps at once.
+        """X W + b for inputs [..., size], for all steps at once.
 
-        `rows` takes a part of W, for an input whose parts are known at different times: the
-        projections of the parts add up to that of the whole, with `bias` in one of them.
+        `rows` selects a part of W, for an input whose parts are known at different times: the
+        projections of the parts add up to that of the whole, if one of them has the `bias`.
         """
         projected = linear(inputs, self.input_kernel[...][rows].astype(inputs.dtype))
         return add_bias(projected, self.bias[...]) if bias else projected
@@ -92,9 +93,9 @@ class RecurrentLayer(nnx.Module):
         *,
         reverse: bool = False,
     ) -> tuple[RecurrentCarry, RecurrentTrace]:
-        """The layer over time, through which no gradient passes: the last carry and the trace.
+        """The layer over time, without a gradient: the last carry and the trace.
 
-        For the arguments see `unroll`.
+        See `unroll` for the arguments.
         """
         kernel, offset, start, projected = jax.lax.stop_gradient(
             (*self._recurrence(projected.dtype), start, projected)
@@ -125,11 +126,11 @@ class RecurrentLayer(nnx.Module):
 
         Args:
           start: the carry before the first step.
-          projected: [time, batch, gates * hidden_size], of `project`; time first, as the scan wants
-            it.
-          mask: [time, batch] bool; the carry passes unchanged where it is False, so that padding
-            on either side does not count. None where nothing is padding, or no padding matters.
-          reverse: from the last step to the first.
+          projected: [time, batch, gates * hidden_size], from `project`, with time first for the
+            scan.
+          mask: [time, batch] bool; the carry is unchanged where it is False, so that padding on
+            either side is ignored. None if there is no padding, or if it does not matter.
+          reverse: whether to go from the last step to the first.
 
         Returns:
           The last carry and the outputs [time, batch, hidden_size].
@@ -141,12 +142,12 @@ class RecurrentLayer(nnx.Module):
     def replay(
         self, start: RecurrentCarry, projected: jax.Array, trace: RecurrentTrace
     ) -> jax.Array:
-        """The outputs of `unroll` without a mask, and their gradient, where a scan has left them.
+        """The outputs of `unroll` without a mask, with their gradient, from an existing trace.
 
         Args:
           start: see `unroll`.
           projected: see `unroll`.
-          trace: what `scan`, or a scan of `step`, has left.
+          trace: from `scan`, or from a scan of `step`.
         """
         recurrence = self._recurrence(projected.dtype)
         replayed: Any = _replay(self.cell, False, *recurrence, projected, start, None, None, trace)
@@ -174,11 +175,11 @@ def _read(steps: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _write(steps: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
-    """Writes a step over the one that has been read there.
+    """Overwrites the step that was read at this index.
 
-    The outputs of a scan begin as zeros that somebody has to write; what is written over needs
-    none. Behind the barrier the new step is read back. The compiler would make it twice instead,
-    the second time from the old one, and keep a copy of all steps for that.
+    The outputs of a scan are initialised with zeros, which takes time; overwriting an input does
+    not need them. Because of the barrier, later uses read the new step back. Otherwise the compiler
+    would compute it twice, the second time from the old step, and keep a copy of all steps for it.
     """
     return jax.lax.optimization_barrier(
         jax.lax.dynamic_update_index_in_dim(steps, step, index, axis=0)
@@ -204,7 +205,7 @@ def _replay(
     last: RecurrentCarry | None,
     trace: RecurrentTrace,
 ) -> tuple[RecurrentCarry | None, jax.Array]:
-    """The last carry and the outputs of a scan that left them; their gradient is the scan's."""
+    """The last carry and the outputs of an earlier scan, with the gradient of that scan."""
     return last, trace.output
 
 
@@ -218,8 +219,8 @@ def _replay_backward(cell, reverse, kept, cotangents):
     if d_last is None:
         d_last = jax.tree.map(jnp.zeros_like, start)
 
-    def behind(first: jax.Array, later: jax.Array) -> jax.Array:
-        """What each step began with."""
+    def state_before(first: jax.Array, later: jax.Array) -> jax.Array:
+        """The state that each step began with."""
         first = first[None]
         parts = [later[1:], first] if reverse else [first, later[:-1]]
         return jnp.concatenate(parts)
@@ -239,12 +240,17 @@ def _replay_backward(cell, reverse, kept, cotangents):
     inputs = jnp.arange(len(steps)), d_outputs, kept, inner, mask
     (d_start, d_projected), _ = jax.lax.scan(step, (d_last, steps), inputs, reverse=not reverse)
     d_recurrent = of_recurrent(cell, trace.slopes, d_projected).astype(kernel.dtype)
-    d_kernel = weights_gradient(behind(start[0], trace.output), d_recurrent)
+    d_kernel = weights_gradient(state_before(start[0], trace.output), d_recurrent)
     d_projected, d_offset = d_projected.astype(projected.dtype), None
     if offset is not None:
         d_offset = bias_gradient(d_recurrent[..., 2 * kernel.shape[0] :]).astype(offset.dtype)
     gradients = d_kernel, d_offset, d_projected, d_start
-    return (*first_order(gradients, (kernel, offset, projected, start)), None, None, None)
+    return (
+        *refuse_second_derivatives(gradients, (kernel, offset, projected, start)),
+        None,
+        None,
+        None,
+    )
 
 
 _replay.defvjp(_replay_forward, _replay_backward)

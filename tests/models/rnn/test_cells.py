@@ -1,4 +1,4 @@
-"""A step is what its formula says, and leaves the derivatives of that."""
+"""A step computes its formula, and the derivatives of it."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def inputs_of(cell: Cell) -> tuple[Any, jax.Array, jax.Array, Any]:
 
 
 @pytest.mark.parametrize("cell", NUM_GATES)
-def test_a_step_is_that_of_the_formula(cell: Cell):
+def test_a_step_equals_the_formula(cell: Cell):
     found, _ = advance(cell, *inputs_of(cell))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
@@ -47,7 +47,7 @@ def test_a_step_is_that_of_the_formula(cell: Cell):
 
 
 @pytest.mark.parametrize("cell", NUM_GATES)
-def test_the_gradient_is_that_of_the_formula(cell: Cell):
+def test_the_gradient_equals_that_of_the_formula(cell: Cell):
     carry, projected, recurrent, offset = inputs_of(cell)
 
     def step(carry: Any, projected: jax.Array, recurrent: jax.Array):
@@ -65,7 +65,7 @@ def test_the_gradient_is_that_of_the_formula(cell: Cell):
 
 
 @pytest.mark.parametrize("cell", NUM_GATES)
-def test_gates_that_are_shut_in_bfloat16_still_have_a_slope(cell: Cell):
+def test_gates_that_saturate_in_bfloat16_still_have_a_slope(cell: Cell):
     """1 - y^2 of a y that was rounded to bfloat16 would be off by a third, or 0."""
     carry, projected, recurrent, offset = inputs_of(cell)
     carry, projected, recurrent, offset = jax.tree.map(

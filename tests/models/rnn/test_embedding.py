@@ -1,4 +1,4 @@
-"""Embeddings are looked up, and projected as the vocabulary or as tokens, whichever is less."""
+"""Embeddings are looked up; the vocabulary or the tokens are projected, whichever is smaller."""
 
 import re
 from typing import Any
@@ -22,14 +22,14 @@ def test_the_gradient_of_an_embedding_that_is_often_looked_up_is_summed_in_float
     assert gradient(jnp.ones((3, 2))).tolist() == [[4000.0, 4000.0], [0, 0], [0, 0]]
 
 
-def test_an_id_that_an_embedding_has_not_is_nan():
+def test_an_id_outside_an_embedding_gives_nan():
     found = look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1, -3, -100]), jnp.float32)
     assert found[0].tolist() == [1, 1]
     assert np.isnan(found[1:]).all()
 
 
-def test_parameters_can_be_numpys():
-    """As `jax.device_get` or a file gives them, outside of a compiled program."""
+def test_parameters_can_be_numpy_arrays():
+    """As from `jax.device_get` or a file, outside of a compiled program."""
     layer = RecurrentLayer("lstm", SIZE, 3, InitialValues())
     table: Any = np.arange(VOCAB_SIZE * SIZE, dtype=np.float32).reshape(VOCAB_SIZE, SIZE)
     ids: Any = np.array([[2, 6]])
@@ -45,8 +45,8 @@ def test_parameters_can_be_numpys():
 
 
 @pytest.mark.parametrize("times", [1, 15])
-def test_the_fewer_are_projected_tokens_or_the_vocabulary(times):
-    """What comes of it is the same, with the same gradients."""
+def test_whichever_is_smaller_is_projected_tokens_or_vocabulary(times):
+    """The result is the same, with the same gradients."""
     numbers = np.random.default_rng(0)
     graph, state = nnx.split(RecurrentLayer("lstm", SIZE, 3, InitialValues()))
     params, table = jax.tree.map(
@@ -74,7 +74,7 @@ def test_the_fewer_are_projected_tokens_or_the_vocabulary(times):
     assert projected(None) == ["1x2" if times == 1 else "7"]
 
 
-def test_an_id_that_a_projected_vocabulary_has_not_is_nan():
+def test_an_id_outside_a_projected_vocabulary_gives_nan():
     layer = RecurrentLayer("lstm", SIZE, 3, InitialValues())
     ids = jnp.array([[VOCAB_SIZE - 1, VOCAB_SIZE, -1]] * VOCAB_SIZE)
     table = jnp.ones((VOCAB_SIZE, SIZE))

@@ -60,7 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_decode_sequence_is_a_scan_of_decode_step_is_a_python_loop(make_rnn, batch, name):
+def test_decode_sequence_a_scan_and_a_python_loop_of_decode_step_agree(make_rnn, batch, name):
     options = CASES[name]
     model, params = make_rnn(**options)
 
@@ -155,7 +155,7 @@ def test_no_later_embedding_reaches_a_prediction_by_gradient(make_rnn, batch):
     assert np.all(reached[np.tril_indices(5)] > 0)
 
 
-def test_what_stands_in_the_sources_padding_does_not_matter(decoder, batch):
+def test_ids_in_the_padding_of_the_source_do_not_matter(decoder, batch):
     decode, params = decoder
     scribbled = np.where(batch.source_mask, batch.source, 9)
     assert np.any(scribbled != batch.source)
@@ -175,7 +175,7 @@ def test_attention_sums_to_1_over_the_source_and_is_0_on_its_padding(decoder, ba
     assert make_rnn_model(10, 10, hidden_size=8, attention="none").attention_weights is None
 
 
-def test_dropout_masks_are_drawn_once_a_sequence_by_the_key_alone(decoder, batch):
+def test_dropout_masks_are_drawn_once_per_sequence_and_depend_only_on_the_key(decoder, batch):
     decode, params = decoder
     one, same, other = (
         decode(params, batch.source, batch.source_mask, TOKENS, key)[2]
@@ -231,20 +231,20 @@ def test_without_a_key_nothing_is_dropped(make_rnn, decoder, batch):
         ({"dropout": float("nan")}, "dropout is nan"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_refused_in_one_line(options, message):
+def test_invalid_options_are_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as error:
         make_rnn_model(10, 10, **{"hidden_size": 8} | options)
     assert "\n" not in str(error.value)
 
 
-def test_an_odd_hidden_size_does_for_one_direction():
+def test_an_odd_hidden_size_is_allowed_for_one_direction():
     model = make_rnn_model(10, 10, hidden_size=7, bidirectional=False)
     assert jax.eval_shape(model.init, KEY)["output_kernel"].shape == (7, 10)
 
 
 @pytest.mark.parametrize("lanes", [False, True])
-def test_no_batch_of_matrices_is_made_orthogonal_at_once(lanes):
-    """Two such batches in one program can wait for each other for ever, on few CPU cores."""
+def test_matrices_are_made_orthogonal_one_at_a_time(lanes):
+    """Two such batches in one program can deadlock on few CPU cores."""
     model = make_rnn_model(10, 10, hidden_size=12, embedding_size=6)
     init = jax.jit(jax.vmap(model.init) if lanes else model.init)
     keys = jax.random.split(jax.random.key(0), 3)

@@ -14,7 +14,7 @@ MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]], bool).T  # 
 
 
 def scan_in_python(layer: RecurrentLayer, start, inputs, mask, reverse):
-    """The recurrence as its formula says it, differentiated by JAX through every step."""
+    """The recurrence as in its formula, differentiated by JAX through every step."""
     carry, outputs = start, {}
     for time in reversed(range(TIME)) if reverse else range(TIME):
         new, _ = layer.step(carry, layer.project(inputs[time]))
@@ -75,8 +75,8 @@ def test_the_gradient_is_that_of_every_step(cell: Cell, mask, reverse):
 
 
 @pytest.mark.parametrize(("cell", "most"), [("lstm", 12), ("gru", 10)])
-def test_the_slopes_take_the_place_of_the_projections_and_the_gradient_theirs(cell: Cell, most):
-    """Of arrays [time, batch, hidden_size]; each in a place of its own would be 19, or 16."""
+def test_slopes_overwrite_the_projections_and_the_gradient_overwrites_the_slopes(cell: Cell, most):
+    """Counted in arrays [time, batch, hidden_size]; without sharing it would be 19, or 16."""
     time, hidden_size = 256, 32
     layer = RecurrentLayer(cell, SIZE, hidden_size, InitialValues())
     graph, params = nnx.split(layer)
@@ -98,5 +98,5 @@ def test_second_derivatives_are_refused():
     def loss(inputs: jax.Array) -> jax.Array:
         return layer.unroll(start, layer.project(inputs))[1].sum()
 
-    with pytest.raises(NotImplementedError, match="first derivatives alone"):
+    with pytest.raises(NotImplementedError, match="only first derivatives"):
         jax.grad(lambda inputs: (jax.grad(loss)(inputs) ** 2).sum())(jnp.ones((TIME, BATCH, SIZE)))

@@ -281,7 +281,7 @@ def test_a_scorer_of_ones_own():
         ((FINAL, FINAL), "scorer 'mine' has 2 scores of the name 'final'"),
         ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must have no"),
         ((Metric("exact_match", "e", better="higher"),), "cannot be called 'exact_match': that is"),
-        ((Metric("final", "f"), FINAL), "'final' .* its metric must say better=\"higher\" or"),
+        ((Metric("last", "f"), FINAL), "'last' .* its metric must say better=\"higher\" or"),
     ],
 )
 def test_scores_that_do_not_go_together_are_refused(scores, said):

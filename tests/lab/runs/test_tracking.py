@@ -24,6 +24,7 @@ from tensorboard.plugins.hparams import (
 from tensorboard.util import grpc_util
 
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG, Metric
 from s2s_jax.lab.runs.tracking import Tracker
 
 

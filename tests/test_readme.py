@@ -13,8 +13,7 @@ import pytest
 
 from s2s_jax.data.catalog import LOADERS, dataset_options
 from s2s_jax.lab.arguments import make_parser
-from s2s_jax.lab.base.metric_catalog import describe
-from s2s_jax.lab.comparison.comparison import DEFAULT_METRICS
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.config.grids import COMPARED_SCHEDULES
 from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.config.overrides import parse_config
@@ -335,7 +334,7 @@ def test_no_placeholder_is_left():
 
 def test_the_demo_output_is_that_of_the_demo():
     block = README.partition("<!-- demo output -->")[2].partition("<!-- /demo output -->")[0]
-    shown = [describe(f"test/{name}").label_with_unit for name in DEFAULT_METRICS]
+    shown = [CATALOG.describe(f"test/{name}").label_with_unit for name in CATALOG.columns]
     not_there = {"SER %", "CER %", "BLEU", "chrF"}  # of other tasks
     for word in (*COMPARED_SCHEDULES, *(set(shown) - not_there), "gold prefixes", "own prefixes"):
         assert word in block

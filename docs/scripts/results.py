@@ -27,7 +27,6 @@ from results_sweeps import Sweep, read_sweep
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.comparison import (
-    DEFAULT_METRICS,
     compare,
     difference_plots,
     difference_tables,
@@ -91,16 +90,16 @@ def add_schedules(page: Page, sweep: Sweep) -> None:
     runs, name = sweep.runs, sweep.name
     there = {metric for run in runs.compared for metric in run.metrics}
     names = [metric_names(runs)]
-    long = [f"test_long/{one}" for one in DEFAULT_METRICS if f"test_long/{one}" in there]
+    long = [f"test_long/{one}" for one in runs.catalog.columns if f"test_long/{one}" in there]
     names += [long] if long else []
-    headlines = [headline(some, chosen=False) for some in names]
+    headlines = [headline(some, False, runs.catalog) for some in names]
     rows = [find_differences(runs, some) for some in names]
     every = [row for some in rows for row in some]
     can, cannot = results_conclusions.find_conclusions(sweep, every, headlines)
     page.add(results_conclusions.to_markdown(can, cannot))
     for some, first, of_split in zip(names, headlines, rows, strict=True):
         split, frame = first.split("/")[0], compare(runs, some)
-        page.add(f"### {TASKS[name].title}: `{split}`", _table(*tables.table_parts(frame)))
+        page.add(f"### {TASKS[name].title}: `{split}`", _table(*tables.table_parts(runs, frame)))
         if some is names[0]:
             page.add(_remarks(tables.remarks(runs, frame)))
         page.add(*_difference_tables(of_split, first))

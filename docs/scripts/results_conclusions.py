@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from results_sweeps import Sweep, listed
 
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, GAP, Catalog
 from s2s_jax.lab.base.seed_statistics import Estimate, estimate
 from s2s_jax.lab.comparison.budgets import budgets, unequal
 from s2s_jax.lab.comparison.differences import Row, sentence
@@ -30,6 +30,7 @@ def find_conclusions(
       headlines: for each test split the metric that the conclusions are about.
     """
     can, cannot = [], []
+    chosen_before = sweep.runs.catalog.describe(headlines[0]).title
     for metric in headlines:
         split = metric.split("/")[0]
         of = f"On {split}: " if len(headlines) > 1 else ""
@@ -43,7 +44,7 @@ def find_conclusions(
                 " large a difference may still be, in either direction."
             )
         cannot += [of + one for one in _near_an_end(sweep, metric)]
-    for metric in dict.fromkeys(f"{one.split('/')[0]}/gap" for one in headlines):
+    for metric in dict.fromkeys(f"{one.split('/')[0]}/{GAP}" for one in headlines):
         of = f"On {metric.split('/')[0]}: " if len(headlines) > 1 else ""
         more, less = _gaps(sweep, metric)
         can += [of + one for one in [*more, *_changed_gaps(rows, metric)]]
@@ -51,7 +52,7 @@ def find_conclusions(
     cannot.append(
         "all of this at once with 95 % certainty: p-values are corrected for the number of"
         " schedules, not for the number of metrics and splits. The metric chosen beforehand is"
-        f" {describe(headlines[0]).name}; the other metrics, including the gap, are descriptive."
+        f" {chosen_before}; the other metrics, including the gap, are descriptive."
     )
     if headlines[0].startswith("eval/"):
         cannot.append(
@@ -123,21 +124,21 @@ def _gaps(sweep: Sweep, metric: str) -> tuple[list[str], list[str]]:
     if shown:
         more.append(
             "own prefixes cost accuracy. Gold minus own, with 95 % t-intervals that exclude 0:"
-            f" {_listed(shown, metric)}."
+            f" {_listed(shown, metric, sweep.runs.catalog)}."
         )
     if rest:
         less.append(
             "that own prefixes cost accuracy for schedules whose interval of gold minus own is not"
-            f" entirely above 0: {_listed(rest, metric)}."
+            f" entirely above 0: {_listed(rest, metric, sweep.runs.catalog)}."
         )
     return more, less
 
 
-def _listed(found: dict[str, Estimate], metric: str) -> str:
-    shown = describe(metric)
+def _listed(found: dict[str, Estimate], metric: str, catalog: Catalog) -> str:
+    shown = catalog.describe(metric)
     return listed(
         [
-            f"{label} {shown.show(one.mean)} ± {shown.show(one.half_width)} points"
+            f"{label} {shown.show(one.mean)} ± {shown.show(one.half_width)} {shown.difference_unit}"
             f" (n={one.num_values})"
             for label, one in found.items()
         ]
@@ -152,10 +153,7 @@ def _changed_gaps(rows: Sequence[Row], metric: str) -> list[str]:
     for row in rows:
         if row.metric != metric or not row.differs:
             continue
-        gold, own = (
-            by_metric.get((f"{split}/{prefixes}/token_accuracy", row.schedule))
-            for prefixes in ("gold", "own")
-        )
+        gold, own = (by_metric.get((f"{split}/{name}", row.schedule)) for name in ACCURACIES)
         if gold is None or own is None:
             why = ""
         elif row.difference.value > 0:
@@ -174,9 +172,9 @@ def _changed_gaps(rows: Sequence[Row], metric: str) -> list[str]:
 
 def _difference(row: Row) -> str:
     """Such as "own accuracy -1.60 [-1.89, -1.31] points at n=3"."""
-    metric, found = describe(row.metric), row.difference
+    metric, found = row.shown, row.difference
     return (
-        f"{metric.name} {metric.show(found.value, signed=True)}"
+        f"{metric.title} {metric.show(found.value, signed=True)}"
         f" [{metric.show(found.low)}, {metric.show(found.high)}] {metric.difference_unit}"
         f" at n={found.num_seeds}"
     )
@@ -184,12 +182,12 @@ def _difference(row: Row) -> str:
 
 def _near_an_end(sweep: Sweep, metric: str) -> list[str]:
     """Says so if all runs are so close to 0 or 100 % that the metric cannot separate them."""
-    shown = describe(metric)
+    shown = sweep.runs.catalog.describe(metric)
     values = [shown.scale * run.metrics.get(metric, math.nan) for run in sweep.runs.compared]
     low, high = min(values), max(values)
     if shown.unit != "%" or not (high <= _NEAR_AN_END or low >= 100 - _NEAR_AN_END):
         return []
     return [
-        f"much by {shown.name}: all {len(values)} runs are between {low:.2f} and {high:.2f} %, at"
+        f"much by {shown.title}: all {len(values)} runs are between {low:.2f} and {high:.2f} %, at"
         " the end of its scale."
     ]

@@ -13,11 +13,10 @@ from ml_collections import ConfigDict
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import read_json, to_json
-from s2s_jax.lab.base.metric_catalog import describe
 from s2s_jax.lab.comparison import collect
 from s2s_jax.lab.config import flat_keys
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
-from s2s_jax.lab.evaluation.scores import Scorer
+from s2s_jax.lab.evaluation.scores import make_scorer
 from s2s_jax.lab.runs.collect import Runs
 from s2s_jax.lab.runs.names import trial_of
 
@@ -147,7 +146,7 @@ def to_markdown(sweep: Sweep) -> str:
     """What was trained: the command, the size, and how the scores come about."""
     config = sweep.config
     model, train, evaluation = config["model"], config["train"], config["eval"]
-    first = describe(Scorer(evaluation["scores"]).headline).label
+    first = make_scorer(evaluation["scores"], evaluation["bleu_tokenize"]).metrics[0].label
     some = f" on {evaluation['max_examples']:,} pairs" * bool(evaluation["max_examples"])
     lines = [
         f"{len(sweep.runs.by_schedule)} schedules, {sweep.seeds_text} each,"

@@ -13,7 +13,7 @@ from results_sweeps import Sweep
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.figures import make_styles, new_figure
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.seed_statistics import Estimate, estimate
 from s2s_jax.lab.comparison.differences import Row, find_differences, sentence
 from s2s_jax.lab.comparison.plots import curve, draw_curves, finish_steps
@@ -81,7 +81,7 @@ def differences(sweep: Sweep, rows: Sequence[TheoryRow]) -> list[Row]:
 
 def to_markdown(rows: Sequence[TheoryRow]) -> str:
     """The table: what theory predicts, what was measured, and by how much it is more."""
-    show = describe(MEASURED).show
+    show = CATALOG.describe(MEASURED).show
     labels = ["teacher_prob", "n", "predicted", "measured", "measured minus predicted"]
     labels += ["95 % t-interval", "prediction in it"]
     cells = [
@@ -187,7 +187,7 @@ def theory_figure(sweep: Sweep, rows: Sequence[TheoryRow]) -> Figure:
             color=style.color, markersize=6, capsize=4, linewidth=1.6,
         )  # fmt: skip
     panel.set_xlabel("teacher_prob")
-    panel.set_ylabel(describe(MEASURED).axis_label)
+    panel.set_ylabel(CATALOG.describe(MEASURED).axis_label)
     panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     panel.legend(frameon=False, fontsize=9)
     panel.set_title("at the end; open marks: seeds", fontsize=10)
@@ -202,7 +202,7 @@ def theory_figure(sweep: Sweep, rows: Sequence[TheoryRow]) -> Figure:
 
 
 def _show(value: float) -> str:
-    return describe(MEASURED).show(value)
+    return CATALOG.describe(MEASURED).show(value)
 
 
 def _last_teacher_prob(members: list[Run]) -> float:

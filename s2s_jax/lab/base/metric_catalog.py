@@ -1,10 +1,27 @@
-"""Every metric once: what it is called, its unit, which way is better."""
+"""Every metric once: what it is called, its unit, which way is better.
+
+A metric is stored under a name such as "test/own/wer": the split, what the decoder was fed, and the
+metric's own name, which is looked up here. Everything that shows a metric asks the catalogue how.
+"""
+
+from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 NO_INTERVAL = "\N{EN DASH}"
 """Stands where one seed, or none, gives no interval: never a 0."""
+
+ACCURACIES = ("gold/token_accuracy", "own/token_accuracy")
+"""The same measure with gold and with own prefixes: what the lab is about."""
+
+GAP = "gap"
+"""Gold minus own of `ACCURACIES`."""
+
+_CURVE = re.compile(r"_by_(position|distance|length)$")
 
 
 @dataclass(frozen=True)
@@ -12,33 +29,62 @@ class Metric:
     """How a metric is shown.
 
     Attributes:
+      name: the last part of the name that it is stored under.
       label: what a table's column is called, without its unit and prefixes.
       unit: "%", "nats/token" or "".
       scale: value shown / value stored.
       digits: after the point.
-      long_label: what an axis is called; "" for the label.
-      prefixes: "gold" or "own", what the decoder was fed; "" where it is of both or neither.
       better: "higher" or "lower"; "" where it is not known.
+      long_label: what an axis is called; "" for the label.
+      columns: of what is no score of text, the prefixes with which a comparison's table has it,
+        "gold", "own" or "" for both together; a score always has one column, with own prefixes.
+      headline_rank: of what is no score of text, its place among the headlines after all scores,
+        lowest first; None for what is no headline.
+      prefixes: "gold" or "own", what the decoder was fed; "" where it is of both or neither.
+
+    Raises:
+      ValueError: one of them cannot be.
+
+    Example:
+      >>> Metric("ver", "VER", "%", better="lower").text(12.345)
+      '12.35 %'
     """
 
+    name: str
     label: str
     unit: str = ""
     scale: float = 1.0
     digits: int = 2
-    long_label: str = ""
-    prefixes: str = ""
     better: str = ""
+    long_label: str = ""
+    columns: tuple[str, ...] = ()
+    headline_rank: int | None = None
+    prefixes: str = ""
+
+    def __post_init__(self):
+        if not self.name or not self.label:
+            raise ValueError("a metric needs a name and a label")
+        if self.better not in ("higher", "lower", ""):
+            raise ValueError(f'{self.name}: better is {self.better!r}, not "higher" or "lower"')
+        if not 0 <= self.digits <= 12:
+            raise ValueError(f"{self.name}: digits is {self.digits}, not in [0, 12]")
+        if not math.isfinite(self.scale) or self.scale <= 0:
+            raise ValueError(f"{self.name}: scale is {self.scale}, not a positive number")
 
     def show(self, value: float, signed: bool = False) -> str:
-        """A stored value as it is shown, a dash for NaN."""
+        """A stored value as it is shown, without its unit; a dash for NaN."""
         if math.isnan(value):
             return NO_INTERVAL
-        return f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+        return f"{value * self.scale:{'+' if signed else ''},.{self.digits}f}"
+
+    def text(self, value: float) -> str:
+        """A stored value as it is shown, with its unit: "84.70 %"."""
+        return f"{self.show(value)} {self.unit}" if self.unit else self.show(value)
 
     @property
-    def name(self) -> str:
-        """The label, with the prefixes where it is of both kinds: "own accuracy"."""
-        return f"{self.prefixes} {self.label}".strip() if self.label == "accuracy" else self.label
+    def title(self) -> str:
+        """The label, with the prefixes where tables have it with both kinds: "own accuracy"."""
+        return f"{self.prefixes} {self.label}".strip() if len(self.columns) > 1 else self.label
 
     @property
     def difference_unit(self) -> str:
@@ -55,41 +101,181 @@ class Metric:
         """Such as "word error rate (%)"."""
         return (self.long_label or self.label) + (f" ({self.unit})" if self.unit else "")
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `result.json` keeps of it."""
+        return {key: getattr(self, key) for key in _KEPT}
 
-_SHOWN = {
-    "nll": Metric(
-        "NLL", "nats/token", digits=3, long_label="negative log-likelihood", better="lower"
-    ),
-    "token_accuracy": Metric("accuracy", "%", 100, long_label="token accuracy", better="higher"),
-    "exact_match": Metric("exact", "%", 100, long_label="exact match", better="higher"),
-    # Not better when lower: it also narrows where gold prefixes lose.
-    "gap": Metric("gap", "%", 100, long_label="accuracy gap"),
-    "wer": Metric("WER", "%", long_label="word error rate", better="lower"),
-    "per": Metric("PER", "%", long_label="phoneme error rate", better="lower"),
-    "ser": Metric("SER", "%", long_label="symbol error rate", better="lower"),
-    "cer": Metric("CER", "%", long_label="character error rate", better="lower"),
-    "bleu": Metric("BLEU", better="higher"),
-    "chrf": Metric("chrF", better="higher"),
-    "kl_to_truth": Metric(
-        "KL to truth", "nats", digits=4, long_label="KL from the truth", better="lower"
-    ),
-    "kl_predicted": Metric("KL predicted", "nats", digits=4),
-}
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Metric:
+        """The metric of `to_dict`.
+
+        Raises:
+          ValueError: one of its values cannot be.
+        """
+        return cls(**{key: kept[key] for key in _KEPT})
 
 
-def describe(name: str) -> Metric:
-    """How a metric is shown.
+_KEPT = ("name", "label", "unit", "scale", "digits", "better", "long_label")
 
-    Args:
-      name: such as "test/own/wer".
+
+@dataclass(frozen=True)
+class Catalog:
+    """How every metric is shown.
+
+    Attributes:
+      scores: of hypotheses against references, with own prefixes; the first that there is of them
+        is the headline.
+      measures: everything else that is measured.
 
     Example:
-      >>> describe("test/own/wer").axis_label
+      >>> CATALOG.describe("test/own/wer").axis_label
       'word error rate (%)'
     """
-    *scope, last = name.split("/")
-    prefixes = next((one for one in scope if one in ("gold", "own")), "")
-    shown = _SHOWN.get(last)
-    if shown is None:
-        return Metric(name, digits=4)
-    return replace(shown, prefixes=prefixes)
+
+    scores: tuple[Metric, ...]
+    measures: tuple[Metric, ...]
+
+    def with_scores(self, scores: Iterable[Metric]) -> Catalog:
+        """The catalogue with a scorer's own scores before the others, in their order."""
+        own = tuple({one.name: one for one in reversed(tuple(scores))}.values())[::-1]
+        names = {one.name for one in own}
+        return replace(self, scores=(*own, *(one for one in self.scores if one.name not in names)))
+
+    def describe(self, name: str) -> Metric:
+        """How a metric is shown; a curve of it is shown like it.
+
+        Args:
+          name: such as "test/own/wer" or "own/hazard_by_position".
+        """
+        *scope, last = name.split("/")
+        known = {one.name: one for one in (*self.scores, *self.measures)}
+        shown = known.get(last) or known.get(_CURVE.sub("", last))
+        if shown is None:
+            return Metric(name or "?", name or "?", digits=4)
+        prefixes = next((one for one in scope if one in ("gold", "own")), "")
+        return replace(shown, prefixes=prefixes)
+
+    def is_score(self, name: str) -> bool:
+        """Whether a full name is that of one of the scores."""
+        return name.rpartition("/")[2] in {one.name for one in self.scores}
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The scores' names without the split: "own/wer" and so on."""
+        return tuple(f"own/{one.name}" for one in self.scores)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """A comparison's columns, as far as runs have them: gold prefixes, own beside, the gap."""
+        names = {
+            prefixes: [one.name for one in self.measures if prefixes in one.columns]
+            for prefixes in ("gold", "own", "")
+        }
+        gold, own = (tuple(f"{one}/{name}" for name in names[one]) for one in ("gold", "own"))
+        return (*gold, *own, *self.score_names, *names[""])
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """What a run can be judged by, the first that there is: "own/wer", ..., "gold/nll"."""
+        ranked = [(one.headline_rank, one) for one in self.measures]
+        found = sorted(
+            ((rank, one) for rank, one in ranked if rank is not None), key=lambda pair: pair[0]
+        )
+        return (*self.score_names, *(f"{one.columns[0]}/{one.name}" for _, one in found))
+
+    def headline(self, names: Iterable[str]) -> str | None:
+        """The full name by which runs are judged; None where there is none of `headlines`.
+
+        Args:
+          names: the full names that there are.
+
+        Example:
+          >>> CATALOG.headline(["eval/gold/nll", "eval/own/exact_match", "eval/own/ser"])
+          'eval/own/ser'
+        """
+        return next(iter(ending_with(names, self.headlines)), None)
+
+
+def ending_with(names: Iterable[str], ends: Iterable[str]) -> list[str]:
+    """The full names that end as one of some names without the split, in the order of those.
+
+    Example:
+      >>> ending_with(["test/own/per", "test/gap", "test/own/wer"], ["own/wer", "own/per"])
+      ['test/own/wer', 'test/own/per']
+    """
+    names = list(names)
+    return [name for end in ends for name in names if f"/{name}".endswith(f"/{end}")]
+
+
+def _percentage(name: str, label: str, **more: Any) -> Metric:
+    """A share, stored as one and shown in percent."""
+    return Metric(name, label, "%", 100, **more)
+
+
+CATALOG = Catalog(
+    scores=(
+        Metric("wer", "WER", "%", better="lower", long_label="word error rate"),
+        Metric("per", "PER", "%", better="lower", long_label="phoneme error rate"),
+        Metric("ser", "SER", "%", better="lower", long_label="symbol error rate"),
+        Metric("cer", "CER", "%", better="lower", long_label="character error rate"),
+        Metric("bleu", "BLEU", better="higher"),
+        Metric("chrf", "chrF", better="higher"),
+    ),
+    measures=(
+        Metric(
+            "nll", "NLL", "nats/token", digits=3, better="lower",
+            long_label="negative log-likelihood", columns=("gold",), headline_rank=2,
+        ),
+        _percentage(
+            "token_accuracy", "accuracy", better="higher",
+            long_label="token accuracy", columns=("gold", "own"),
+        ),
+        _percentage(
+            "exact_match", "exact", better="higher",
+            long_label="exact match", columns=("own",), headline_rank=1,
+        ),
+        # Not better when lower: it also narrows where gold prefixes lose.
+        _percentage(GAP, "gap", long_label="accuracy gap", columns=("",)),
+        # Of training.
+        Metric("loss", "loss", digits=4, better="lower"),
+        Metric("teacher_prob", "teacher_prob", digits=3),
+        # A probability, as the teacher_prob that it is held against.
+        Metric("gold_share", "share of gold", digits=3, long_label="realised share of gold"),
+        _percentage("fed_error_rate", "fed errors", long_label="wrong tokens among those fed"),
+        Metric("gradient_norm", "gradient norm", digits=4),
+        Metric("tokens_per_second", "tokens per second", "tokens/s", digits=0, better="higher"),
+        Metric("target_tokens", "target tokens", "tokens", digits=0),
+        Metric("seconds", "seconds", "s", digits=1),
+        Metric("compile_seconds", "compile seconds", "s", digits=1),
+        # Where the truth is known.
+        Metric(
+            "kl_to_truth", "KL to truth", "nats", digits=4, better="lower",
+            long_label="KL from the truth",
+        ),
+        Metric("kl_predicted", "KL predicted", "nats", digits=4),
+        Metric("mass_outside", "mass outside", digits=4, long_label="probability of no symbol"),
+        Metric("kl", "KL to the truth", "nats", digits=4, better="lower"),
+        # Of exposure bias.
+        _percentage("accuracy", "accuracy", better="higher", long_label="token accuracy"),
+        _percentage("token_accuracy_macro", "mean of sequences", better="higher"),
+        _percentage("gap_macro", "gap of sequences"),
+        _percentage("hazard", "hazard", better="lower", long_label="first-error hazard"),
+        _percentage("post_error_rate", "post-error", better="lower", long_label="post-error rate"),
+        Metric("amplification", "amplification", "x", digits=3),
+        Metric("gold_cost", "gold edit-oracle cost", "nats", digits=3),
+        Metric("own_cost", "own edit-oracle cost", "nats", digits=3),
+        Metric("regret", "edit-oracle regret", "nats", digits=3),
+        Metric("accumulated", "AccErr", digits=3, long_label="accumulated error"),
+        Metric("excess_percent", "ExAccErr", "%", long_label="excess accumulated error"),
+        Metric("half_life", "half-life", "tokens", digits=3),
+        Metric("nll_increase", "NLL +", "nats", digits=3, long_label="NLL more than uncorrupted"),
+        Metric("length_ratio", "length ratio", digits=3),
+        _percentage("no_eos_rate", "no EOS"),
+        _percentage("repetition", "repetition"),
+        Metric("mmd", "MMD\N{SUPERSCRIPT TWO}", digits=6),
+        Metric("p_value", "p", digits=3),
+        Metric("eb_c_total_variation", "EB-C (TV)", digits=3),
+        Metric("eb_c_jensen_shannon", "EB-C (JS)", digits=3),
+    ),
+)  # fmt: skip
+"""All that the lab measures; a run's `Scorer` may bring scores of its own."""

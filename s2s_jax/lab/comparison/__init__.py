@@ -1,12 +1,11 @@
 """`s2s compare`: the schedules of a sweep over their seeds."""
 
-from s2s_jax.lab.comparison.comparison import DEFAULT_METRICS, compare, metric_names, report
+from s2s_jax.lab.comparison.comparison import compare, metric_names, report
 from s2s_jax.lab.runs.collect import (
     collect,
 )
 
 __all__ = [
-    "DEFAULT_METRICS",
     "collect",
     "compare",
     "metric_names",

@@ -21,21 +21,6 @@ from s2s_jax.names import did_you_mean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-DEFAULT_METRICS = (
-    "gold/nll",
-    "gold/token_accuracy",
-    "own/token_accuracy",
-    "own/exact_match",
-    "own/wer",
-    "own/per",
-    "own/ser",
-    "own/cer",
-    "own/bleu",
-    "own/chrf",
-    "gap",
-)
-"""A table's columns, as far as the runs have them: gold prefixes, own prefixes beside, the gap."""
-
 
 def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
     """Schedules by metrics, with means and intervals over seeds.
@@ -43,7 +28,7 @@ def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
     Args:
       runs: of `collect`.
       metrics: names such as "test/own/wer", or without the "test/", or "eval/" where the runs were
-        not tested; None for those of `DEFAULT_METRICS` that any run has.
+        not tested; None for the catalogue's `columns` that any run has.
 
     Returns:
       One row a schedule, indexed by it: "n", the number of its runs, and for each metric
@@ -75,7 +60,7 @@ def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
     there = sorted({name for run in runs.compared for name in run.metrics})
     prefix = "test/" if any(name.startswith("test/") for name in there) else "eval/"
     if metrics is None:
-        names = [prefix + name for name in DEFAULT_METRICS if prefix + name in there]
+        names = [prefix + name for name in runs.catalog.columns if prefix + name in there]
         return names or there
     names = []
     for metric in metrics:
@@ -153,7 +138,7 @@ def report(
         raise LabError(f"no run in {sweep_dir} has a metric")
     frame = compare(runs, metrics)
     rows = differences.find_differences(runs, names, baseline)
-    first = differences.headline(names, chosen=metrics is not None)
+    first = differences.headline(names, metrics is not None, runs.catalog)
     left_out: list[str] = []
     attempt = Decorations(left_out.append).attempt
     drawn = plots.make_figures(runs, names, attempt) | make_difference_figures(runs, rows, attempt)

@@ -18,7 +18,7 @@ from s2s_jax.lab.base.figures import (
     new_figure,
 )
 from s2s_jax.lab.base.files import read_json
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, CATALOG, GAP, ending_with
 from s2s_jax.lab.comparison.item_scores import read_predictions, right_by_position
 from s2s_jax.lab.comparison.plots import draw_curves, finish_steps
 from s2s_jax.lab.exposure.settings import EXPOSURE, EXPOSURE_FILE
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from s2s_jax.lab.base.decorations import Attempt
     from s2s_jax.lab.comparison.differences import Row
     from s2s_jax.lab.runs.collect import Run, Runs
+
+_OWN = ACCURACIES[1]
 
 _MIN_COUNT = 30
 """Targets that a position needs to be drawn."""
@@ -63,9 +65,9 @@ def make_difference_figures(
 def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
     """Each schedule's difference from its baseline with its interval; filled where it is one."""
     known = [row for row in rows if not math.isnan(row.difference.low)]
-    wanted = ("own/wer", "own/per", "own/cer", "own/ser", "own/bleu", "own/token_accuracy")
     metrics = list(dict.fromkeys(row.metric for row in known))
-    chosen = [name for end in wanted for name in metrics if name.endswith(end)][:3] or metrics[:3]
+    wanted = ending_with(metrics, (*runs.catalog.score_names, _OWN))
+    chosen = (wanted or metrics)[:3]
     if not chosen:
         return None
     labels = list(runs.by_schedule)
@@ -74,7 +76,7 @@ def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
     size = (2.2 + 2.7 * len(chosen), 1.5 + 0.45 * len(shown))
     figure, axes = new_figure(1, len(chosen), size, share_rows=True)
     for name, panel in zip(chosen, axes, strict=True):
-        metric = describe(name)
+        metric = runs.catalog.describe(name)
         for row in known:
             if row.metric != name:
                 continue
@@ -93,7 +95,7 @@ def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
         panel.axvline(0, color="0.4", linewidth=1, linestyle=":")
         better = f", {metric.better} is better" if metric.better else ""
         unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
-        panel.set_xlabel(f"{metric.name}{unit}{better}")
+        panel.set_xlabel(f"{metric.title}{unit}{better}")
         panel.margins(x=0.12)
     counts = {row.schedule: row.difference.num_seeds for row in known}
     axes[0].set_yticks(range(len(shown)), [f"{one} (n={counts[one]})" for one in shown])
@@ -111,26 +113,26 @@ def gold_own_figure(runs: Runs) -> Figure | None:
 
     Open marks are of gold prefixes, filled ones of own; a pair a seed.
     """
-    split = "test" if any("test/own/token_accuracy" in run.metrics for run in runs.compared) else ""
-    names = [f"{split or 'eval'}/{prefixes}/token_accuracy" for prefixes in ("gold", "own")]
+    tested = any(f"test/{_OWN}" in run.metrics for run in runs.compared)
+    names = [f"{'test' if tested else 'eval'}/{name}" for name in ACCURACIES]
     if not any(names[1] in run.metrics and names[0] in run.metrics for run in runs.compared):
         return None
     rows = runs.by_schedule
-    styles = make_styles(len(rows))
+    styles, accuracy = make_styles(len(rows)), CATALOG.describe(_OWN)
     figure, axes = new_figure(1, 2, (9.0, 1.9 + 0.45 * len(rows)))
     for place, (members, style) in enumerate(zip(rows.values(), styles, strict=True)):
         spread = np.linspace(-0.22, 0.22, len(members)) if len(members) > 1 else [0.0]
         for shift, run in zip(spread, members, strict=True):
-            gold, own = (100 * run.metrics.get(name, math.nan) for name in names)
+            gold, own = (accuracy.scale * run.metrics.get(name, math.nan) for name in names)
             axes[0].plot([gold, own], [place + shift] * 2, color=style.color, linewidth=1.2)
             look = {"color": style.color, "markersize": 6}
             axes[0].plot(gold, place + shift, style.marker, markerfacecolor="white", **look)
             axes[0].plot(own, place + shift, style.marker, **look)
     axes[0].set_yticks(range(len(rows)), [f"{one} (n={len(rows[one])})" for one in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    axes[0].set_xlabel("token accuracy (%); open: gold prefixes, filled: own")
-    draw_curves(axes[1], runs, "eval/gap", describe("gap").scale)
-    axes[1].set_ylabel("accuracy gap (%)")
+    axes[0].set_xlabel(f"{accuracy.axis_label}; open: gold prefixes, filled: own")
+    draw_curves(axes[1], runs, f"eval/{GAP}")
+    axes[1].set_ylabel(CATALOG.describe(GAP).axis_label)
     finish_steps(figure, axes[1:], "Gap: gold minus own, mean over seeds; band: lowest to highest")
     return figure
 
@@ -151,6 +153,7 @@ def positions_figure(runs: Runs) -> Figure | None:
     ]
     if not kinds:
         return None
+    accuracy = CATALOG.describe(_OWN)
     figure, axes = new_figure(1, len(kinds), (1.2 + 4.0 * len(kinds), 3.9), share_rows=True)
     styles = make_styles(len(rows))
     for kind, panel in zip(kinds, axes, strict=True):
@@ -159,7 +162,7 @@ def positions_figure(runs: Runs) -> Figure | None:
             places = sorted(set.intersection(*(set(one) for one in there))) if there else []
             if not places:
                 continue
-            values = 100 * np.array([[one[place] for place in places] for one in there])
+            values = accuracy.scale * np.array([[one[place] for place in places] for one in there])
             panel.plot(
                 places,
                 values.mean(0),
@@ -177,7 +180,7 @@ def positions_figure(runs: Runs) -> Figure | None:
         panel.set_title(f"{kind} prefixes", fontsize=10)
         panel.set_xlabel("target position")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_ylabel("token accuracy (%)")
+    axes[0].set_ylabel(accuracy.axis_label)
     handles, labels = axes[-1].get_legend_handles_labels()
     remark = f"{what}\nMean over seeds; band: lowest to highest"
     columns = legend_columns(labels, figure.get_figwidth())
@@ -226,7 +229,7 @@ def _predicted_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], s
             predictions = read_predictions(run.folder / "predictions_test.jsonl")
         except LabError:
             continue
-        own = run.metrics.get("test/own/token_accuracy", math.nan)
+        own = run.metrics.get(f"test/{_OWN}", math.nan)
         known = right_by_position(predictions, own)
         if known is not None:
             right, count = known

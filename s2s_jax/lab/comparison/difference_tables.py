@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from s2s_jax.lab.base.markup import latex_comment, latex_row, markdown
-from s2s_jax.lab.base.metric_catalog import NO_INTERVAL, describe
+from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.comparison.differences import MOST_SEEDS, Row, sentence
 
@@ -81,16 +81,16 @@ def to_latex(rows: Sequence[Row], headline: str) -> str:
 
 
 def _title(rows: Sequence[Row]) -> str:
-    metric = describe(rows[0].metric)
+    metric = rows[0].shown
     better = f" ({metric.better} is better)" if metric.better else ""
     against = " and ".join(dict.fromkeys(row.baseline for row in rows))
-    name = rows[0].metric if metric.label == rows[0].metric else metric.name
+    name = rows[0].metric if metric.label == rows[0].metric else metric.title
     scope = rows[0].metric.split("/")[0]
     return f"Against {against} by {name}{better}, {scope} split"
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    unit = describe(rows[0].metric).difference_unit
+    unit = rows[0].shown.difference_unit
     return [
         "schedule",
         "n",
@@ -104,7 +104,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    metric, found = describe(row.metric), row.difference
+    metric, found = row.shown, row.difference
     known = not math.isnan(found.low)
     needed = str(row.seeds_needed) if row.seeds_needed else f">{MOST_SEEDS}"
     return [

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog, Metric
 from s2s_jax.lab.base.seed_statistics import holm, probability_of_improvement, seeds_needed
 from s2s_jax.lab.comparison.item_scores import Predictions, item_scores, read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
+from s2s_jax.lab.evaluation.scores import Score, make_scorer
 from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ ALPHA = 0.05
 
 MOST_SEEDS = 100
 """Where the search for the number of seeds needed ends."""
-
-HEADLINES = ("own/wer", "own/per", "own/ser", "own/cer", "own/bleu", "own/exact_match", "gold/nll")
-"""What a conclusion is about unless metrics are named: the first that there is."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Row:
         the baseline, ties half; NaN where it is not known which way is better.
       seeds_needed: to see a difference of this size; None where `MOST_SEEDS` are too few.
       remark: why only the seeds were used, if so.
+      catalog: how metrics are shown.
     """
 
     schedule: str
@@ -60,6 +59,12 @@ class Row:
     improvement: float
     seeds_needed: int | None
     remark: str = ""
+    catalog: Catalog = CATALOG
+
+    @property
+    def shown(self) -> Metric:
+        """How the metric is shown."""
+        return self.catalog.describe(self.metric)
 
     @property
     def differs(self) -> bool:
@@ -127,11 +132,12 @@ def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = 
     """
     pairs = baselines(runs, baseline)
     members = runs.by_schedule
-    items = _Items()
+    catalog = runs.catalog
+    items = _Items(catalog)
     rows: list[Row] = []
     for metric in metrics:
         of_metric = [
-            _row(metric, label, members[label], other, members[other], items, len(pairs))
+            _row(metric, label, members[label], other, members[other], items, len(pairs), catalog)
             for label, other in pairs.items()
         ]
         corrected = holm([row.difference.p_value for row in of_metric])
@@ -139,14 +145,15 @@ def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = 
     return rows
 
 
-def headline(metrics: Sequence[str], chosen: bool) -> str:
-    """The metric that the sentences are about: the first chosen, else the first of `HEADLINES`."""
-    if not chosen:
-        for name in HEADLINES:
-            for metric in metrics:
-                if metric.endswith(name):
-                    return metric
-    return metrics[0]
+def headline(metrics: Sequence[str], chosen: bool, catalog: Catalog = CATALOG) -> str:
+    """The metric that the sentences are about: the first chosen, else that of the catalogue.
+
+    Args:
+      metrics: full names.
+      chosen: whether they were named by the user.
+      catalog: whose headlines it is one of, if any is there.
+    """
+    return (None if chosen else catalog.headline(metrics)) or metrics[0]
 
 
 def to_frame(rows: Sequence[Row]) -> DataFrame:
@@ -180,11 +187,11 @@ def sentence(row: Row) -> str:
       >>> print(sentence(row).partition(";")[2])
        about 5 seeds would be needed to see a difference of this size.
     """
-    metric, found = describe(row.metric), row.difference
+    metric, found = row.shown, row.difference
     count = found.num_seeds
     if not count:
         return f"{row.schedule}: not compared; it has no seed in common with {row.baseline}."
-    shown = f"{metric.name} {metric.show(found.value, signed=True)}"
+    shown = f"{metric.title} {metric.show(found.value, signed=True)}"
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     if count == 1:
         return (
@@ -193,7 +200,7 @@ def sentence(row: Row) -> str:
         )
     if found.value == found.low == found.high == 0:
         return (
-            f"{row.schedule}: the same as {row.baseline} in each of {count} seeds ({metric.name})."
+            f"{row.schedule}: the same as {row.baseline} in each of {count} seeds ({metric.title})."
         )
     p_value = "p<0.001" if row.p_holm < 0.001 else f"p={row.p_holm:.2g}"
     if row.p_holm > found.p_value:
@@ -228,6 +235,7 @@ def _row(
     theirs: Sequence[Run],
     items: _Items,
     num_rows: int,
+    catalog: Catalog,
 ) -> Row:
     """One of `num_rows` schedules against its baseline by one metric, p-value uncorrected."""
     pairs = _paired(metric, ours, theirs)
@@ -237,7 +245,7 @@ def _row(
         scores = np.array(totals, float).reshape(-1, 2).T[..., None]
     left, right = scores
     found = paired_difference(left, right)
-    sign = {"higher": 1.0, "lower": -1.0}.get(describe(metric).better)
+    sign = {"higher": 1.0, "lower": -1.0}.get(catalog.describe(metric).better)
     improvement = math.nan
     if sign is not None and len(pairs):
         improvement = probability_of_improvement(sign * left, sign * right)
@@ -247,7 +255,9 @@ def _row(
         level = ALPHA / num_rows
         needed = seeds_needed(found.value, *variances, alpha=level, most=MOST_SEEDS)
     seeds = tuple(run.seed for run, _ in pairs)
-    return Row(label, baseline, metric, seeds, found, math.nan, improvement, needed, remark)
+    return Row(
+        label, baseline, metric, seeds, found, math.nan, improvement, needed, remark, catalog
+    )
 
 
 def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -263,7 +273,8 @@ def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tup
 class _Items:
     """The scores of the test items of runs, each file read and each score made once."""
 
-    def __init__(self):
+    def __init__(self, catalog: Catalog):
+        self._catalog = catalog
         self._read: dict[Path, Predictions | str] = {}
         self._scores: dict[tuple[Path, str], np.ndarray | str] = {}
 
@@ -294,9 +305,9 @@ class _Items:
         """[items] scores; or why there are none."""
         key = (run.folder, metric)
         if key not in self._scores:
-            tokenize = str(run.config.get("eval", {}).get("bleu_tokenize", "13a"))
             try:
-                scores = item_scores(predictions, metric, run.metrics[metric], tokenize)
+                own = _scores(run) if self._catalog.is_score(metric) else ()
+                scores = item_scores(predictions, metric, run.metrics[metric], own)
             except LabError as error:
                 scores = str(error)
             missing = "the hypotheses do not give its value"
@@ -311,3 +322,15 @@ class _Items:
             except LabError:
                 self._read[path] = f"a {path.name} is not whole"
         return self._read[path]
+
+
+def _scores(run: Run) -> tuple[Score, ...]:
+    """The scores that a run's config names.
+
+    Raises:
+      LabError: there are no such ones, or they lack something here.
+    """
+    settings = run.config.get("eval", {})
+    if "scores" not in settings:
+        raise LabError("the config does not say how hypotheses were scored")
+    return make_scorer(str(settings["scores"]), str(settings.get("bleu_tokenize", "13a"))).scores

@@ -122,7 +122,7 @@ def to_html(
     conclusions = [sentence(row) for row in rows if row.metric == headline]
     if conclusions:
         parts += ["<h2>Conclusions</h2>", _list(conclusions)]
-    parts += ["<h2>Schedules</h2>", _table(*tables.table_parts(frame))]
+    parts += ["<h2>Schedules</h2>", _table(*tables.table_parts(runs, frame))]
     remarks = tables.remarks(runs, frame)
     parts.append(_list([one.strip() for one in remarks], "small"))
     parts += ["<h2>Budgets</h2>", _table(*_budget_parts(runs))]

@@ -11,17 +11,17 @@ such as the share of exact hypotheses, x_i is the item's own value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import read_jsonl
-from s2s_jax.lab.evaluation.scores import make_bleu, reference_columns
+from s2s_jax.lab.base.metric_catalog import CATALOG
+from s2s_jax.lab.evaluation.scores import EXACT_MATCH, References, Score, Split, ratio
 
 _PREDICTION = {"source": str, "references": [str], "hypothesis": str}
 """The shape of a line of predictions; see `s2s_jax.data.json_shapes`."""
@@ -66,7 +66,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def item_scores(
-    predictions: Predictions, metric: str, value: float, bleu_tokenize: str = "13a"
+    predictions: Predictions, metric: str, value: float, scores: Sequence[Score] = ()
 ) -> np.ndarray | None:
     """What each item adds to a score.
 
@@ -74,25 +74,25 @@ def item_scores(
       predictions: of the split that the score is of.
       metric: its name, such as "test/own/wer"; the last part says what it is.
       value: the run's own figure, which the items must give back.
-      bleu_tokenize: the run's.
+      scores: of the run's scorer.
 
     Returns:
       [items], with the value as their mean; None where the score is not one of hypotheses (it is
       of gold prefixes, say) or where the items give another value.
 
     Raises:
-      LabError: the tokenizer cannot be had here.
+      LabError: the statistics of a score are of no shape that can be used.
     """
     scope, _, name = metric.rpartition("/")
     if not scope.endswith("own"):
         return None
-    makers = _STATISTICS.get(name, ())
-    if name == "bleu":
-        makers = (partial(_bleu_statistics, make_bleu(bleu_tokenize)),)
-    for make in makers:
-        statistics, score = make(predictions.hypotheses, predictions.references)
-        if abs(float(score(statistics.sum(0))) - value) <= _TOLERANCE * max(abs(value), 1e-3):
-            return linearised(statistics, score)
+    for one in (*scores, *_OF_ANY_RUN):
+        if one.metric.name != name:
+            continue
+        statistics = one.items(predictions.hypotheses, predictions.references)
+        found = float(one.from_sums(statistics.sum(0)))
+        if abs(found - value) <= _TOLERANCE * max(abs(value), 1e-3):
+            return linearised(statistics, one.from_sums)
     return None
 
 
@@ -127,116 +127,40 @@ def right_by_position(
     return None
 
 
-Score = Callable[[np.ndarray], np.ndarray]
-"""[..., statistics] sums -> [...] scores."""
-
-
-def linearised(statistics: np.ndarray, score: Score) -> np.ndarray:
-    """[items] values whose mean is the score of the summed [items, statistics]; see above.
+def linearised(statistics: np.ndarray, from_sums: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """[items] values whose mean is the score of the summed [items, k] statistics; see above.
 
     One item alone has the score itself: nothing is left to score without it.
+
+    Args:
+      statistics: [items, k].
+      from_sums: [..., k] sums -> [...] scores.
     """
     total = statistics.sum(0)
     if len(statistics) == 1:
-        return np.reshape(score(total), 1)
-    without = score(total - statistics)
-    return score(total) + (len(statistics) - 1) * (without.mean() - without)
+        return np.reshape(from_sums(total), 1)
+    without = from_sums(total - statistics)
+    return from_sums(total) + (len(statistics) - 1) * (without.mean() - without)
 
 
-def _error_statistics(split: Callable[[str], Sequence[str]], hypotheses, references):
-    """[items, (errors, symbols of the nearest reference)], as in `scores.error_rates`."""
-    from rapidfuzz.distance import Levenshtein
-
-    rows = []
-    for hypothesis, accepted in zip(hypotheses, references, strict=True):
-        said = split(hypothesis)
-        distance, length = min(
-            (Levenshtein.distance(said, split(text)), -len(split(text))) for text in accepted
-        )
-        rows.append((distance, -length))
-    return np.array(rows, float), lambda sums: 100 * sums[..., 0] / np.maximum(sums[..., 1], 1)
-
-
-def _inexact_statistics(hypotheses, references):
-    """[items, (is none of its references, 1)] of the word error rate."""
-    pairs = zip(hypotheses, references, strict=True)
-    wrong = [
-        (hypothesis.split() not in [text.split() for text in texts], 1.0)
-        for hypothesis, texts in pairs
-    ]
-    return np.array(wrong, float), lambda sums: 100 * sums[..., 0] / sums[..., 1]
-
-
-def _exact_statistics(hypotheses, references):
-    """[items, (is the first reference, 1)]."""
-    pairs = zip(hypotheses, references, strict=True)
-    right = [(hypothesis == texts[0], 1.0) for hypothesis, texts in pairs]
-    return np.array(right, float), lambda sums: sums[..., 0] / sums[..., 1]
-
-
-def _accuracy_statistics(split: Callable[[str], Sequence[str]], hypotheses, references):
+def _accuracy_statistics(
+    split: Split, hypotheses: Sequence[str], references: References
+) -> np.ndarray:
     """[items, (tokens right at their position, tokens of the first reference)], ends counted."""
     rows = []
     for hypothesis, texts in zip(hypotheses, references, strict=True):
         said, gold = split(hypothesis), split(texts[0])
         right = sum(a == b for a, b in zip(said, gold, strict=False)) + (len(said) == len(gold))
         rows.append((right, len(gold) + 1))
-    return np.array(rows, float), lambda sums: sums[..., 0] / sums[..., 1]
+    return np.array(rows, float)
 
 
-def _bleu_statistics(bleu, hypotheses, references):
-    """[items, (length, reference length, 4 n-grams found, 4 made)], as sacrebleu counts them."""
-    columns = reference_columns(references)
-    counts: Any = bleu._extract_corpus_statistics(list(hypotheses), columns)
-    return np.array(counts, float), _bleu
-
-
-def _bleu(sums: np.ndarray) -> np.ndarray:
-    """BLEU with sacrebleu's default smoothing: the n-th order without a match counts 2^-n.
-
-    Post (2018), "A call for clarity in reporting BLEU scores".
-    """
-    length, reference, found, made = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
-    halves = np.cumsum((found == 0) & (made > 0), axis=-1)
-    smoothed = np.where(found > 0, found, 0.5**halves)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(smoothed / made).mean(-1)
-        brevity = np.minimum(0, 1 - reference / length)
-        return np.where((found.sum(-1) > 0) & (made > 0).all(-1), 100 * np.exp(logs + brevity), 0.0)
-
-
-def _chrf_statistics(hypotheses, references):
-    """[items, 6 * (n-grams made, of the reference, found)], as sacrebleu counts them."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    counts: Any = CHRF()._extract_corpus_statistics(list(hypotheses), reference_columns(references))
-    return np.array(counts, float), _chrf
-
-
-def _chrf(sums: np.ndarray) -> np.ndarray:
-    """chrF2 over the orders that both sides have: 100 * 5 P R / (4 P + R).
-
-    Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation".
-    """
-    made, gold, found = (sums[..., part::3] for part in range(3))
-    both = (made > 0) & (gold > 0)
-    orders = np.maximum(both.sum(-1), 1)
-    precision = (np.where(both, found, 0) / np.maximum(made, 1)).sum(-1) / orders
-    recall = (np.where(both, found, 0) / np.maximum(gold, 1)).sum(-1) / orders
-    return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-30)
-
-
-def _of(function: Callable[..., Any], split: Callable[[str], Sequence[str]]) -> Callable[..., Any]:
-    return lambda hypotheses, references: function(split, hypotheses, references)
-
-
-_STATISTICS: Mapping[str, Iterable[Callable[..., tuple[np.ndarray, Score]]]] = {
-    "wer": (_inexact_statistics,),
-    "per": (_of(_error_statistics, str.split),),
-    "ser": (_of(_error_statistics, str.split),),
-    "cer": (_of(_error_statistics, list),),
-    "chrf": (_chrf_statistics,),
-    "exact_match": (_exact_statistics,),
+_OF_ANY_RUN = (
+    EXACT_MATCH,
     # The files hold texts and not tokens; whichever reading gives the run's own figure is right.
-    "token_accuracy": (_of(_accuracy_statistics, str.split), _of(_accuracy_statistics, list)),
-}
+    *(
+        Score(CATALOG.describe("token_accuracy"), partial(_accuracy_statistics, split), ratio)
+        for split in (str.split, list)
+    ),
+)
+"""Scores that a run has beside those of its scorer."""

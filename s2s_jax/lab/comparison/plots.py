@@ -17,7 +17,7 @@ from s2s_jax.lab.base.figures import (
     make_styles,
     new_figure,
 )
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, Metric, ending_with
 from s2s_jax.lab.base.seed_statistics import estimate
 
 if TYPE_CHECKING:
@@ -83,26 +83,24 @@ def schedule_figure(runs: Runs) -> Figure | None:
 
 
 def learning_figure(runs: Runs) -> Figure | None:
-    """Token accuracy with gold and with own prefixes, and an error rate, over the steps.
+    """Token accuracy with gold and with own prefixes, and the headline, over the steps.
 
     The line is the mean over seeds, the band reaches from the lowest to the highest.
     """
     there = {name for run in runs.compared for record in run.records for name in record}
-    accuracies = ["eval/gold/token_accuracy", "eval/own/token_accuracy"]
-    rates = [f"eval/own/{name}" for name in ("per", "cer", "wer", "bleu", "exact_match")]
-    names = [name for name in accuracies if name in there]
-    names += [name for name in rates if name in there][:1]
+    dev = sorted(name for name in there if name.startswith("eval/"))
+    accuracies = ending_with(dev, ACCURACIES)
+    headline = runs.catalog.headline(dev)
+    names = accuracies + ([headline] if headline else [])
     if not names:
         return None
     figure, axes = new_figure(1, len(names), (3.7 * len(names), 3.9))
     for name, panel in zip(names, axes, strict=True):
-        metric = describe(name)
-        draw_curves(panel, runs, name, metric.scale)
+        metric = runs.catalog.describe(name)
+        draw_curves(panel, runs, name)
         panel.set_ylabel(metric.axis_label)
         panel.set_title(f"{metric.prefixes} prefixes", fontsize=10)
-    for panel, metric_name in zip(axes, names, strict=True):
-        alike = accuracies if metric_name in accuracies else [metric_name]
-        _scale_to_late(panel, runs.compared, alike)
+        _scale_to_late(panel, runs.compared, accuracies if name in accuracies else [name], metric)
     finish_steps(
         figure, axes, "Mean over seeds; band: lowest to highest seed. Scaled to the last two thirds"
     )
@@ -110,12 +108,12 @@ def learning_figure(runs: Runs) -> Figure | None:
 
 
 def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
-    """Final metrics: a dot a seed, the mean, and its 95 % t-interval."""
+    """Final metrics: a dot a seed, the mean, and its 95 % t-interval.
+
+    Of many, the accuracies with both prefixes and what runs can be judged by come first.
+    """
     chosen = [name for name in metrics if any(name in run.metrics for run in runs.compared)]
-    wanted = ("gold/token_accuracy", "own/token_accuracy", "own/per", "own/cer", "own/wer")
-    wanted += ("own/bleu", "own/exact_match")
-    preferred = [name for end in wanted for name in chosen if name.endswith(end)]
-    names = (preferred or chosen)[:4]
+    names = (ending_with(chosen, (*ACCURACIES, *runs.catalog.headlines)) or chosen)[:4]
     if not names:
         return None
     rows = runs.by_schedule
@@ -123,7 +121,7 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     size = (2.0 + 2.4 * len(names), 1.5 + 0.45 * len(rows))
     figure, axes = new_figure(1, len(names), size, share_rows=True)
     for name, panel in zip(names, axes, strict=True):
-        metric = describe(name)
+        metric = runs.catalog.describe(name)
         for place, (members, style) in enumerate(zip(rows.values(), styles, strict=True)):
             values = [metric.scale * run.metrics.get(name, math.nan) for run in members]
             found = estimate(values)
@@ -159,16 +157,15 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     return figure
 
 
-def draw_curves(panel: Axes, runs: Runs, name: str, scale: float = 1.0) -> None:
+def draw_curves(panel: Axes, runs: Runs, name: str) -> None:
     """A metric over the steps: of each schedule the mean, and the band between its seeds.
 
     Args:
       panel: where to.
       runs: of `collect`.
       name: as the records have it.
-      scale: value drawn / value stored.
     """
-    rows = runs.by_schedule
+    rows, scale = runs.by_schedule, runs.catalog.describe(name).scale
     for (schedule, members), style in zip(rows.items(), make_styles(len(rows)), strict=True):
         steps, values = curve(members, name)
         if not len(steps):
@@ -204,7 +201,7 @@ def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
         )  # fmt: skip
 
 
-def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:
+def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str], metric: Metric) -> None:
     """Scales a panel to the last two thirds of the training, where the schedules part.
 
     Gold and own prefixes get one scale, so that they can be held against each other.
@@ -213,7 +210,7 @@ def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str]) -> None:
     for name in names:
         steps, values = curve(runs, name)
         if len(steps):
-            late = values[:, steps >= steps[-1] / 3] * describe(name).scale
+            late = values[:, steps >= steps[-1] / 3] * metric.scale
             low, high = min(low, np.nanmin(late)), max(high, np.nanmax(late))
     margin = 0.06 * (high - low) or 1.0
     panel.set_ylim(low - margin, high + margin)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from s2s_jax.lab.base.markup import latex, latex_comment, latex_row, markdown, visible
-from s2s_jax.lab.base.metric_catalog import NO_INTERVAL, Metric, describe
+from s2s_jax.lab.base.metric_catalog import NO_INTERVAL, Metric
 from s2s_jax.lab.comparison.budgets import budgets
 from s2s_jax.lab.comparison.budgets import to_text as to_budget_text
 from s2s_jax.lab.runs.collect import left_out_lines
@@ -24,8 +23,8 @@ def to_text(runs: Runs, frame: DataFrame) -> str:
       runs: of `collect`.
       frame: of `comparison.compare`.
     """
-    metrics = _metrics(frame)
-    rows = _rows(frame)
+    metrics = _metrics(runs, frame)
+    rows = _rows(runs, frame)
     labels = ["schedule", "n", *(metric.label_with_unit for metric in metrics)]
     widths = [max(map(len, column)) for column in zip(labels, *rows, strict=True)]
     groups = _groups(metrics)
@@ -58,7 +57,7 @@ def to_markdown(runs: Runs, frame: DataFrame) -> str:
       runs: of `collect`.
       frame: of `comparison.compare`.
     """
-    labels, rows = table_parts(frame)
+    labels, rows = table_parts(runs, frame)
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)
     below = "\n".join(
@@ -68,12 +67,17 @@ def to_markdown(runs: Runs, frame: DataFrame) -> str:
     return f"{table}\n\n{below}\n"
 
 
-def table_parts(frame: DataFrame) -> tuple[list[str], list[list[str]]]:
-    """The labels of the table's columns, with the prefixes, and its cells row by row."""
+def table_parts(runs: Runs, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The labels of the table's columns, with the prefixes, and its cells row by row.
+
+    Args:
+      runs: of `collect`.
+      frame: of `comparison.compare`.
+    """
     labels = ["schedule", "n"]
-    for metric in _metrics(frame):
+    for metric in _metrics(runs, frame):
         labels.append(metric.label_with_unit + (f" ({metric.prefixes})" if metric.prefixes else ""))
-    return labels, _rows(frame)
+    return labels, _rows(runs, frame)
 
 
 def to_latex(runs: Runs, frame: DataFrame) -> str:
@@ -83,7 +87,7 @@ def to_latex(runs: Runs, frame: DataFrame) -> str:
       runs: of `collect`.
       frame: of `comparison.compare`.
     """
-    metrics = _metrics(frame)
+    metrics = _metrics(runs, frame)
     lines = [latex_comment(remark) for remark in remarks(runs, frame)]
     lines += [r"\begin{tabular}{l" + "r" * (1 + len(metrics)) + "}", r"\toprule"]
     headings, rules, place = ["", ""], [], 3
@@ -97,7 +101,7 @@ def to_latex(runs: Runs, frame: DataFrame) -> str:
         lines += [" & ".join(headings) + r" \\", " ".join(rules)]
     labels = ["schedule", "$n$", *(latex(metric.label_with_unit) for metric in metrics)]
     lines += [" & ".join(labels) + r" \\", r"\midrule"]
-    lines += map(latex_row, _rows(frame))
+    lines += map(latex_row, _rows(runs, frame))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -105,8 +109,8 @@ def _names(frame: DataFrame) -> list[str]:
     return [column.removesuffix("/mean") for column in frame.columns if column.endswith("/mean")]
 
 
-def _metrics(frame: DataFrame) -> list[Metric]:
-    return [describe(name) for name in _names(frame)]
+def _metrics(runs: Runs, frame: DataFrame) -> list[Metric]:
+    return [runs.catalog.describe(name) for name in _names(frame)]
 
 
 def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
@@ -120,19 +124,13 @@ def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
     return groups
 
 
-def _rows(frame: DataFrame) -> list[list[str]]:
+def _rows(runs: Runs, frame: DataFrame) -> list[list[str]]:
     """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
     columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
     for name in _names(frame):
-        metric = describe(name)
+        metric = runs.catalog.describe(name)
         means, halves, counts = (frame[f"{name}/{part}"] for part in ("mean", "half_width", "n"))
-        shown = [
-            [
-                NO_INTERVAL if math.isnan(value) else f"{value * metric.scale:.{metric.digits}f}"
-                for value in values
-            ]
-            for values in (means, halves)
-        ]
+        shown = [list(map(metric.show, values)) for values in (means, halves)]
         width = max(map(len, shown[1]))
         cells = []
         for mean, half, count, total in zip(*shown, counts, frame["n"], strict=True):

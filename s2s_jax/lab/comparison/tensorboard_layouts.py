@@ -33,7 +33,7 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from s2s_jax.lab.base.markup import visible
-from s2s_jax.lab.base.metric_catalog import describe
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, GAP, Catalog
 from s2s_jax.lab.comparison.plots import curve
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 
@@ -48,7 +48,7 @@ _MOST_BYTES = 200
 """Of a folder's name; file systems have 255, of which a copy's name may need some."""
 
 _PARTS = ("mean", "low", "high")
-_CURVES = ("gold/token_accuracy", "own/token_accuracy", "gap")
+_CURVES = (*ACCURACIES, GAP)
 _MISSING = object()
 
 
@@ -74,19 +74,21 @@ def event_files(runs: Runs, metrics: Sequence[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     rows = runs.by_schedule
     time = max(_written(run.folder) for run in runs.compared)
-    score = _score(runs)
+    score, catalog = _score(runs), runs.catalog
     for label, members in rows.items():
         events = []
         for name in [*_CURVES, *([score] if score else [])]:
             steps, values = curve(members, f"eval/{name}")
+            metric = catalog.describe(name)
+            values = metric.scale * values
             known = np.isfinite(values).all(0) if len(steps) else np.zeros(0, bool)
             for step, column in zip(steps[known], values[:, known].T, strict=True):
                 points = (column.mean(), column.min(), column.max())
-                events.append(_scalars(name, int(step), points, time))
+                events.append(_scalars(name, int(step), points, metric.axis_label, time))
         if not events:
             continue
         if not files:
-            events = [_layout(score, time), _experiment(runs, metrics, time), *events]
+            events = [_layout(score, catalog, time), _experiment(runs, metrics, time), *events]
         files[_file_of(label, files)] = _records(events, time)
     return files
 
@@ -121,10 +123,10 @@ def _written(folder: Path) -> float:
 
 
 def _score(runs: Runs) -> str:
-    """The task's score among the records, such as "own/wer"; "" where there is none."""
+    """The headline among the records, such as "own/wer"; "" where there is none."""
     there = {name for run in runs.compared for record in run.records for name in record}
-    wanted = ("own/wer", "own/ser", "own/cer", "own/bleu", "own/exact_match")
-    return next((name for name in wanted if f"eval/{name}" in there), "")
+    found = runs.catalog.headline(sorted(name for name in there if name.startswith("eval/")))
+    return found.removeprefix("eval/") if found else ""
 
 
 def _records(events: Sequence[Any], time: float) -> bytes:
@@ -135,7 +137,13 @@ def _records(events: Sequence[Any], time: float) -> bytes:
     return file.getvalue()
 
 
-def _scalars(name: str, step: int, points: Sequence[float], time: float) -> Any:
+def _titled(name: str, catalog: Catalog) -> str:
+    """Such as "token accuracy (%), gold prefixes"."""
+    metric = catalog.describe(name)
+    return metric.axis_label + (f", {metric.prefixes} prefixes" if metric.prefixes else "")
+
+
+def _scalars(name: str, step: int, points: Sequence[float], about: str, time: float) -> Any:
     summary = Summary()
     for part, value in zip(_PARTS, points, strict=True):
         tag = f"{FOLDER}/{name}/{part}"
@@ -144,25 +152,24 @@ def _scalars(name: str, step: int, points: Sequence[float], time: float) -> Any:
             tensor=TensorProto(
                 dtype=DT_FLOAT, tensor_shape=TensorShapeProto(), float_val=[np.float32(value)]
             ),
-            metadata=scalar_metadata.create_summary_metadata(display_name=tag, description=""),
+            metadata=scalar_metadata.create_summary_metadata(display_name=tag, description=about),
         )
     return Event(step=step, wall_time=time, summary=summary)
 
 
-def _layout(score: str, time: float) -> Any:
+def _layout(score: str, catalog: Catalog, time: float) -> Any:
     """Two categories: gold against own prefixes with margins; the schedule and the score."""
     layout = layout_pb2.Layout()
     margins = layout.category.add(title="Gold against own prefixes, over seeds")
-    names = {"gold/token_accuracy": "gold prefixes", "own/token_accuracy": "own prefixes"}
-    for name, title in {**names, "gap": "gap", **({score: score} if score else {})}.items():
-        chart = margins.chart.add(title=f"{title}: mean, lowest and highest seed")
+    for name in [*_CURVES, *([score] if score else [])]:
+        chart = margins.chart.add(title=f"{_titled(name, catalog)}: mean, lowest and highest seed")
         tags = (f"{FOLDER}/{name}/{part}" for part in _PARTS)
         chart.margin.series.add(**dict(zip(("value", "lower", "upper"), tags, strict=True)))
     against = layout.category.add(title="Schedule against score")
     for title, tags in (
         ("teacher_prob and the realised share of gold", ("train/teacher_prob", "train/gold_share")),
-        ("token accuracy", ("eval/gold/token_accuracy", "eval/own/token_accuracy")),
-        (score, (f"eval/{score}",)),
+        (catalog.describe(_CURVES[0]).axis_label, [f"eval/{name}" for name in ACCURACIES]),
+        (_titled(score, catalog) if score else "", [f"eval/{score}"]),
     ):
         if title:
             chart = against.chart.add(title=title)
@@ -200,9 +207,10 @@ def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
         info = experiment.hparam_infos.add(name=name, type=kind or api_pb2.DATA_TYPE_STRING)
         info.domain_discrete.extend(sorted(set(values), key=lambda one: (str(type(one)), one)))
     for metric in metrics:
-        shown = describe(metric)
+        shown = runs.catalog.describe(metric)
+        unit = f" ({shown.unit})" if shown.unit else ""
         info = experiment.metric_infos.add(
-            display_name=f"{shown.name}, {metric.split('/')[0]}", description=metric
+            display_name=f"{shown.title}{unit}, {metric.split('/')[0]}", description=metric
         )
         info.name.tag = metric
     data = plugin_data_pb2.HParamsPluginData(experiment=experiment)

@@ -17,9 +17,10 @@ from s2s_jax.decoding import greedy
 from s2s_jax.evaluation import EvaluateStep, evaluate, make_evaluate_step
 from s2s_jax.lab.base.decorations import Attempt
 from s2s_jax.lab.base.files import write_atomic
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, Catalog
 from s2s_jax.lab.evaluation.divergence import Divergence
 from s2s_jax.lab.evaluation.pictures import attention_picture, examples_table
-from s2s_jax.lab.evaluation.scores import HIGHER_IS_BETTER, Scorer
+from s2s_jax.lab.evaluation.scores import EXACT_MATCH, Scorer
 from s2s_jax.lab.runs.tracking import Tracker
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
@@ -55,6 +56,11 @@ class Evaluator:
         self._steps: dict[int, EvaluateStep] = {}
         self._decode = jax.jit(partial(_decode_with_attention, model), static_argnums=2)
         self.headline = scorer.headline
+
+    @property
+    def catalog(self) -> Catalog:
+        """How what it measures is shown."""
+        return self.scorer.catalog
 
     def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
         """The same for another run of the task; what was compiled is shared."""
@@ -104,13 +110,15 @@ class Evaluator:
     def cost(self, metrics: Mapping[str, float]) -> float:
         """What selects the best checkpoint from dev metrics: the lower, the better."""
         value = metrics[f"eval/own/{self.headline}"]
-        return -value if self.headline in HIGHER_IS_BETTER else value
+        return -value if self.scorer.metrics[0].better == "higher" else value
 
     def summary(self, metrics: Mapping[str, float]) -> str:
         """The metrics of one split in a few words: gold and own prefixes side by side."""
-        prefix = next(iter(metrics)).split("/")[0]
-        names = (f"own/{self.headline}", "own/token_accuracy", "gold/token_accuracy")
-        return "  ".join(f"{prefix}/{name} {metrics[f'{prefix}/{name}']:.4g}" for name in names)
+        split = next(iter(metrics)).split("/")[0]
+        names = [f"{split}/{one}" for one in (f"own/{self.headline}", *reversed(ACCURACIES))]
+        return "  ".join(
+            f"{name} {self.catalog.describe(name).text(metrics[name])}" for name in names
+        )
 
     def show(
         self,
@@ -169,8 +177,7 @@ class Evaluator:
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
         scores = self.scorer(texts, data.references)
         # Of the text, as every other score: the ids of a target need not give its text back.
-        exact = [text == accepted[0] for text, accepted in zip(texts, data.references, strict=True)]
-        metrics["own/exact_match"] = float(np.mean(exact))
+        metrics["own/exact_match"] = EXACT_MATCH(texts, data.references)
         metrics |= {f"own/{name}": value for name, value in scores.items()}
         metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
         return metrics | (self.divergence(params) if split == "dev" else {}), texts

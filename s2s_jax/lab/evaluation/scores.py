@@ -1,14 +1,29 @@
-"""Scores of decoded text against any of several references."""
+"""Scores of decoded text against any of several references.
+
+A score of one's own needs a `Metric` and the statistics of an item, a `Scorer` one score or more:
+
+    def final_errors(hypotheses, references):
+        pairs = zip(hypotheses, references, strict=True)
+        return np.array([(said[-1:] != texts[0][-1:], 1) for said, texts in pairs], float)
+
+    metric = Metric("final", "final symbol", "%", better="lower")
+    scorer = Scorer("final", (Score(metric, final_errors, percentage),))
+"""
 
 from __future__ import annotations
 
 import functools
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
+from s2s_jax.lab.base.metric_catalog import Metric as Metric
 from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -16,75 +31,233 @@ if TYPE_CHECKING:
 
 References = Sequence[tuple[str, ...]]
 
+Split = Callable[[str], Sequence[str]]
+"""Text -> its symbols."""
 
-def error_rates(
-    hypotheses: Sequence[str], references: References, split: Callable[[str], Sequence[str]]
-) -> tuple[float, float]:
-    """Edit errors a hundred reference symbols, and the share of hypotheses that are not exact.
 
-        rate = 100 * sum_i min_r Lev(h_i, r) / sum_i |r_i|,   r_i the nearest reference of i
-        inexact = 100 * mean_i [h_i is none of its references]
+@dataclass(frozen=True)
+class Score:
+    """A score of hypotheses: sums over items of a few statistics each, and a function of the sums.
 
-    Args:
-      hypotheses: one text an example.
-      references: every accepted text of each example; among equally near ones the longest counts.
-      split: text -> symbols.
+        score = from_sums(sum_i statistics_i)
 
-    Returns:
-      (rate, inexact), both in percent.
+    The items' statistics tell `s2s compare` how much of a difference is the noise of test items.
+
+    Attributes:
+      metric: how it is called and shown.
+      statistics: (hypotheses, references) -> [items, k].
+      from_sums: [..., k] -> [...], the score as it is stored: `metric.scale` times that is shown.
+      published: (hypotheses, references) -> the score by those who published it, where ours is to
+        be theirs to the last bit; None for the formula above.
 
     Example:
-      >>> error_rates(["a b", "c"], [("a b",), ("c d", "e")], str.split)
-      (25.0, 50.0)
+      >>> import numpy as np
+      >>> def lengths(hypotheses, references):
+      ...     return np.array([(len(text), 1.0) for text in hypotheses])
+      >>> Score(Metric("length", "length"), lengths, ratio)(["ab", "abcd"], [("a",), ("b",)])
+      3.0
+    """
+
+    metric: Metric
+    statistics: Callable[[Sequence[str], References], np.ndarray]
+    from_sums: Callable[[np.ndarray], np.ndarray]
+    published: Callable[[Sequence[str], References], float] | None = None
+
+    def __call__(self, hypotheses: Sequence[str], references: References) -> float:
+        """The score of a corpus, as it is stored."""
+        if self.published is not None:
+            return self.published(hypotheses, references)
+        return float(self.from_sums(self.items(hypotheses, references).sum(0)))
+
+    def items(self, hypotheses: Sequence[str], references: References) -> np.ndarray:
+        """[items, k] statistics.
+
+        Raises:
+          LabError: they are of another shape.
+        """
+        found = np.asarray(self.statistics(hypotheses, references), float)
+        if found.ndim != 2 or len(found) != len(hypotheses):
+            raise LabError(
+                f"score {self.metric.name!r}: the statistics of {len(hypotheses)} items are of"
+                f" shape {found.shape}; they must be [items, k]"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scores the hypotheses of a run; `make_scorer` makes the built-in ones.
+
+    Attributes:
+      name: what it is called.
+      scores: the first is the headline: it selects the best checkpoint, and runs are judged by it.
+      signature: how the scores are computed, to be kept beside them; "" for nothing but the name.
+      remarks: references of the dev split -> what is to be said of them before a run starts, a line
+        each; None where nothing ever is.
+
+    Raises:
+      ValueError: there is no score, two have one name, one has the name of what is measured anyway,
+        or it is not known which way the headline is better.
+
+    Example:
+      >>> make_scorer("characters")(["kitten"], [("kittens",)])
+      {'cer': 14.285714285714286}
+    """
+
+    name: str
+    scores: tuple[Score, ...]
+    signature: str = ""
+    remarks: Callable[[References], list[str]] | None = None
+
+    def __post_init__(self):
+        if not self.scores:
+            raise ValueError(f"scorer {self.name!r} has no scores")
+        names = [one.metric.name for one in self.scores]
+        for name, count in Counter(names).items():
+            if "/" in name:
+                raise ValueError(f"the name of score {name!r} must have no slash")
+            if count > 1:
+                raise ValueError(f"scorer {self.name!r} has {count} scores of the name {name!r}")
+            if any(name == one.name for one in CATALOG.measures):
+                raise ValueError(f"a score cannot be called {name!r}: that is measured anyway")
+        if not self.scores[0].metric.better:
+            raise ValueError(
+                f"score {names[0]!r} is the first of its scorer and selects the best checkpoint;"
+                ' its metric must say better="higher" or "lower"'
+            )
+
+    def __call__(self, hypotheses: Sequence[str], references: References) -> dict[str, float]:
+        """Scores by name, as they are stored."""
+        return {one.metric.name: one(hypotheses, references) for one in self.scores}
+
+    @property
+    def headline(self) -> str:
+        """The name of the first score."""
+        return self.scores[0].metric.name
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """How its scores are shown, in their order."""
+        return tuple(one.metric for one in self.scores)
+
+    @property
+    def catalog(self) -> Catalog:
+        """How everything is shown that a run with these scores logs."""
+        return CATALOG.with_scores(self.metrics)
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """[..., (part, whole)] -> [...] part / whole, 0 / 0 being 0."""
+    part, whole = sums[..., 0], sums[..., 1]
+    return part / np.where(whole == 0, 1, whole)
+
+
+def percentage(sums: np.ndarray) -> np.ndarray:
+    """[..., (part, whole)] -> [...] 100 * part / whole, 0 / 0 being 0."""
+    part, whole = sums[..., 0], sums[..., 1]
+    return 100 * part / np.where(whole == 0, 1, whole)
+
+
+def error_statistics(split: Split, hypotheses: Sequence[str], references: References) -> np.ndarray:
+    """[items, (edit errors, symbols of the nearest reference)]; of equally near ones the longest.
+
+        errors_i = min_r Lev(h_i, r)
+
+    Args:
+      split: text -> symbols.
+      hypotheses: one text an item.
+      references: every accepted text of each item.
     """
     from rapidfuzz.distance import Levenshtein
 
-    errors = symbols = inexact = 0
+    rows = []
     for hypothesis, accepted in zip(hypotheses, references, strict=True):
-        said = split(hypothesis)
-        distances = ((Levenshtein.distance(said, split(text)), text) for text in accepted)
-        distance, length = min((d, -len(split(text))) for d, text in distances)
-        errors += distance
-        symbols -= length
-        inexact += distance > 0
-    return 100 * errors / max(symbols, 1), 100 * inexact / max(len(hypotheses), 1)
+        said, wanted = split(hypothesis), [split(text) for text in accepted]
+        distance, length = min((Levenshtein.distance(said, one), -len(one)) for one in wanted)
+        rows.append((distance, -length))
+    return _pairs(rows)
 
 
-def phoneme_scores(hypotheses: Sequence[str], references: References) -> dict[str, float]:
-    """Phoneme error rate "per" and word error rate "wer", in percent, against any reference."""
-    per, wer = error_rates(hypotheses, references, str.split)
-    return {"wer": wer, "per": per}
+def inexact_statistics(
+    split: Split, hypotheses: Sequence[str], references: References
+) -> np.ndarray:
+    """[items, (has the symbols of none of its references, 1)]."""
+    return _pairs(
+        [
+            (split(hypothesis) not in [split(text) for text in accepted], 1)
+            for hypothesis, accepted in zip(hypotheses, references, strict=True)
+        ]
+    )
 
 
-def character_scores(hypotheses: Sequence[str], references: References) -> dict[str, float]:
-    """Character error rate "cer", in percent."""
-    return {"cer": error_rates(hypotheses, references, list)[0]}
+def exact_statistics(hypotheses: Sequence[str], references: References) -> np.ndarray:
+    """[items, (is the first reference to the letter, 1)]."""
+    pairs = zip(hypotheses, references, strict=True)
+    return _pairs([(hypothesis == accepted[0], 1) for hypothesis, accepted in pairs])
 
 
-def symbol_scores(hypotheses: Sequence[str], references: References) -> dict[str, float]:
-    """Symbol error rate "ser", in percent, over symbols separated by spaces."""
-    return {"ser": error_rates(hypotheses, references, str.split)[0]}
+def _pairs(rows: list[tuple[float, float]]) -> np.ndarray:
+    return np.array(rows, float).reshape(-1, 2)
 
 
-def translation_scores(
-    hypotheses: Sequence[str], references: References, bleu_tokenize: str = "13a"
-) -> dict[str, float]:
-    """BLEU and chrF by sacrebleu; see `Scorer.signature` for how.
+def _error_rate(name: str, split: Split) -> Score:
+    """Edit errors a hundred symbols of the nearest references."""
+    statistics = functools.partial(error_statistics, split)
+    return Score(CATALOG.describe(name), statistics, percentage)
+
+
+EXACT_MATCH = Score(CATALOG.describe("exact_match"), exact_statistics, ratio)
+"""What every run has beside the scores of its scorer."""
+
+_WORD_ERROR_RATE = Score(
+    CATALOG.describe("wer"), functools.partial(inexact_statistics, str.split), percentage
+)
+
+
+def bleu_statistics(tokenize: str, hypotheses: Sequence[str], references: References) -> np.ndarray:
+    """[items, (length, reference length, 4 n-grams found, 4 made)], as sacrebleu counts them."""
+    columns = reference_columns(references)
+    counts: Any = make_bleu(tokenize)._extract_corpus_statistics(list(hypotheses), columns)
+    return np.array(counts, float)
+
+
+def bleu_from_sums(sums: np.ndarray) -> np.ndarray:
+    """BLEU with sacrebleu's default smoothing: the n-th order without a match counts 2^-n.
 
     Post (2018), "A call for clarity in reporting BLEU scores".
-
-    Args:
-      hypotheses: one text an example.
-      references: every accepted text of each example.
-      bleu_tokenize: what cuts text into BLEU's tokens, by sacrebleu's name; chrF is of characters.
     """
+    length, reference, found, made = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    halves = np.cumsum((found == 0) & (made > 0), axis=-1)
+    smoothed = np.where(found > 0, found, 0.5**halves)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(smoothed / made).mean(-1)
+        brevity = np.minimum(0, 1 - reference / length)
+        return np.where((found.sum(-1) > 0) & (made > 0).all(-1), 100 * np.exp(logs + brevity), 0.0)
+
+
+def chrf_statistics(hypotheses: Sequence[str], references: References) -> np.ndarray:
+    """[items, 6 * (n-grams made, of the reference, found)], as sacrebleu counts them."""
     from sacrebleu.metrics.chrf import CHRF
 
-    columns = reference_columns(references)
-    return {
-        "bleu": make_bleu(bleu_tokenize).corpus_score(list(hypotheses), columns).score,
-        "chrf": CHRF().corpus_score(list(hypotheses), columns).score,
-    }
+    counts: Any = CHRF()._extract_corpus_statistics(list(hypotheses), reference_columns(references))
+    return np.array(counts, float)
+
+
+def chrf_from_sums(sums: np.ndarray) -> np.ndarray:
+    """chrF2 over the orders that both sides have: 100 * 5 P R / (4 P + R).
+
+    Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation".
+    """
+    made, gold, found = (sums[..., part::3] for part in range(3))
+    both = (made > 0) & (gold > 0)
+    orders = np.maximum(both.sum(-1), 1)
+    precision = (np.where(both, found, 0) / np.maximum(made, 1)).sum(-1) / orders
+    recall = (np.where(both, found, 0) / np.maximum(gold, 1)).sum(-1) / orders
+    return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-30)
+
+
+def _by_sacrebleu(metric: Any, hypotheses: Sequence[str], references: References) -> float:
+    return metric.corpus_score(list(hypotheses), reference_columns(references)).score
 
 
 def reference_columns(references: References) -> list[Any]:
@@ -93,74 +266,74 @@ def reference_columns(references: References) -> list[Any]:
     return [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]
 
 
-SCORERS: dict[str, Callable[..., dict[str, float]]] = {
-    "phonemes": phoneme_scores,
-    "characters": character_scores,
-    "symbols": symbol_scores,
-    "translation": translation_scores,
-}
-"""Functions of hypotheses and references by the name of the scores that they make."""
-
-HIGHER_IS_BETTER = {"bleu", "chrf"}
+def _levenshtein_scorer(name: str, *scores: Score) -> Scorer:
+    return Scorer(name, scores, f"{name}: greedy, any reference, Levenshtein distance")
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """What scores the hypotheses of a run; `make_scorer` makes it from a config.
-
-    Attributes:
-      kind: a name of `SCORERS`.
-      bleu_tokenize: of "translation".
-
-    Example:
-      >>> Scorer("characters")(["kitten"], [("kittens",)])
-      {'cer': 14.285714285714286}
-    """
-
-    kind: str
-    bleu_tokenize: str = "13a"
-
-    def __call__(self, hypotheses: Sequence[str], references: References) -> dict[str, float]:
-        """Scores by name; the first selects the best checkpoint."""
-        if self.kind == "translation":
-            return translation_scores(hypotheses, references, self.bleu_tokenize)
-        return SCORERS[self.kind](hypotheses, references)
-
-    @property
-    def headline(self) -> str:
-        """The name of the first score, by which a run is judged."""
-        return next(iter(self(["a"], [("a",)])))
-
-    @property
-    def signature(self) -> str:
-        """How the scores are computed, to be kept beside them."""
-        if self.kind != "translation":
-            return f"{self.kind}: greedy, any reference, Levenshtein distance"
-        from sacrebleu.metrics.chrf import CHRF
-
-        metrics = make_bleu(self.bleu_tokenize), CHRF()
-        for metric in metrics:  # a signature is known only once something was scored
-            metric.corpus_score(["a"], [["a"]])
-        return "; ".join(str(metric.get_signature()) for metric in metrics)
-
-
-def make_scorer(kind: str, bleu_tokenize: str = "13a") -> Scorer:
-    """The scorer of a config's `eval.scores` and `eval.bleu_tokenize`.
+def _translation_scorer(bleu_tokenize: str) -> Scorer:
+    """BLEU and chrF by sacrebleu.
 
     Raises:
-      LabError: there is no such kind or tokenizer, the message names the nearest; the tokenizer
+      LabError: see `make_bleu`.
+    """
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, chrf = make_bleu(bleu_tokenize), CHRF()
+    for metric in (bleu, chrf):  # a signature is known only once something was scored
+        metric.corpus_score(["a"], [["a"]])
+    return Scorer(
+        "translation",
+        (
+            Score(
+                CATALOG.describe("bleu"),
+                functools.partial(bleu_statistics, bleu_tokenize),
+                bleu_from_sums,
+                functools.partial(_by_sacrebleu, bleu),
+            ),
+            Score(
+                CATALOG.describe("chrf"),
+                chrf_statistics,
+                chrf_from_sums,
+                functools.partial(_by_sacrebleu, chrf),
+            ),
+        ),
+        signature="; ".join(str(metric.get_signature()) for metric in (bleu, chrf)),
+        remarks=functools.partial(bleu_remarks, bleu_tokenize),
+    )
+
+
+SCORERS = {
+    "phonemes": _levenshtein_scorer("phonemes", _WORD_ERROR_RATE, _error_rate("per", str.split)),
+    "characters": _levenshtein_scorer("characters", _error_rate("cer", list)),
+    "symbols": _levenshtein_scorer("symbols", _error_rate("ser", str.split)),
+}
+"""The built-in scorers by name, but for "translation", which has an option."""
+
+SCORER_NAMES = (*SCORERS, "translation")
+"""What `make_scorer` knows."""
+
+
+def make_scorer(name: str, bleu_tokenize: str = "13a") -> Scorer:
+    """The scorer of a config's `eval.scores` and `eval.bleu_tokenize`.
+
+    Args:
+      name: of `SCORER_NAMES`.
+      bleu_tokenize: what cuts text into BLEU's tokens, by sacrebleu's name; chrF is of characters.
+
+    Raises:
+      LabError: there is no such scorer or tokenizer, the message names the nearest; the tokenizer
         would have no effect, or it lacks something here.
     """
-    if kind not in SCORERS:
-        raise LabError(f"eval.scores is {kind!r}; {did_you_mean(kind, SCORERS)}")
-    if kind == "translation":
-        make_bleu(bleu_tokenize)
-    elif bleu_tokenize != "13a":
+    if name not in SCORER_NAMES:
+        raise LabError(f"eval.scores is {name!r}; {did_you_mean(name, SCORER_NAMES)}")
+    if name == "translation":
+        return _translation_scorer(bleu_tokenize)
+    if bleu_tokenize != "13a":
         raise LabError(
-            f"eval.bleu_tokenize={bleu_tokenize} has no effect on eval.scores={kind}, which has no"
+            f"eval.bleu_tokenize={bleu_tokenize} has no effect on eval.scores={name}, which has no"
             " BLEU; set eval.scores=translation, or leave it out"
         )
-    return Scorer(kind, bleu_tokenize)
+    return SCORERS[name]
 
 
 @functools.cache

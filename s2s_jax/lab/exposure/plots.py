@@ -18,6 +18,7 @@ from s2s_jax.lab.base.figures import (
     make_styles,
     new_figure,
 )
+from s2s_jax.lab.base.metric_catalog import CATALOG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,29 +28,27 @@ if TYPE_CHECKING:
     from s2s_jax.lab.exposure.settings import RunExposure
 
 _PANELS = (
-    ("token accuracy (%)", 100, ("gold/accuracy_by_position", "own/accuracy_by_position")),
-    ("error rate (%)", 100, ("own/hazard_by_position", "own/post_error_rate_by_distance")),
+    ("token accuracy", ("gold/accuracy_by_position", "own/accuracy_by_position")),
+    ("error rate", ("own/hazard_by_position", "own/post_error_rate_by_distance")),
     (
-        "NLL more than uncorrupted (nats)",
-        1,
+        "NLL more than uncorrupted",
         (
             "recovery/uniform/nll_increase_by_distance",
             "recovery/plausible/nll_increase_by_distance",
         ),
     ),
-    ("excess accumulated error (%)", 1, ("edit_oracle/excess_percent_by_length",)),
-    ("MMD\N{SUPERSCRIPT TWO} of decoder states", 1, ("states/mmd_by_position",)),
-    ("excess accumulated error (%)", 1, ("truth/excess_percent_by_length",)),
+    ("excess accumulated error", ("edit_oracle/excess_percent_by_length",)),
+    ("MMD\N{SUPERSCRIPT TWO} of decoder states", ("states/mmd_by_position",)),
+    ("excess accumulated error", ("truth/excess_percent_by_length",)),
     (
         "EB-C: own / gold distance",
-        1,
         (
             "truth/eb_c_total_variation_by_position",
             "truth/eb_c_jensen_shannon_by_position",
         ),
     ),
 )
-"""Of each panel the vertical axis, value shown / value stored, and one or two curves."""
+"""Of each panel the vertical axis without its unit, and one or two curves of one unit."""
 
 _CURVE_LABELS = {
     "gold/accuracy_by_position": "gold prefixes",
@@ -90,10 +89,10 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     """
     labels = {label: list(members) for label, members in groupby(runs, lambda run: run.label)}
     panels = [
-        (title, scale, [name for name in names if any(name in run.measures for run in runs)])
-        for title, scale, names in _PANELS
+        (title, [name for name in names if any(name in run.measures for run in runs)])
+        for title, names in _PANELS
     ]
-    panels = [panel for panel in panels if panel[2]]
+    panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
     columns = min(3, len(panels))
@@ -102,15 +101,16 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
     styles = make_styles(len(labels))
-    for panel, (axis_label, scale, names) in zip(axes, panels, strict=False):
+    for panel, (title, names) in zip(axes, panels, strict=False):
+        metric = CATALOG.describe(names[0])
         for members, style in zip(labels.values(), styles, strict=True):
             for number, name in enumerate(names):
                 there = [run.measures[name] for run in members if name in run.measures]
                 if there:
-                    _draw(panel, there, scale, style, second=number > 0)
+                    _draw(panel, there, metric.scale, style, second=number > 0)
         found = {run.measures[name].axis for run in runs for name in names if name in run.measures}
         panel.set_xlabel(" / ".join(_X_LABELS[axis] for axis in _X_LABELS if axis in found))
-        panel.set_ylabel(axis_label)
+        panel.set_ylabel(f"{title} ({metric.unit})" if metric.unit else title)
         panel.set_title(_TITLES.get(names[0], ""), fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if names[0].startswith("recovery/"):

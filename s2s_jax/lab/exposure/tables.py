@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
+from s2s_jax.lab.base.metric_catalog import ACCURACIES, CATALOG, GAP, NO_INTERVAL
 from s2s_jax.lab.base.seed_statistics import estimate
 from s2s_jax.lab.base.text_tables import align
 
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
     from s2s_jax.lab.exposure.settings import RunExposure, Settings
 
 _ROWS = (
-    ("token accuracy", "%", ("gold/token_accuracy", "own/token_accuracy")),
-    ("  its gap", "%", ("gap",)),
-    ("  mean of sequences", "%", ("gold/token_accuracy_macro", "own/token_accuracy_macro")),
-    ("    its gap", "%", ("gap_macro",)),
-    ("NLL of a token", "nats", ("gold/nll",)),
-    ("exact match", "%", ("gold/exact_match", "own/exact_match")),
-    ("first-error hazard", "%", ("own/hazard",)),
-    ("post-error rate", "%", ("own/post_error_rate",)),
-    ("  over the hazard", "x", ("own/amplification",)),
-    ("edit-oracle cost", "nats", ("edit_oracle/gold_cost", "edit_oracle/own_cost")),
-    ("  its regret", "nats", ("edit_oracle/regret",)),
-    ("half-life, uniform", "tokens", ("recovery/uniform/half_life",)),
-    ("half-life, plausible", "tokens", ("recovery/plausible/half_life",)),
-    ("length ratio", "", ("own/length_ratio",)),
-    ("no EOS", "%", ("own/no_eos_rate",)),
-    ("KL to the truth", "nats", ("truth/kl",)),
+    ("token accuracy", ACCURACIES),
+    ("  its gap", (GAP,)),
+    ("  mean of sequences", ("gold/token_accuracy_macro", "own/token_accuracy_macro")),
+    ("    its gap", ("gap_macro",)),
+    ("NLL", ("gold/nll",)),
+    ("exact match", ("gold/exact_match", "own/exact_match")),
+    ("first-error hazard", ("own/hazard",)),
+    ("post-error rate", ("own/post_error_rate",)),
+    ("  over the hazard", ("own/amplification",)),
+    ("edit-oracle cost", ("edit_oracle/gold_cost", "edit_oracle/own_cost")),
+    ("  its regret", ("edit_oracle/regret",)),
+    ("half-life, uniform", ("recovery/uniform/half_life",)),
+    ("half-life, plausible", ("recovery/plausible/half_life",)),
+    ("length ratio", ("own/length_ratio",)),
+    ("no EOS", ("own/no_eos_rate",)),
+    ("KL to the truth", ("truth/kl",)),
 )
-"""Label, unit and the measures of a row; of two, the first is with gold prefixes."""
+"""Label and measures of a row, units aside; of two, the first is with gold prefixes."""
 
 _CURVES = {
     "position": (
-        ("gold acc %", 100, "gold/accuracy_by_position"),
-        ("own acc %", 100, "own/accuracy_by_position"),
-        ("gap %", 100, "gap_by_position"),
-        ("gold NLL", 1, "gold/nll_by_position"),
-        ("hazard %", 100, "own/hazard_by_position"),
-        ("state MMD\N{SUPERSCRIPT TWO}", 1, "states/mmd_by_position"),
-        ("p", 1, "states/p_value_by_position"),
-        ("EB-C (TV)", 1, "truth/eb_c_total_variation_by_position"),
-        ("EB-C (JS)", 1, "truth/eb_c_jensen_shannon_by_position"),
+        ("gold acc", "gold/accuracy_by_position"),
+        ("own acc", "own/accuracy_by_position"),
+        ("gap", "gap_by_position"),
+        ("gold NLL", "gold/nll_by_position"),
+        ("hazard", "own/hazard_by_position"),
+        ("state MMD\N{SUPERSCRIPT TWO}", "states/mmd_by_position"),
+        ("p", "states/p_value_by_position"),
+        ("EB-C (TV)", "truth/eb_c_total_variation_by_position"),
+        ("EB-C (JS)", "truth/eb_c_jensen_shannon_by_position"),
     ),
     "distance": (
-        ("post-error %", 100, "own/post_error_rate_by_distance"),
-        ("NLL +, uniform", 1, "recovery/uniform/nll_increase_by_distance"),
-        ("NLL +, plausible", 1, "recovery/plausible/nll_increase_by_distance"),
+        ("post-error", "own/post_error_rate_by_distance"),
+        ("NLL +, uniform", "recovery/uniform/nll_increase_by_distance"),
+        ("NLL +, plausible", "recovery/plausible/nll_increase_by_distance"),
     ),
     "length": (
-        ("edit-oracle AccErr", 1, "edit_oracle/accumulated_by_length"),
-        ("%ExAccErr", 1, "edit_oracle/excess_percent_by_length"),
-        ("true AccErr", 1, "truth/accumulated_by_length"),
-        ("true %ExAccErr", 1, "truth/excess_percent_by_length"),
+        ("edit-oracle AccErr", "edit_oracle/accumulated_by_length"),
+        ("ExAccErr", "edit_oracle/excess_percent_by_length"),
+        ("true AccErr", "truth/accumulated_by_length"),
+        ("true ExAccErr", "truth/excess_percent_by_length"),
     ),
     "n-gram": (
-        ("gold rep %", 100, "gold/repetition"),
-        ("own rep %", 100, "own/repetition"),
+        ("gold rep", "gold/repetition"),
+        ("own rep", "own/repetition"),
     ),
 }
-"""The columns of each axis' table: label, value shown / value stored, measure."""
+"""The columns of each axis' table: label without the unit, measure."""
 
 _TINY = ("states/mmd_by_position",)
 
@@ -90,12 +90,13 @@ def _values_table(runs: Sequence[RunExposure]) -> str:
     heads = [wrap(f"{label} (n={len(members)})", 24) for label, members in labels.items()]
     rows = [["", "", *head] for head in zip_longest(*heads, fillvalue="")]
     rows[0][1] = "prefixes"
-    for title, unit, names in _ROWS:
+    for title, names in _ROWS:
+        unit = CATALOG.describe(names[0]).unit
         for number, name in enumerate(names):
             if not any(name in run.measures for run in runs):
                 continue
             label = f"{title} ({unit})" if unit and number == 0 else ("" if number else title)
-            cells = [_cell(members, name, unit) for members in labels.values()]
+            cells = [_cell(members, name) for members in labels.values()]
             rows.append([label, _prefixes(name), *cells])
     return "\n".join(align(rows, left={0, 1}))
 
@@ -106,9 +107,9 @@ def _prefixes(name: str) -> str:
     return "own" if name.startswith("own/") or name.endswith("/own_cost") else ""
 
 
-def _cell(members: Sequence[RunExposure], name: str, unit: str) -> str:
+def _cell(members: Sequence[RunExposure], name: str) -> str:
     """One run: the value and its bootstrap interval; several: the mean and its t-interval."""
-    scale = 100 if unit == "%" else 1
+    scale = CATALOG.describe(name).scale
     there = [run.measures[name] for run in members if name in run.measures]
     if not there:
         return NO_INTERVAL
@@ -124,19 +125,22 @@ def _cell(members: Sequence[RunExposure], name: str, unit: str) -> str:
 
 
 def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
-    columns = [column for column in _CURVES[axis] if column[2] in measures]
+    columns = [column for column in _CURVES[axis] if column[1] in measures]
     if not columns:
         return ""
     places = np.unique(np.concatenate([np.asarray(measures[name].at) for *_, name in columns]))
-    rows = [[axis, "n", *(label for label, _, _ in columns)]]
+    shown = [CATALOG.describe(name) for _, name in columns]
+    units = [" %" if metric.unit == "%" else "" for metric in shown]
+    labels = [label + unit for (label, _), unit in zip(columns, units, strict=True)]
+    rows = [[axis, "n", *labels]]
     for place in places.tolist():
         cells, count = [], 0
-        for _, scale, name in columns:
+        for (_, name), metric in zip(columns, shown, strict=True):
             one = measures[name]
             index = np.flatnonzero(one.at == place)
             if index.size:
                 count = max(count, int(one.n[index[0]]))
-                value = scale * float(one.value[index[0]])
+                value = metric.scale * float(one.value[index[0]])
                 cells.append(f"{value:.0e}" if name in _TINY and value else _number(value))
             else:
                 cells.append("")

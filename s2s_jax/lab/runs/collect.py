@@ -13,6 +13,7 @@ from typing import Any
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import read_json, read_jsonl
 from s2s_jax.lab.base.markup import visible
+from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog, Metric
 from s2s_jax.lab.runs.provenance import Provenance, differing_data, differing_vocabularies
 from s2s_jax.lab.runs.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, RESULT
 from s2s_jax.lab.runs.labels import json_leaves, row_labels, schedule_order
@@ -36,6 +37,8 @@ class Run:
       wall_seconds: that it took; NaN where it is not known.
       provenance: what else its metrics depend on; None where that was not recorded.
       versions: of the packages that it ended with.
+      score_metrics: how the scores of its scorer are shown, the headline first; none where that was
+        not recorded.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class Run:
     wall_seconds: float = math.nan
     provenance: Provenance | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    score_metrics: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Runs:
         for run in self.compared:
             rows[run.schedule].append(run)
         return dict(rows)
+
+    @property
+    def catalog(self) -> Catalog:
+        """How the runs' metrics are shown: the lab's catalogue, and the scores of the runs' own."""
+        return CATALOG.with_scores(one for run in self.compared for one in run.score_metrics)
 
 
 def collect(sweep_dir: str | Path) -> Runs:
@@ -192,8 +201,26 @@ def _read_run(folder: Path) -> tuple[Run, int]:
         wall_seconds=float(result["wall_seconds"]),
         provenance=Provenance.from_dict(provenance) if provenance else None,
         versions=result.get("versions", {}),
+        score_metrics=_score_metrics(folder, result),
     )
     return run, num_bad
+
+
+def _score_metrics(folder: Path, result: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """How a run's own scores are shown, their texts visible.
+
+    Raises:
+      LabError: not as anything can be shown.
+    """
+    try:
+        return tuple(
+            Metric.from_dict(
+                {key: visible(one) if isinstance(one, str) else one for key, one in kept.items()}
+            )
+            for kept in result.get("score_metrics", ())
+        )
+    except ValueError as error:
+        raise LabError(f"{folder / 'result.json'} is damaged: score_metrics: {error}") from error
 
 
 def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:

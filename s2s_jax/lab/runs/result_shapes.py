@@ -14,6 +14,17 @@ CONFIG = {"seed": int, "data": {"name": str}, "schedule": {"name": str}}
 ENDING = {"status": frozenset({"finished", "stopped", "failed"}), "steps?": int, "error?": str}
 """The shape of a result.json of which only how and where the run ended is asked."""
 
+SCORE_METRIC = {
+    "name": str,
+    "label": str,
+    "unit": str,
+    "scale": float,
+    "digits": int,
+    "better": frozenset({"higher", "lower", ""}),
+    "long_label": str,
+}
+"""The shape of `Metric.to_dict`."""
+
 RESULT = ENDING | {
     "config": CONFIG,
     "overrides?": dict,
@@ -24,5 +35,6 @@ RESULT = ENDING | {
     "wall_seconds": float,
     "best_step?": int,
     "scores?": str,
+    "score_metrics?": [SCORE_METRIC],
 }
 """The shape of result.json."""

@@ -35,6 +35,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from s2s_jax.data.json_shapes import parse
 from s2s_jax.lab.base.errors import writing
 from s2s_jax.lab.base.files import to_json, write_atomic
+from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.runs.result_shapes import METRICS_FILE, METRICS_LINE
 
 _EVENT_FILES = "events.out.tfevents.*"
@@ -86,13 +87,18 @@ class Tracker:
                 path.unlink()
             self._metrics = (self._folder / METRICS_FILE).open("a", buffering=1, encoding="utf-8")
 
-    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+    def scalars(
+        self, step: int, values: Mapping[str, Any], catalog: Catalog = CATALOG
+    ) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.
+
+        The line has them as they are, TensorBoard as they are shown: percentages in percent.
 
         Args:
           step: the training step.
           values: name -> number, also a scalar array; NaN and the infinities are null in
             `metrics.jsonl`.
+          catalog: how they are shown.
         """
         numbers = {name: float(value) for name, value in values.items()}
         line = json.dumps({"step": int(step)} | to_json(numbers), allow_nan=False)
@@ -100,9 +106,14 @@ class Tracker:
             self._metrics.write(line + "\n")
         summary = Summary()
         for name, number in numbers.items():
-            metadata = scalar_metadata.create_summary_metadata(display_name=name, description="")
+            metric = catalog.describe(name)
+            metadata = scalar_metadata.create_summary_metadata(
+                display_name=name, description=metric.axis_label
+            )
             tensor = TensorProto(
-                dtype=DT_FLOAT, tensor_shape=TensorShapeProto(), float_val=[np.float32(number)]
+                dtype=DT_FLOAT,
+                tensor_shape=TensorShapeProto(),
+                float_val=[np.float32(metric.scale * number)],
             )
             summary.value.add(tag=name, tensor=tensor, metadata=metadata)
         self._add(step, summary)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from s2s_jax.lab.base.metric_catalog import describe
 from s2s_jax.lab.runs.progress import RunProgress, read_progress
 from s2s_jax.lab.sweeps.log_errors import error_of
 from s2s_jax.lab.sweeps.plan import PlannedRun
@@ -116,9 +115,8 @@ def _steps(state: RunState) -> str:
 def _score(state: RunState) -> str:
     if math.isnan(state.progress.score):
         return ""
-    metric = describe(state.run.score)
-    unit = f" {metric.unit}" if metric.unit else ""
-    return f"{metric.label} {metric.show(state.progress.score)}{unit}"
+    metric = state.run.catalog.describe(state.run.score)
+    return f"{metric.label} {metric.text(state.progress.score)}"
 
 
 def _note(state: RunState, now: float) -> str:

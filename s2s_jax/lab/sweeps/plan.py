@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.config.experiment_file import split_config, sweep_of
 from s2s_jax.lab.config.overrides import parse_config, plain_value
@@ -31,6 +32,7 @@ class PlannedRun:
       steps_made: updates that it had made when it was planned.
       score: the metric that tells how it fares while it trains, such as "eval/own/wer".
       program: equal in runs that can share what is compiled, or be one program; see `group_key`.
+      catalog: how `score` is shown.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PlannedRun:
     steps_made: int = 0
     score: str = ""
     program: str = ""
+    catalog: Catalog = CATALOG
 
     @property
     def workdir(self) -> Path:
@@ -108,6 +111,7 @@ def plan_sweep(
         status = result["status"] if result else "waiting"
         if status == "finished" and finished is None:
             status = "stopped"
+        scorer = config_scorer(config)
         plan.append(
             PlannedRun(
                 name,
@@ -118,8 +122,9 @@ def plan_sweep(
                 tuple((key, str(one)) for key, one in varied_beside_schedule(varied).items()),
                 config.train.num_steps,
                 result["steps"] if result else 0,
-                f"eval/own/{config_scorer(config).headline}",
+                f"eval/own/{scorer.headline}",
                 group_key(config),
+                scorer.catalog,
             )
         )
     if not plan:

@@ -9,7 +9,7 @@ from s2s_jax.data.batching import Sequences
 from s2s_jax.data.task import Task
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import Overrides
-from s2s_jax.lab.evaluation.scores import Scorer, bleu_remarks
+from s2s_jax.lab.evaluation.scores import Scorer
 
 _SIZE = "data.vocabulary_size"
 _SHOWN = 40  # characters of a target
@@ -64,8 +64,8 @@ def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
             f" for example number {lost.number}: {_shown(lost.text)} comes back as"
             f" {_shown(lost.decoded)}"
         )
-    if scorer.kind == "translation":  # else the text of dev need not be read
-        lines += bleu_remarks(scorer.bleu_tokenize, task.splits["dev"].references)
+    if scorer.remarks is not None:  # else the text of dev need not be read
+        lines += scorer.remarks(task.splits["dev"].references)
     counts = {
         "training_pairs": num_pairs,
         "left_out": training.num_dropped,

@@ -212,7 +212,7 @@ class Lane:
         if self.evaluates:
             params = progress.state.params
             metrics = self._evaluator.dev(params)
-            self._tracker.scalars(self.step, metrics)
+            self._tracker.scalars(self.step, metrics, self._evaluator.catalog)
             self._printer.say(self.step, self._evaluator.summary(metrics))
             cost = self._evaluator.cost(metrics)
         self._tracker.flush()

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping
 
+from s2s_jax.lab.base.metric_catalog import CATALOG
+
 _REPORT_SECONDS = 5.0
 
 
@@ -55,13 +57,12 @@ class ProgressPrinter:
             return
         self._last.restart()
         left = self._clock.seconds / (step - self._first) * (self._num_steps - step)
-        self.say(
-            step,
-            f"loss {metrics['train/loss']:.4f}"
-            f"  teacher_prob {metrics['train/teacher_prob']:.3f}"
-            f"  {metrics['train/tokens_per_second']:,.0f} tokens/s"
-            f"  {int(left) // 60}:{int(left) % 60:02d} left",
+        loss, teacher_prob, rate = (
+            CATALOG.describe(name).text(metrics[name])
+            for name in ("train/loss", "train/teacher_prob", "train/tokens_per_second")
         )
+        clock = f"{int(left) // 60}:{int(left) % 60:02d}"
+        self.say(step, f"loss {loss}  teacher_prob {teacher_prob}  {rate}  {clock} left")
 
     def say(self, step: int, text: str) -> None:
         """Prints something about a step."""

@@ -130,7 +130,7 @@ class RunSession:
         # The dev metrics of that step are in the log already.
         tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
         if not self._run.has_logged(tests):  # before it was killed and resumed
-            self.tracker.scalars(steps, tests)
+            self.tracker.scalars(steps, tests, evaluator.catalog)
         # A result says that all else is there.
         self._open.close()
         return self._write(
@@ -138,7 +138,8 @@ class RunSession:
             steps=steps,
             metrics=metrics,
             best_step=best_step,
-            scores=evaluator.scorer.signature,
+            scores=evaluator.scorer.signature or evaluator.scorer.name,
+            score_metrics=[one.to_dict() for one in evaluator.scorer.metrics],
         )
 
     def _write(self, status: str, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import scipy.stats
 from PIL import Image
 
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.base.seed_statistics import estimate, t_half_width
 from s2s_jax.lab.comparison import tables
 from s2s_jax.lab.comparison.budgets import run_tokens
@@ -117,6 +118,42 @@ def test_means_and_intervals(sweep):
         assert row["test/own/wer/mean"] == pytest.approx(np.mean(values))
         half = scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(values)
         assert row["test/own/wer/half_width"] == pytest.approx(half)
+
+
+OWN = Metric("vowels", "vowels\x1b", "%", 100, digits=1, better="lower")
+
+
+def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
+    """Where the code that made them is not there any more."""
+    for schedule, value in (("teacher_forcing", 0.25), ("linear", 0.125)):
+        for seed in range(2):
+            metrics = {"test/own/vowels": value + seed / 100, "test/own/exact_match": 0.5}
+            config = {"eval": {"scores": "no_such_module_of_mine:vowels"}}
+            folder = write_run(
+                tmp_path, schedule, seed, metrics, config=config, score_metrics=[OWN.to_dict()]
+            )
+            line = {"source": "a", "references": ["b"], "hypothesis": "b"}
+            (folder / "predictions_test.jsonl").write_text(f"{json.dumps(line)}\n" * 2)
+    text = report(tmp_path)
+    assert "exact %  vowels\\x1b %" in text
+    assert re.search(r"50\.00 ± 0\.00 +25\.5 ± 6\.4\n", text)
+    assert "Against teacher_forcing by vowels\\x1b (lower is better), test split" in text
+    assert "linear: not distinguishable from teacher_forcing at n=2 (vowels\\x1b -12.5 " in text
+    assert "by seeds alone (paired t-test): eval.scores is 'no_such_module_of_mine:vowels'" in text
+    layout = next(tmp_path.glob("over_seeds/teacher_forcing/*")).read_bytes()
+    assert b"vowels\\x1b (%), test" in layout
+
+
+@pytest.mark.parametrize("change", [{"digits": 99}, {"label": ""}, {"better": "up"}, {"scale": 0}])
+def test_a_score_that_cannot_be_shown_leaves_its_run_out(sweep, change):
+    path = sweep / "linear/seed_1/result.json"
+    result = json.loads(path.read_text())
+    result["score_metrics"] = [OWN.to_dict() | change]
+    path.write_text(json.dumps(result))
+    ((name, reason),) = collect(sweep).left_out
+    assert name == "linear/seed_1"
+    assert "score_metrics" in reason
+    assert "\n" not in reason
 
 
 def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):

@@ -55,7 +55,7 @@ def make_runs(
                 "".join(json.dumps(row) + "\n" for row in rows)
             )
             metrics = {"test/own/wer": 100 * wrong.mean(), "test/gold/nll": 0.3 + seed / 10}
-            config = {"schedule": {"name": schedule}, "seed": seed}
+            config = {"schedule": {"name": schedule}, "seed": seed, "eval": {"scores": "phonemes"}}
             members.append(Run(path, schedule, seed, config, metrics, [], varied))
     return Runs(folder, members, [], [])
 
@@ -193,7 +193,9 @@ def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_item
         found = read_predictions(run.folder / "predictions_test.jsonl")
         metrics = {"test/own/bleu": scorer(found.hypotheses, found.references)["bleu"]}
         return replace(
-            run, metrics=metrics, config=run.config | {"eval": {"bleu_tokenize": tokenize}}
+            run,
+            metrics=metrics,
+            config=run.config | {"eval": {"scores": "translation", "bleu_tokenize": tokenize}},
         )
 
     runs = replace(runs, compared=[scored(run) for run in runs.compared])

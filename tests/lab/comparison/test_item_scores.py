@@ -14,6 +14,8 @@ from s2s_jax.lab.comparison.item_scores import (
 )
 from s2s_jax.lab.evaluation import scores
 
+TRANSLATION = scores.make_scorer("translation").scores
+
 
 @pytest.fixture(scope="module")
 def predictions() -> Predictions:
@@ -30,22 +32,24 @@ def predictions() -> Predictions:
     return Predictions(tuple(str(i) for i in range(80)), references, hypotheses)
 
 
-@pytest.mark.parametrize("kind", list(scores.SCORERS))
+@pytest.mark.parametrize("kind", scores.SCORER_NAMES)
 def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
-    whole = scores.make_scorer(kind)(predictions.hypotheses, predictions.references)
+    scorer = scores.make_scorer(kind)
+    whole = scorer(predictions.hypotheses, predictions.references)
     for name, value in whole.items():
-        items = item_scores(predictions, f"test/own/{name}", value)
+        items = item_scores(predictions, f"test/own/{name}", value, scorer.scores)
         assert items is not None, name
         assert items.shape == (80,)
         assert items.mean() == pytest.approx(value)
         assert items.std() > 0
 
 
-@pytest.mark.parametrize("kind", list(scores.SCORERS))
+@pytest.mark.parametrize("kind", scores.SCORER_NAMES)
 def test_one_item_alone_has_the_score_itself(kind):
     one = Predictions(("s",), (("a b c d e",),), ("a b c d x",))
-    for name, value in scores.make_scorer(kind)(one.hypotheses, one.references).items():
-        items = item_scores(one, f"test/own/{name}", value)
+    scorer = scores.make_scorer(kind)
+    for name, value in scorer(one.hypotheses, one.references).items():
+        items = item_scores(one, f"test/own/{name}", value, scorer.scores)
         assert items is not None, name
         assert items.tolist() == pytest.approx([value])
 
@@ -70,7 +74,7 @@ def test_an_item_is_what_the_score_loses_without_it(predictions, name, metric):
 
     whole = score(range(80))
     without = np.array([score([i for i in range(80) if i != left]) for left in range(80)])
-    items = item_scores(predictions, f"test/own/{name}", whole)
+    items = item_scores(predictions, f"test/own/{name}", whole, TRANSLATION)
     assert items == pytest.approx(whole + 79 * (without.mean() - without), abs=1e-6)
 
 
@@ -78,7 +82,7 @@ def test_an_item_is_what_the_score_loses_without_it(predictions, name, metric):
 def test_the_items_mean_is_bleu_by_each_tokenizer(predictions, tokenize):
     whole = scores.make_scorer("translation", tokenize)
     value = whole(predictions.hypotheses, predictions.references)["bleu"]
-    items = item_scores(predictions, "test/own/bleu", value, tokenize)
+    items = item_scores(predictions, "test/own/bleu", value, whole.scores)
     assert items is not None
     assert items.mean() == pytest.approx(value)
     # Text without spaces, where another tokenizer gives another value.
@@ -88,27 +92,35 @@ def test_the_items_mean_is_bleu_by_each_tokenizer(predictions, tokenize):
         tuple(text.replace(" ", "") for text in predictions.hypotheses),
     )
     value = whole(joined.hypotheses, joined.references)["bleu"]
-    items = item_scores(joined, "test/own/bleu", value, tokenize)
+    items = item_scores(joined, "test/own/bleu", value, whole.scores)
     assert items is not None
     assert items.mean() == pytest.approx(value)
     assert (value > 1) == (tokenize == "char")
     other = "char" if tokenize != "char" else "13a"
-    assert item_scores(joined, "test/own/bleu", value, other) is None
+    others = scores.make_scorer("translation", other).scores
+    assert item_scores(joined, "test/own/bleu", value, others) is None
 
 
 def test_bleu_without_a_long_match_is_smoothed_as_sacrebleu_does():
     few = Predictions(("1", "2"), (("a b c d e",), ("d c b a",)), ("a b e d c", "c b d a"))
     value = BLEU().corpus_score(list(few.hypotheses), [["a b c d e", "d c b a"]]).score
     assert value > 0
-    assert item_scores(few, "test/own/bleu", value) is not None
+    assert item_scores(few, "test/own/bleu", value, TRANSLATION) is not None
 
 
 def test_what_the_items_do_not_give_back_is_not_used(predictions):
-    wer = scores.phoneme_scores(predictions.hypotheses, predictions.references)["wer"]
-    assert item_scores(predictions, "test/own/wer", wer + 0.1) is None
-    assert item_scores(predictions, "test/own/wer", float("nan")) is None
-    assert item_scores(predictions, "test/gold/nll", 0.3) is None
-    assert item_scores(predictions, "test/own/hazard", 0.3) is None
+    phonemes = scores.make_scorer("phonemes")
+    wer = phonemes(predictions.hypotheses, predictions.references)["wer"]
+    assert item_scores(predictions, "test/own/wer", wer, phonemes.scores) is not None
+    for name, value in [
+        ("own/wer", wer + 0.1),
+        ("own/wer", float("nan")),
+        ("gold/wer", wer),
+        ("gold/nll", 0.3),
+        ("own/hazard", 0.3),
+    ]:
+        assert item_scores(predictions, f"test/{name}", value, phonemes.scores) is None
+    assert item_scores(predictions, "test/own/wer", wer) is None  # of another scorer
 
 
 def test_tokens_by_position():

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from s2s_jax.lab.base import figures
+from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.comparison import plots
+from s2s_jax.lab.comparison.difference_plots import differences_figure
+from s2s_jax.lab.comparison.differences import find_differences, headline
 from s2s_jax.lab.runs.collect import Run, Runs
 
 
@@ -27,6 +30,7 @@ def runs():
                 records.append({"step": step, "eval/gold/token_accuracy": accuracy})
                 records.append({"step": step, "eval/own/token_accuracy": accuracy - 0.1})
                 records.append({"step": step, "eval/own/per": 8.0 + seed})
+                records.append({"step": step, "eval/own/exact_match": 0.2})
             metrics = {"test/own/wer": 30.0 + seed, "test/gold/token_accuracy": 0.9}
             members.append(Run(Path(schedule), schedule, seed, {}, metrics, records))
     return Runs(Path(), members, [], [])
@@ -42,6 +46,59 @@ def test_the_figures_are_pictures_with_named_axes(runs):
     labels = [axes.get_ylabel() for axes in drawn["learning"].axes]
     assert labels == ["token accuracy (%)", "token accuracy (%)", "phoneme error rate (%)"]
     assert drawn["final"].axes[0].get_xlabel() == "word error rate (%)"
+
+
+def symbols_runs() -> Runs:
+    """Of targets that are drawn at random: exact match says nothing of them."""
+    values = {"own/ser": 71.0, "own/exact_match": 0.002, "gold/token_accuracy": 0.3}
+    members = [
+        Run(
+            Path(schedule), schedule, seed, {},
+            {f"test/{name}": value for name, value in values.items()},
+            [{"step": 10} | {f"eval/{name}": value for name, value in values.items()}],
+        )
+        for schedule in ("teacher_forcing", "linear")
+        for seed in range(2)
+    ]  # fmt: skip
+    return Runs(Path(), members, [], [])
+
+
+def test_symbols_are_judged_by_their_error_rate():
+    runs = symbols_runs()
+    learning = plots.learning_figure(runs)
+    assert learning is not None
+    labels = [axes.get_ylabel() for axes in learning.axes]
+    assert labels == ["token accuracy (%)", "symbol error rate (%)"]
+    final = plots.final_figure(runs, sorted(runs.compared[0].metrics))
+    assert final is not None
+    labels = [axes.get_xlabel() for axes in final.axes]
+    assert labels == ["token accuracy (%)", "symbol error rate (%)", "exact match (%)"]
+    assert headline(sorted(runs.compared[0].metrics), False, runs.catalog) == "test/own/ser"
+
+
+def test_scores_of_a_runs_own_are_drawn_as_it_says():
+    own = Metric("vowels", "vowels", "%", 100, better="lower", long_label="vowels missed")
+    runs = symbols_runs()
+    members = [
+        dataclasses.replace(
+            run,
+            score_metrics=(own,),
+            records=[*run.records, {"step": 10, "eval/own/vowels": 0.25}],
+            metrics=run.metrics | {"test/own/vowels": 0.25},
+        )
+        for run in runs.compared
+    ]
+    runs = dataclasses.replace(runs, compared=members)
+    learning = plots.learning_figure(runs)
+    assert learning is not None
+    assert learning.axes[-1].get_ylabel() == "vowels missed (%)"
+    assert learning.axes[-1].lines[0].get_ydata() == pytest.approx([25])
+    rows = find_differences(runs, ["test/own/vowels", "test/own/ser"])
+    figure = differences_figure(runs, rows)
+    assert figure is not None
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert labels == ["vowels (points), lower is better", "SER (points), lower is better"]
+    assert headline([row.metric for row in reversed(rows)], False, runs.catalog) == rows[0].metric
 
 
 def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):

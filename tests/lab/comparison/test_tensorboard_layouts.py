@@ -62,7 +62,18 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
         first.summary_metadata["_hparams_/experiment"].plugin_data.content
     )
     assert [info.name.tag for info in experiment.metric_infos] == ["test/own/wer", "test/gap"]
-    assert experiment.metric_infos[0].display_name == "WER, test"
+    shown = [info.display_name for info in experiment.metric_infos]
+    assert shown == ["WER (%), test", "gap (%), test"]
+    for part in ("mean", "low", "high"):  # in percent, as WER is
+        (point, _) = first.Tensors(f"over_seeds/gold/token_accuracy/{part}")
+        assert point.tensor_proto.float_val[0] == pytest.approx(90)
+    assert [chart.title for chart in margins.chart] == [
+        "token accuracy (%), gold prefixes: mean, lowest and highest seed",
+        "token accuracy (%), own prefixes: mean, lowest and highest seed",
+        "accuracy gap (%): mean, lowest and highest seed",
+        "word error rate (%), own prefixes: mean, lowest and highest seed",
+    ]
+    assert against.chart[2].title == "word error rate (%), own prefixes"
     infos = {info.name: info for info in experiment.hparam_infos}
     values = [one.string_value for one in infos["schedule"].domain_discrete.values]
     assert values == ["linear", "teacher_forcing"]

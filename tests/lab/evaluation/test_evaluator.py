@@ -11,7 +11,7 @@ from s2s_jax.data.task import Task
 from s2s_jax.evaluation import Evaluation
 from s2s_jax.lab.decode import translate
 from s2s_jax.lab.evaluation.evaluator import Evaluator
-from s2s_jax.lab.evaluation.scores import make_scorer, phoneme_scores
+from s2s_jax.lab.evaluation.scores import make_scorer
 from s2s_jax.lab.experiment import TrainedRun, evaluate_run
 from s2s_jax.lab.training.build import make_experiment
 
@@ -47,7 +47,7 @@ def test_the_predictions_are_what_decoding_gives_and_what_was_scored(finished, t
     ]
     sources = [row["source"] for row in rows]
     assert [row["hypothesis"] for row in rows] == translate(trained, sources, max_length=7)
-    scores = phoneme_scores(
+    scores = make_scorer("phonemes")(
         [row["hypothesis"] for row in rows], [tuple(row["references"]) for row in rows]
     )
     result = json.loads((finished / "result.json").read_text())["metrics"]
@@ -66,7 +66,7 @@ def test_the_headline_and_the_cost(trained, make_config):
 def test_a_summary_is_of_one_split(evaluator):
     metrics = {"test/own/wer": 25.0, "test/own/token_accuracy": 0.9, "test/gold/token_accuracy": 1}
     assert evaluator.summary(metrics) == (
-        "test/own/wer 25  test/own/token_accuracy 0.9  test/gold/token_accuracy 1"
+        "test/own/wer 25.00 %  test/own/token_accuracy 90.00 %  test/gold/token_accuracy 100.00 %"
     )
 
 

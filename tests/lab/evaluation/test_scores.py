@@ -3,31 +3,45 @@
 import importlib
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import sacrebleu
 import sentencepiece
 from sacrebleu.tokenizers import tokenizer_spm
 
+from s2s_jax.data.json_shapes import check
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG, Metric
 from s2s_jax.lab.evaluation.scores import (
-    HIGHER_IS_BETTER,
-    SCORERS,
+    EXACT_MATCH,
+    SCORER_NAMES,
+    Score,
+    Scorer,
     bleu_remarks,
-    character_scores,
-    error_rates,
+    error_statistics,
+    inexact_statistics,
     make_bleu,
     make_scorer,
-    phoneme_scores,
-    symbol_scores,
-    translation_scores,
+    percentage,
+    ratio,
 )
+from s2s_jax.lab.runs.result_shapes import SCORE_METRIC
+
+
+def error_rates(hypotheses, references, split) -> tuple[float, float]:
+    """Edit errors a hundred symbols, and how many of a hundred texts are not exact."""
+    rates = (
+        percentage(statistics(split, hypotheses, references).sum(0)).item()
+        for statistics in (error_statistics, inexact_statistics)
+    )
+    return tuple(rates)  # type: ignore[return-value]  # of two
 
 
 def test_phoneme_and_word_error_rate_by_hand():
     # Errors against the nearest reference: 0 of 3, 1 of 2, 2 of 2.
     hypotheses = ["R EH D", "K AE", "B"]
     references = [("R IY D", "R EH D"), ("K AH T S", "K AA"), ("AA AA",)]
-    scores = phoneme_scores(hypotheses, references)
+    scores = make_scorer("phonemes")(hypotheses, references)
     assert scores["per"] == pytest.approx(100 * 3 / 7)
     assert scores["wer"] == pytest.approx(100 * 2 / 3)
 
@@ -54,8 +68,8 @@ def test_nothing_to_score_and_empty_references():
 
 
 def test_characters_and_symbols_by_hand():
-    assert character_scores(["kitten"], [("sitting",)]) == {"cer": pytest.approx(300 / 7)}
-    assert symbol_scores(["aa b"], [("aa c",)]) == {"ser": 50.0}
+    assert make_scorer("characters")(["kitten"], [("sitting",)]) == {"cer": pytest.approx(300 / 7)}
+    assert make_scorer("symbols")(["aa b"], [("aa c",)]) == {"ser": 50.0}
 
 
 HYPOTHESES = ["the cat sat on the mat today", "a dog barked at me .", "no word in common"]
@@ -70,18 +84,18 @@ def test_bleu_and_chrf_are_sacrebleus():
     columns = [
         [accepted[i] if i < len(accepted) else None for accepted in REFERENCES] for i in range(3)
     ]
-    scores = translation_scores(HYPOTHESES, REFERENCES)
+    scores = make_scorer("translation")(HYPOTHESES, REFERENCES)
     assert scores["bleu"] == sacrebleu.corpus_bleu(HYPOTHESES, columns).score  # type: ignore  # None fills up; the stub says str
     assert scores["chrf"] == sacrebleu.corpus_chrf(HYPOTHESES, columns).score  # type: ignore  # None fills up; the stub says str
     assert 10 < scores["bleu"] < 90
-    assert translation_scores(["a b c d e"], [("a b c d e",)])["bleu"] == pytest.approx(100)
+    assert make_scorer("translation")(["a b c d e"], [("a b c d e",)])["bleu"] == pytest.approx(100)
     # The second reference counts: without it the score is lower.
     first = [accepted[:1] for accepted in REFERENCES]
-    assert translation_scores(HYPOTHESES, first)["bleu"] < scores["bleu"]
+    assert make_scorer("translation")(HYPOTHESES, first)["bleu"] < scores["bleu"]
 
 
 def test_an_empty_line_among_the_references_is_scored():
-    scores = translation_scores(["a b c d e", ""], [("a b c d e",), ("",)])
+    scores = make_scorer("translation")(["a b c d e", ""], [("a b c d e",), ("",)])
     assert scores["bleu"] == pytest.approx(100)
 
 
@@ -94,20 +108,19 @@ def test_the_signature_says_how():
 
 
 def test_every_scorer_is_found_and_an_unknown_one_is_refused():
-    for kind in SCORERS:
-        scorer = make_scorer(kind)
-        assert (scorer.kind, scorer.bleu_tokenize) == (kind, "13a")
-        assert scorer(["a b"], [("a b",)]) == SCORERS[kind](["a b"], [("a b",)])
+    for name in SCORER_NAMES:
+        scorer = make_scorer(name)
+        assert scorer.name == name
         assert scorer.headline == next(iter(scorer(["a b"], [("a b",)])))
     with pytest.raises(LabError, match=r"eval\.scores is 'phonems'; did you mean 'phonemes'\?"):
         make_scorer("phonems")
 
 
 def test_whether_higher_is_better():
-    for scorer in SCORERS.values():
-        right, wrong = scorer(["a b c d"], [("a b c d",)]), scorer(["x"], [("a b c d",)])
-        for name in right:
-            assert (right[name] > wrong[name]) == (name in HIGHER_IS_BETTER)
+    for scorer in map(make_scorer, SCORER_NAMES):
+        for one in scorer.scores:
+            right, wrong = (one([text], [("a b c d",)]) for text in ("a b c d", "x"))
+            assert one.metric.better == ("higher" if right > wrong else "lower")
 
 
 CHINESE = ["今天天气很好,我们去公园散步吧。", "他昨天买了一本新书。"]
@@ -208,3 +221,75 @@ def test_flores_is_used_where_its_model_is(monkeypatch, tmp_path):
     scorer = make_scorer("translation", "flores200")
     assert scorer(THAI, [(text,) for text in THAI])["bleu"] == pytest.approx(100)
     assert "tok:flores200" in scorer.signature
+
+
+@pytest.mark.parametrize("name", SCORER_NAMES)
+def test_a_score_is_a_function_of_the_sums_of_its_statistics(name):
+    """That of what sacrebleu publishes, too."""
+    for one in make_scorer(name).scores:
+        statistics = one.items(HYPOTHESES, REFERENCES)
+        assert len(statistics) == len(HYPOTHESES)
+        value = one(HYPOTHESES, REFERENCES)
+        assert float(one.from_sums(statistics.sum(0))) == pytest.approx(value, rel=1e-12)
+        # Of any number of corpora at once.
+        both = np.stack([statistics.sum(0), statistics[0]])
+        assert one.from_sums(both).tolist() == [
+            pytest.approx(value),
+            pytest.approx(one(HYPOTHESES[:1], REFERENCES[:1])),
+        ]
+
+
+def test_every_score_is_in_the_catalogue_in_the_scorers_order():
+    for name in SCORER_NAMES:
+        scorer = make_scorer(name)
+        assert set(scorer.metrics) <= set(CATALOG.scores)
+        assert CATALOG.headline(f"eval/own/{one.name}" for one in reversed(scorer.metrics)) == (
+            f"eval/own/{scorer.headline}"
+        )
+        assert scorer.catalog.describe("eval/own/nll") == CATALOG.describe("eval/own/nll")
+
+
+def test_exact_match_is_of_the_first_reference():
+    assert EXACT_MATCH(["a", "b"], [("a", "b"), ("a", "b")]) == 0.5
+
+
+def final_errors(hypotheses, references):
+    pairs = zip(hypotheses, references, strict=True)
+    return np.array([(said[-1:] != texts[0][-1:], 1) for said, texts in pairs], float)
+
+
+FINAL = Metric("final", "final symbol", "%", 100, better="lower")
+
+
+def test_a_scorer_of_ones_own():
+    scorer = Scorer("final", (Score(FINAL, final_errors, ratio), *make_scorer("phonemes").scores))
+    found = scorer(["a b", "a c"], [("a b",), ("a b",)])
+    assert found == {"final": 0.5, "wer": 50.0, "per": 25.0}
+    assert scorer.headline == "final"
+    assert scorer.catalog.describe("test/own/final").text(found["final"]) == "50.00 %"
+    names = [f"test/own/{name}" for name in ("per", "wer", "final")]
+    assert scorer.catalog.headline(names) == "test/own/final"
+    kept = [one.to_dict() for one in scorer.metrics]
+    check(kept, [SCORE_METRIC])
+    assert tuple(map(Metric.from_dict, kept)) == scorer.metrics
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ((), "scorer 'mine' has no scores"),
+        ((FINAL, FINAL), "scorer 'mine' has 2 scores of the name 'final'"),
+        ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must have no"),
+        ((Metric("exact_match", "e", better="higher"),), "cannot be called 'exact_match': that is"),
+        ((Metric("last", "f"), FINAL), "'last' .* its metric must say better=\"higher\" or"),
+    ],
+)
+def test_scores_that_do_not_go_together_are_refused(scores, said):
+    with pytest.raises(ValueError, match=said):
+        Scorer("mine", tuple(Score(one, final_errors, ratio) for one in scores))
+
+
+def test_statistics_of_another_shape_are_refused():
+    score = Score(FINAL, lambda hypotheses, references: np.ones(len(hypotheses)), ratio)
+    with pytest.raises(LabError, match=r"score 'final': .* 2 items are of shape \(2,\); they must"):
+        score(["a", "b"], [("a",), ("b",)])

@@ -84,7 +84,13 @@ def test_the_result(finished, make_config):
     result = json.loads((finished / "result.json").read_text())
     config = json.loads((finished / "config.json").read_text())
     needed = {"status", "config", "overrides", "steps", "metrics", "versions", "wall_seconds"}
-    assert set(result) == needed | {"best_step", "scores", "provenance", "data"}
+    assert set(result) == needed | {
+        "best_step",
+        "scores",
+        "score_metrics",
+        "provenance",
+        "data",
+    }
     assert result["provenance"] == json.loads((finished / "provenance.json").read_text())
     assert (result["status"], result["steps"]) == ("finished", 12)
     assert result["config"] == config == make_config().to_dict()

@@ -24,6 +24,7 @@ from tensorboard.plugins.hparams import (
 from tensorboard.util import grpc_util
 
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG, Metric
 from s2s_jax.lab.runs.tracking import Tracker
 
 
@@ -258,3 +259,25 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(tmp_path, capsys):
     with pytest.raises(ZeroDivisionError):  # the writer says it itself
         tracker.flush()
     tracker._metrics.close()
+
+
+def test_tensorboard_has_what_is_shown_and_the_record_what_is_stored(tmp_path):
+    own = CATALOG.with_scores([Metric("mine", "mine", "%", 100)])
+    values = {"own/token_accuracy": 0.25, "own/wer": 25.0, "own/mine": 0.5, "teacher_prob": 0.5}
+    with Tracker(tmp_path) as tracker:
+        tracker.scalars(1, values, own)
+        tracker.scalars(2, values)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line).items() >= values.items()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    shown = {
+        name: [point.tensor_proto.float_val[0] for point in events.Tensors(name)] for name in values
+    }
+    assert shown == {
+        "own/token_accuracy": [25, 25],
+        "own/wer": [25, 25],
+        "own/mine": [50, 0.5],  # which another catalogue does not know
+        "teacher_prob": [0.5, 0.5],
+    }
+    about = events.SummaryMetadata("own/token_accuracy").summary_description
+    assert about == "token accuracy (%)"

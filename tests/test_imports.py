@@ -39,7 +39,7 @@ WHOLE_BEHAVIOURS = {
     "test_imports.py": "the whole package",
     "test_platforms.py": "the core lowered for other platforms",
     "test_readme.py": "README.md and docs/",
-    "test_results_page.py": "docs/scripts/results.py",
+    "lab/test_results_page.py": "docs/scripts/results.py",
     "lab/test_browser.py": "TensorBoard and report.html in a browser",
     "lab/test_own_parts.py": "examples/own_parts",
     "lab/test_damaged_files.py": "every command on damaged files",

@@ -156,7 +156,7 @@ def test_what_a_killed_writer_left_is_cleared_when_no_machine_can_be_writing_it(
     young, old = (folder / f".{name}.npz.{2**31 - 1}.tmp" for name in ("young", "old"))
     for path, age in ((young, 60), (old, 24 * 3600)):
         path.write_text("half")
-        os.utime(path, (time.time() - age,) * 2)
+        os.utime(path, (time.time() - age, time.time() - age))
     load(max_tokens=2)
     assert (young.exists(), old.exists()) == (True, False)
 

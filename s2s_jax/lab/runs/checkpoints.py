@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from s2s_jax.data.json_shapes import check, parse
+from s2s_jax.lab.base.errors import LabError, writing
+from s2s_jax.lab.base.locks import FileLock
 from s2s_jax.lab.runs.array_files import (
     Shapes,
     read_arrays,
@@ -20,8 +22,6 @@ from s2s_jax.lab.runs.array_files import (
     reason_of,
     write_arrays,
 )
-from s2s_jax.lab.base.errors import LabError, writing
-from s2s_jax.lab.base.locks import FileLock
 from s2s_jax.lab.runs.named_arrays import State, checksum, flatten, unflatten
 
 _SCORE = "score"

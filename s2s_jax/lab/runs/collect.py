@@ -14,9 +14,9 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import read_json, read_jsonl
 from s2s_jax.lab.base.markup import visible
 from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog, Metric
+from s2s_jax.lab.runs.labels import json_leaves, row_labels, schedule_order
 from s2s_jax.lab.runs.provenance import Provenance, differing_data, differing_vocabularies
 from s2s_jax.lab.runs.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, RESULT
-from s2s_jax.lab.runs.labels import json_leaves, row_labels, schedule_order
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,10 @@ class Provenance:
             name: {"file": str(path), "fingerprint": fingerprint(path.read_bytes())}
             for name, path in (files or {}).items()
         }
-        data, vocabularies = fingerprints_of(task.splits), vocabulary_fingerprints(task.vocabularies)
+        data, vocabularies = (
+            fingerprints_of(task.splits),
+            vocabulary_fingerprints(task.vocabularies),
+        )
         return cls(data, vocabularies, switches(), versions(), code)
 
     @classmethod
@@ -136,7 +139,9 @@ def belongings(
     found = {"config": fingerprint(json.dumps(to_json(values), sort_keys=True))}
     found |= {f"{side} vocabulary": value for side, value in sorted(vocabularies.items())}
     if code:
-        found["code"] = fingerprint(sorted((name, one["fingerprint"]) for name, one in code.items()))
+        found["code"] = fingerprint(
+            sorted((name, one["fingerprint"]) for name, one in code.items())
+        )
     return found if data is None else found | {"data": fingerprint(sorted(data.items()))}
 
 

@@ -12,7 +12,11 @@ from ml_collections import ConfigDict
 from s2s_jax.data.files import write_whole
 from s2s_jax.data.pairs import DataError
 from s2s_jax.data.task import Vocabularies
-from s2s_jax.lab.config.keys import Config, Overrides, flat_keys, config_files
+from s2s_jax.lab.base.errors import LabError, writing
+from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
+from s2s_jax.lab.base.locks import lock_owner
+from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.config.keys import Config, Overrides, config_files, flat_keys
 from s2s_jax.lab.config.user_code import (
     CODE_FOLDER,
     ENVIRONMENT,
@@ -20,9 +24,6 @@ from s2s_jax.lab.config.user_code import (
     copied_files,
     fingerprints,
 )
-from s2s_jax.lab.base.errors import LabError, writing
-from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
-from s2s_jax.lab.base.locks import lock_owner
 from s2s_jax.lab.runs.provenance import (
     PROVENANCE,
     PROVENANCE_FILE,
@@ -36,7 +37,6 @@ from s2s_jax.lab.runs.provenance import (
     vocabulary_fingerprints,
 )
 from s2s_jax.lab.runs.result_shapes import CONFIG, METRICS_FILE, METRICS_LINE, RESULT
-from s2s_jax.lab.base.versions import versions
 
 _TARGET = "target_vocabulary"
 
@@ -207,7 +207,9 @@ class Run:
         here = fingerprints({name: path for name, path in there.items() if path.is_file()})
         for name in differing_code(provenance.code, here):
             if name in here:
-                report(f"{there[name]} has changed since {self.folder} was started; its copy is used")
+                report(
+                    f"{there[name]} has changed since {self.folder} was started; its copy is used"
+                )
         return Modules(self.folder / CODE_FOLDER)
 
     def start(

@@ -87,9 +87,7 @@ class Tracker:
                 path.unlink()
             self._metrics = (self._folder / METRICS_FILE).open("a", buffering=1, encoding="utf-8")
 
-    def scalars(
-        self, step: int, values: Mapping[str, Any], catalog: Catalog = CATALOG
-    ) -> None:
+    def scalars(self, step: int, values: Mapping[str, Any], catalog: Catalog = CATALOG) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.
 
         The line has them as they are, TensorBoard as they are shown: percentages in percent.

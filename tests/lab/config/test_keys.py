@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -126,7 +128,7 @@ def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, s
     config = base_config("addition", name)
     assert config.train.num_steps == 1000
     config.schedule.update(values)
-    found = make_config_schedule(config)
+    found = cast("partial[Any]", make_config_schedule(config))
     assert (found.func, found.keywords) == (schedule.func, schedule.keywords)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.runs.checkpoints import Checkpoints
 
 
 class TrainState(NamedTuple):

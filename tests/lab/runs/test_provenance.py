@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.sweeps.plan import PlannedRun, plan_sweep
+from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.sweeps.groups import make_groups
+from s2s_jax.lab.sweeps.plan import PlannedRun, plan_sweep
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 
 

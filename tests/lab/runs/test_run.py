@@ -6,8 +6,9 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -17,19 +18,16 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
-from s2s_jax.lab.training import compiled_update
-from s2s_jax.lab.training.compilation import CompiledInTurn
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.training.build import make_config_schedule, make_experiment
-from s2s_jax.lab.training.lane import target_tokens
 from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.training import compiled_update
 from s2s_jax.lab.training.build import make_config_schedule, make_experiment
+from s2s_jax.lab.training.compilation import CompiledInTurn
 from s2s_jax.lab.training.lane import target_tokens
-from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.training.workbench import RunSpec, Workbench, _Group
+from s2s_jax.schedules import inverse_sigmoid
 
 LOGGED = {
     "train/loss",
@@ -157,7 +155,7 @@ def test_a_resumed_run_counts_the_target_tokens_of_all_its_epochs():
 
 
 def test_teacher_prob_is_logged_as_the_schedule_has_it(finished, make_config):
-    schedule = make_config_schedule(make_config())
+    schedule = cast("partial[Any]", make_config_schedule(make_config()))
     wanted = inverse_sigmoid(reach_teacher_prob=0.05, reach_step=12)
     assert (schedule.func, schedule.keywords) == (wanted.func, wanted.keywords)
     logged = {one["step"]: one for one in lines_of(finished) if "train/loss" in one}

@@ -29,7 +29,7 @@ from s2s_jax.lab.runs.names import run_name
 # Its fixtures draw once, not once per worker.
 pytestmark = pytest.mark.xdist_group("results_page")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REDUCED = {"train.num_steps": 2000, "model.hidden_size": 128, "data.data_dir": "somewhere/else"}
 

@@ -1,0 +1,1 @@
+"""A run's folder: its name, its files, its checkpoints, its logs."""

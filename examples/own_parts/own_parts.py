@@ -19,6 +19,7 @@ def get_config(schedule: str = "sawtooth_schedule:make") -> Config:
     config.train.num_steps = 200
     config.train.learning_rate = 3e-3
     config.eval.every = 100
+    config.eval.scores = "final_score:scorer"
     return config
 
 

@@ -94,7 +94,9 @@ def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
         "sawtooth_schedule:make",
     ]
     main(["compare", str(sweep)])
-    assert "sawtooth_schedule:make" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "sawtooth_schedule:make" in said
+    assert "Against teacher_forcing by final (lower is better), test split" in said
 
 
 def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsys):

@@ -15,6 +15,7 @@ from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog, Metric
 from s2s_jax.lab.base.seed_statistics import holm, probability_of_improvement, seeds_needed
 from s2s_jax.lab.comparison.item_scores import Predictions, item_scores, read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
+from s2s_jax.lab.config.user_code import CODE_FOLDER, ENVIRONMENT, Modules
 from s2s_jax.lab.evaluation.scores import Score, make_scorer
 from s2s_jax.names import did_you_mean
 
@@ -333,4 +334,7 @@ def _scores(run: Run) -> tuple[Score, ...]:
     settings = run.config.get("eval", {})
     if "scores" not in settings:
         raise LabError("the config does not say how hypotheses were scored")
-    return make_scorer(str(settings["scores"]), str(settings.get("bleu_tokenize", "13a"))).scores
+    has_code = run.provenance is not None and run.provenance.code
+    modules = Modules(run.folder / CODE_FOLDER) if has_code else ENVIRONMENT
+    tokenize = str(settings.get("bleu_tokenize", "13a"))
+    return make_scorer(str(settings["scores"]), tokenize, modules).scores

@@ -1,5 +1,6 @@
 """The keys of a config: every one with its default, and what is refused."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,12 @@ def config_files(config: Config) -> dict[str, Path]:
     Raises:
       LabError: there is no such component.
     """
-    return user_files(component_of(config, one).function for one in KINDS)
+    found: list[Any] = [component_of(config, one).function for one in KINDS]
+    module, colon, _ = config.eval.scores.partition(":")
+    if colon:
+        ENVIRONMENT.find("eval.scores", config.eval.scores)
+        found.append(sys.modules[module])
+    return user_files(found)
 
 
 def component_options(config: Config, component: Component) -> dict[str, Any]:

@@ -126,11 +126,11 @@ def root_of(module: ModuleType) -> Path | None:
     return path.parents[levels]
 
 
-def user_files(functions: Iterable[Callable[..., Any]]) -> dict[str, Path]:
+def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str, Path]:
     """The user's files that functions need: their modules' and what those import.
 
     Args:
-      functions: anybody's.
+      functions: anybody's; also modules.
 
     Returns:
       Path below the folder that it was imported from, with slashes -> the file.

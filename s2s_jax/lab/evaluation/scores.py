@@ -24,6 +24,7 @@ import numpy as np
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.base.metric_catalog import Metric as Metric
+from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where_in
 from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -313,27 +314,44 @@ SCORER_NAMES = (*SCORERS, "translation")
 """What `make_scorer` knows."""
 
 
-def make_scorer(name: str, bleu_tokenize: str = "13a") -> Scorer:
+def make_scorer(name: str, bleu_tokenize: str = "13a", modules: Modules = ENVIRONMENT) -> Scorer:
     """The scorer of a config's `eval.scores` and `eval.bleu_tokenize`.
 
     Args:
-      name: of `SCORER_NAMES`.
+      name: of `SCORER_NAMES`, or the user's own as `module:name`: a `Scorer`, or a function without
+        arguments that returns one.
+      modules: where the user's own is found.
       bleu_tokenize: what cuts text into BLEU's tokens, by sacrebleu's name; chrF is of characters.
 
     Raises:
       LabError: there is no such scorer or tokenizer, the message names the nearest; the tokenizer
         would have no effect, or it lacks something here.
     """
-    if name not in SCORER_NAMES:
-        raise LabError(f"eval.scores is {name!r}; {did_you_mean(name, SCORER_NAMES)}")
     if name == "translation":
         return _translation_scorer(bleu_tokenize)
+    if ":" not in name and name not in SCORERS:
+        hint = did_you_mean(name, SCORER_NAMES)
+        raise LabError(f"eval.scores is {name!r}; {hint}; one of your own is module:name")
     if bleu_tokenize != "13a":
         raise LabError(
             f"eval.bleu_tokenize={bleu_tokenize} has no effect on eval.scores={name}, which has no"
             " BLEU; set eval.scores=translation, or leave it out"
         )
-    return SCORERS[name]
+    return _own_scorer(name, modules) if ":" in name else SCORERS[name]
+
+
+def _own_scorer(name: str, modules: Modules) -> Scorer:
+    """A scorer of the user's."""
+    found = modules.find("eval.scores", name)
+    if callable(found) and not isinstance(found, Scorer):
+        try:
+            found = found()
+        except Exception as error:
+            told = where_in(error, user_files([found]).values())
+            raise LabError(f"eval.scores={name} fails: {told}") from error
+    if not isinstance(found, Scorer):
+        raise LabError(f"eval.scores={name} is of type {type(found).__name__}, not a Scorer")
+    return found
 
 
 @functools.cache

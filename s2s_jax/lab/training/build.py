@@ -81,7 +81,7 @@ def check_config(
     """
     check_complete(config, modules)
     check_config_numbers(flat_keys(config))
-    config_scorer(config)
+    config_scorer(config, modules)
     schedule = make_config_schedule(config, modules)
     optimizer = make_optimizer(config, modules=modules)
     _check_unused(config, component_of(config, "objective", modules))
@@ -103,13 +103,13 @@ def _check_unused(config: Config, objective: Component) -> None:
             )
 
 
-def config_scorer(config: Config) -> Scorer:
+def config_scorer(config: Config, modules: Modules = ENVIRONMENT) -> Scorer:
     """What scores the hypotheses of a config's runs.
 
     Raises:
       LabError: it is unknown, or lacks something here.
     """
-    return make_scorer(config.eval.scores, config.eval.bleu_tokenize)
+    return make_scorer(config.eval.scores, config.eval.bleu_tokenize, modules)
 
 
 def make_config_schedule(config: Config, modules: Modules = ENVIRONMENT) -> Schedule:
@@ -179,7 +179,7 @@ def make_evaluator(
     return Evaluator(
         model,
         task,
-        scorer=config_scorer(config),
+        scorer=config_scorer(config, modules),
         batch_size=config.eval.batch_size,
         max_examples=config.eval.max_examples,
         num_shown=config.eval.num_examples,

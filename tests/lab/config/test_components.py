@@ -159,6 +159,23 @@ def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
         check_config(apply_overrides(config, {"rollout.feed": "argmax"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("symbol", r"did you mean 'symbols'\? .*; one of your own is module:name"),
+        ("mine:number", "eval.scores=mine:number is of type int, not a Scorer"),
+        ("mine:takes_two", r"eval.scores=mine:takes_two fails: TypeError: .*missing 2 required"),
+        ("mine:fails", r"eval.scores=mine:fails fails: mine.py, line 12: IndexError"),
+        ("mine:scores", r"mine has no 'scores'"),
+    ],
+)
+def test_what_is_not_a_scorer_is_refused(mine, name, message):
+    mine(MINE)
+    config = apply_overrides(base_config("copy"), {"eval.scores": name})
+    with pytest.raises(LabError, match=message):
+        check_config(config)
+
+
 def test_optax_is_a_module_like_any_other():
     config = base_config("copy", optimizer="optax:novograd")
     config.train.optimizer.b1 = 0.5

@@ -223,7 +223,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_what_is_imported():
-    code = "import sys, s2s_jax.lab.runs.tracking, s2s_jax.lab.runs.checkpoints; print(sorted(sys.modules))"
+    modules = "s2s_jax.lab.runs.tracking, s2s_jax.lab.runs.checkpoints"
+    code = f"import sys, {modules}; print(sorted(sys.modules))"
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in ["tensorflow", "pandas", "matplotlib", "scipy.stats", "orbax"]:
         assert f"'{name}'" not in names.stdout

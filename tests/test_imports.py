@@ -17,7 +17,12 @@ CORE_FILES = [
     path for path in ALL_FILES if path.relative_to(PACKAGE).parts[0] not in ("data", "lab")
 ]
 TESTS = Path(__file__).parent
-CONFIG_READERS = {"lab/config/keys.py", "lab/runs/run.py"}
+CONFIG_READERS = {
+    "lab/config/components.py",
+    "lab/config/keys.py",
+    "lab/config/overrides.py",
+    "lab/runs/run.py",
+}
 ROOMS = (
     "base",
     "config",

@@ -18,6 +18,7 @@ from s2s_jax.lab.training import compiled_update
 from s2s_jax.lab.training.compilation import CompiledInTurn
 from s2s_jax.lab.config.keys import schedule_parameters
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.training.build import make_config_schedule, make_experiment
 from s2s_jax.lab.training.lane import target_tokens
@@ -175,7 +176,9 @@ def test_tensorboard_has_scalars_texts_pictures_and_hyperparameters(finished):
     for one in lines_of(finished):
         for name, value in one.items():
             if name != "step":
-                assert shown[name][one["step"]].float_val[0] == pytest.approx(value, rel=1e-6)
+                point = shown[name][one["step"]].float_val[0]
+                scale = CATALOG.describe(name).scale
+                assert point == pytest.approx(scale * value, rel=1e-6), name
     (table,) = shown["eval/examples"][12].string_val
     assert table.decode().count("\n") == 4  # a head of two lines, and num_examples rows
     width, height, png = shown["eval/attention"][12].string_val

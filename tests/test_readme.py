@@ -14,11 +14,14 @@ import pytest
 from s2s_jax.data.catalog import LOADERS, dataset_options
 from s2s_jax.lab.arguments import make_parser
 from s2s_jax.lab.base.metric_catalog import CATALOG
+from s2s_jax.lab.cli import main
+from s2s_jax.lab.config.components import KINDS, built_in_options, find_component
 from s2s_jax.lab.config.grids import COMPARED_SCHEDULES
 from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.training.build import check_config
 from s2s_jax.schedules import (
+    SCHEDULES,
     exponential,
     inverse_sigmoid,
     linear,
@@ -271,13 +274,36 @@ def test_config_keys_are_those_of_the_table():
     config = base_config("cmudict")
     sections = {row[0].strip("`"): code_spans(row[1]) for row in rows("docs/lab.md", "section")}
     assert sections[""] | sections.keys() - {""} == set(config)
-    for section in ("model", "rollout", "train", "eval"):
+    for section in ("model", "objective", "rollout", "train", "eval"):
         assert sections[section] == set(config[section])
     assert sections["data"] == set(config.data) - dataset_options("cmudict").keys()
     keys = {
         one for row in rows("docs/schedules.md", "key of `schedule`") for one in code_spans(row[0])
     }
-    assert keys == set(config.schedule)
+    options = [find_component("schedule", one).options for one in SCHEDULES]
+    assert keys == {"name"}.union(*options)
+
+
+def test_components_are_those_of_the_table_and_of_the_help(capsys):
+    table = {row[0].strip("`"): row[1] for row in rows("docs/lab.md", "key")}
+    main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert table.keys() == {f"{section}.name" for section in KINDS}
+    for section, kind in KINDS.items():
+        assert kind.built_in.keys() <= code_spans(table[f"{section}.name"])
+        assert f"  {section}.name, with its options" in said
+        for name, options in built_in_options(section).items():
+            assert f"    {name}" in said
+            assert all(one in said for one in options.split(", "))
+
+
+def test_every_file_of_the_example_is_in_the_table_of_what_is_ones_own():
+    linked = {row[2] for row in rows("docs/extending.md", "key")}
+    names = {path.name for path in ROOT.glob("examples/own_parts/*.py")} - {"own_parts.py"}
+    assert {re.findall(r"\[(.*?)\]", one)[0] for one in linked} == names
+    for name in names:
+        source = (ROOT / "examples" / "own_parts" / name).read_text(encoding="utf-8")
+        assert source.count("\n") < 40
 
 
 def test_datasets_and_options_are_those_of_the_table():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import NoReturn
 
 from s2s_jax.data.paths import expand, user_path
@@ -184,7 +185,17 @@ _POSITIONAL = {
 
 
 class Parser(argparse.ArgumentParser):
-    """One line instead of the usage on an error."""
+    """One line instead of the usage on an error; the help of a command that takes a config is long.
+
+    Attributes:
+      lists_components: whether the help ends with what a config can name.
+    """
+
+    lists_components = False
+
+    def format_help(self) -> str:
+        """What `--help` prints."""
+        return super().format_help() + (_components() if self.lists_components else "")
 
     def error(self, message: str, command: str = "") -> NoReturn:
         """Says it of this parser, or of one of its commands, and ends."""
@@ -193,8 +204,29 @@ class Parser(argparse.ArgumentParser):
 
 
 def _command(commands, name: str, about: str) -> argparse.ArgumentParser:
-    epilog = _OVERRIDE_HELP if name in ("train", "sweep") else None
-    return commands.add_parser(name, help=about, description=about, epilog=epilog)
+    takes_config = name in ("train", "sweep")
+    epilog = _OVERRIDE_HELP if takes_config else None
+    command = commands.add_parser(name, help=about, description=about, epilog=epilog)
+    command.lists_components = takes_config
+    return command
+
+
+def _components() -> str:
+    """What a config can name, with the options of each: the end of a long help."""
+    from s2s_jax.lab.config.components import KINDS, built_in_options
+    from s2s_jax.lab.evaluation.scores import SCORER_NAMES
+
+    lines = [
+        "",
+        "A config chooses by name; one of your own is module:function (docs/extending.md):",
+    ]
+    for section in KINDS:
+        lines += ["", f"  {section}.name, with its options as {section}.OPTION"]
+        for name, options in built_in_options(section).items():
+            text = f"{name}: {options}" if options else name
+            lines += textwrap.wrap(text, 92, initial_indent=4 * " ", subsequent_indent=8 * " ")
+    lines += ["", "  eval.scores", f"    {', '.join(SCORER_NAMES)}"]
+    return "\n".join(lines) + "\n"
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ import jax
 import pytest
 
 from s2s_jax.lab import cli
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.processes import prepare_jax
 from s2s_jax.lab.experiment import load_run
 from s2s_jax.lab.runs.checkpoints import Checkpoints
@@ -439,10 +440,11 @@ def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
     assert kept["metrics"] == wanted
     assert kept["step"] == result["best_step"]
     assert kept["checkpoint"] == "best"
-    printed = dict(line.split() for line in out.splitlines())
-    assert {name: float(value) for name, value in printed.items()} == pytest.approx(
-        wanted, rel=1e-5
-    )
+    printed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert printed == {name: CATALOG.describe(name).text(value) for name, value in wanted.items()}
+    accuracy = wanted["test/own/token_accuracy"]
+    assert printed["test/own/token_accuracy"] == f"{100 * accuracy:.2f} %"
+    assert printed["test/own/wer"] == f"{wanted['test/own/wer']:.2f} %"
 
 
 @pytest.mark.parametrize(

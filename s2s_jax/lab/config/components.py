@@ -234,6 +234,23 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
     return Component(kind, name, function, options, supplied)
 
 
+def built_in_options(section: str) -> dict[str, str]:
+    """The built-in components of a section, each with its options and their defaults in a line.
+
+    Example:
+      >>> built_in_options("model")["tabular"]
+      'length=4'
+    """
+    found = {}
+    for name in KINDS[section].built_in:
+        options = find_component(section, name).options.items()
+        found[name] = ", ".join(
+            option if about.is_required or about.default is None else f"{option}={about.default}"
+            for option, about in options
+        )
+    return found
+
+
 def _signature(
     kind: Kind, name: str, function: Callable[..., Any]
 ) -> tuple[dict[str, Option], dict[str, str]]:

@@ -72,7 +72,7 @@ def test_a_runs_own_scores_come_first_and_in_their_order():
 
 
 def test_names_end_at_a_slash():
-    assert ending_with(["a/own/xwer", "own/wer", "b/own/wer"], ["own/wer"]) == [
+    assert ending_with(["a/down/wer", "own/wer", "b/own/wer"], ["own/wer"]) == [
         "own/wer",
         "b/own/wer",
     ]

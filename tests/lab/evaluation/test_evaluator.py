@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from s2s_jax.data.pairs import DataError, one_reference
@@ -11,7 +12,7 @@ from s2s_jax.data.task import Task
 from s2s_jax.evaluation import Evaluation
 from s2s_jax.lab.decode import translate
 from s2s_jax.lab.evaluation.evaluator import Evaluator
-from s2s_jax.lab.evaluation.scores import make_scorer
+from s2s_jax.lab.evaluation.scores import Metric, Score, Scorer, make_scorer, ratio
 from s2s_jax.lab.experiment import TrainedRun, evaluate_run
 from s2s_jax.lab.training.build import make_experiment
 
@@ -120,3 +121,21 @@ def test_each_split_is_decoded_as_far_as_its_own_targets_need(
 def test_a_split_that_is_not_there_is_refused(evaluator, trained):
     with pytest.raises(DataError, match="no split 'test_long'; it has train, dev, test"):
         evaluator.split(trained.params, "test_long")
+
+
+def test_a_scorer_of_ones_own_selects_and_is_shown(trained, make_config):
+    task = make_experiment(make_config()).task
+
+    def longer(hypotheses, references):
+        pairs = zip(hypotheses, references, strict=True)
+        return np.array([(len(said) > len(texts[0]), 1) for said, texts in pairs], float)
+
+    metric = Metric("shorter", "not longer", "%", 100, better="higher")
+    scorer = Scorer("mine", (Score(metric, longer, lambda sums: 1 - ratio(sums)),))
+    one = Evaluator(trained.model, task, scorer=scorer, batch_size=4)
+    found = one.dev(trained.params)
+    assert 0 <= found["eval/own/shorter"] <= 1
+    assert one.cost(found) == -found["eval/own/shorter"]
+    assert one.summary(found).startswith(
+        f"eval/own/shorter {100 * found['eval/own/shorter']:.2f} %  eval/own/token_accuracy "
+    )

@@ -19,6 +19,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.run import Run
@@ -177,7 +178,9 @@ def test_tensorboard_has_scalars_texts_pictures_and_hyperparameters(finished):
     for one in lines_of(finished):
         for name, value in one.items():
             if name != "step":
-                assert shown[name][one["step"]].float_val[0] == pytest.approx(value, rel=1e-6)
+                point = shown[name][one["step"]].float_val[0]
+                scale = CATALOG.describe(name).scale
+                assert point == pytest.approx(scale * value, rel=1e-6), name
     (table,) = shown["eval/examples"][12].string_val
     assert table.decode().count("\n") == 4  # a head of two lines, and num_examples rows
     width, height, png = shown["eval/attention"][12].string_val

@@ -1,6 +1,7 @@
 """How a sweep is shown: in place on a terminal, as lines elsewhere, and how it is interrupted."""
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from s2s_jax.lab.base.metric_catalog import CATALOG, Metric
 from s2s_jax.lab.runs.progress import RunProgress, read_progress
 from s2s_jax.lab.sweeps import display as sweep_display
 from s2s_jax.lab.sweeps.assignment import Assignment
@@ -94,6 +96,13 @@ def log(folder, *records):
     with (folder / "metrics.jsonl").open("a") as file:
         for one in records:
             file.write(json.dumps(one) + "\n")
+
+
+def test_a_score_of_ones_own_is_shown_in_its_unit():
+    catalog = CATALOG.with_scores([Metric("mine", "my errors", "%", 100, digits=1)])
+    run = dataclasses.replace(planned("a"), score="eval/own/mine", catalog=catalog)
+    (line, _) = live_lines([RunState(run, "running", progress=RunProgress(8, 0.25))], 1, NOW, 9)
+    assert "  my errors 25.0 %  " in line
 
 
 def test_progress_is_read_from_the_record(tmp_path):

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,21 @@ def test_only_the_readers_of_configs_import_ml_collections():
     }
     assert readers
     assert readers <= CONFIG_READERS
+
+
+def test_the_package_has_a_version_and_finds_its_modules():
+    code = (
+        "import sys, s2s_jax\n"
+        "assert not any(name.startswith('s2s_jax.') for name in sys.modules)\n"
+        "assert 'jax' not in sys.modules\n"
+        "print(s2s_jax.__version__, s2s_jax.schedules.constant(0.5)(0))\n"
+        "print(hasattr(s2s_jax, 'nothing'), hasattr(s2s_jax, '__wrapped__'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout == f"{version('s2s_jax')} 0.5\nFalse False\n"
+    assert (PACKAGE / "py.typed").exists()
 
 
 def test_importing_the_core_loads_nothing_that_jax_flax_and_optax_do_not():

@@ -1,4 +1,4 @@
-"""Branches on a value that `jax.vmap` may turn into a value a lane."""
+"""The branch of teacher forcing: while teacher_prob is 1, no coin is tossed and no token drawn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,24 +7,33 @@ import jax
 from jax.custom_batching import custom_vmap
 
 
-def vmapped_as(
-    replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`function`, for which `jax.vmap` takes one of the same values without branches.
+def draws_tokens(teacher_prob: Any) -> Any:
+    """Whether the model's own tokens can be fed: not while teacher_prob is 1; of one or of many."""
+    return teacher_prob < 1.0
 
-    Under vmap a branch whose question differs between lanes computes both of its answers. The
-    replacement is taken only then, where the argument number `deciding` differs between lanes: a
-    question that they share stays one.
+
+def unless_all_gold(
+    own_or_gold: Callable[..., Any], gold: Callable[..., Any]
+) -> Callable[..., Any]:
+    """(..., teacher_prob) -> `gold` of it while teacher_prob is 1, else `own_or_gold`.
+
+    Both give the same at teacher_prob 1. Under `jax.vmap` a branch whose question differs between
+    lanes computes both of its answers: where each lane has a teacher_prob of its own, `own_or_gold`
+    alone is computed; a teacher_prob that they share stays one question.
 
     No gradient passes, into any of the arguments: the derivative is 0.
     """
-    wrapped = custom_vmap(function)
 
-    @wrapped.def_vmap
+    def ask(*args: Any) -> Any:
+        return jax.lax.cond(draws_tokens(args[-1]), own_or_gold, gold, *args)
+
+    asked = custom_vmap(ask)
+
+    @asked.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any):
         axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-        taken = replacement if jax.tree.leaves(in_batched[deciding])[0] else function
+        taken = own_or_gold if jax.tree.leaves(in_batched[-1])[0] else ask
         outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
         return outputs, jax.tree.map(lambda _: True, outputs)
 
-    return lambda *args: wrapped(*jax.lax.stop_gradient(args))
+    return lambda *args: asked(*jax.lax.stop_gradient(args))

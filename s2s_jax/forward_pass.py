@@ -6,14 +6,13 @@ both, at the cost of teacher forcing and the draws; the others decode a second t
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from s2s_jax import output_layer
-from s2s_jax.branches import vmapped_as
+from s2s_jax.branches import unless_all_gold
 from s2s_jax.losses import TokenLosses, check_label_smoothing, token_losses
 from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
 from s2s_jax.models.linear import compute_logits
@@ -114,9 +113,7 @@ def _make_single_pass(
         )
         return _Passed(fed, features, trace, reading)
 
-    @partial(vmapped_as, own_or_gold, 5)
-    def run(*args):
-        return jax.lax.cond(args[5] < 1.0, own_or_gold, gold, *args)
+    run = unless_all_gold(own_or_gold, gold)
 
     def single_pass(params, memory, target, mask, key, teacher_prob):
         target, teacher_prob = jnp.asarray(target, jnp.int32), jnp.float32(teacher_prob)

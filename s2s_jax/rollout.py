@@ -5,14 +5,13 @@ which token goes in beside it.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from s2s_jax.batch import BOS, gold_inputs
-from s2s_jax.branches import vmapped_as
+from s2s_jax.branches import unless_all_gold
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 from s2s_jax.names import nearest
 from s2s_jax.prng import per_step_keys, stream_key
@@ -189,9 +188,7 @@ def make_rollout(
     def gold(params, memory, target, key, teacher_prob):
         return feeding.all_gold(target)
 
-    @partial(vmapped_as, own_or_gold, 4)
-    def feed_tokens(*args):
-        return jax.lax.cond(args[4] < 1.0, own_or_gold, gold, *args)
+    feed_tokens = unless_all_gold(own_or_gold, gold)
 
     def rollout(
         params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array

@@ -14,8 +14,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches
 from s2s_jax.data.vocabularies import load_vocabulary
-from s2s_jax.lab.training import compiled_update
-from s2s_jax.lab.training.compilation import CompiledInTurn
+from s2s_jax.lab.training import programs
+from s2s_jax.lab.training.programs import ProgramCache
 from s2s_jax.lab.config.keys import schedule_parameters
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
@@ -260,7 +260,7 @@ def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
 ):
     asked = []
 
-    class Slow(CompiledInTurn):
+    class Slow(ProgramCache):
         """As if the compiler took 1,000 seconds for the second shape."""
 
         def __getitem__(self, case):
@@ -270,7 +270,7 @@ def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
                 self.seconds_waited += 1000.0 * (len(asked) == 2)
             return program
 
-    monkeypatch.setattr(compiled_update, "CompiledInTurn", Slow)
+    monkeypatch.setattr(programs, "ProgramCache", Slow)
     config = make_config(**{"data.num_buckets": 2})
     train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
     assert len(asked) == 2

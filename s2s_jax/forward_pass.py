@@ -61,7 +61,7 @@ def _make_two_passes(
 
 
 class _Passed(NamedTuple):
-    """What a pass leaves; features [time, batch, num_features]."""
+    """What a pass leaves, time first; features [time, batch, num_features]."""
 
     fed: Fed
     features: jax.Array
@@ -72,10 +72,10 @@ class _Passed(NamedTuple):
 def _make_single_pass(
     model: Seq2SeqModel, replay: Replay, label_smoothing: float, feeding: Feeding
 ) -> ForwardPass:
-    """One scan that chooses the tokens and reads their losses, and its gradient."""
+    """One scan that chooses the tokens and reads their losses, and its gradient; time first."""
 
     def own_or_gold(params, memory, target, mask, key, teacher_prob):
-        batch_size, time = target.shape
+        time, batch_size = target.shape
         draws, (kernel, bias) = feeding.draw(target, key, teacher_prob), replay.output(params)
 
         def step(carry, inputs: tuple[Draws, jax.Array]):
@@ -96,7 +96,7 @@ def _make_single_pass(
 
         decoder = model.initial_carry(params, memory), feeding.first(batch_size)
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
-        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask.T))
+        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask))
         (_, gradient), steps = jax.lax.scan(
             block, (decoder, output_layer.zero_gradient(kernel, bias)), blocks
         )
@@ -109,20 +109,21 @@ def _make_single_pass(
         fed = feeding.all_gold(target)
         features, trace = replay.sequence(params, memory, fed.tokens)
         reading = output_layer.read_output(
-            features, *replay.output(params), target.T, mask.T, label_smoothing
+            features, *replay.output(params), target, mask, label_smoothing
         )
         return _Passed(fed, features, trace, reading)
 
     run = unless_all_gold(own_or_gold, gold)
 
     def single_pass(params, memory, target, mask, key, teacher_prob):
-        target, teacher_prob = jnp.asarray(target, jnp.int32), jnp.float32(teacher_prob)
+        target, teacher_prob = jnp.asarray(target, jnp.int32).T, jnp.float32(teacher_prob)
+        mask = mask.T
         # No gradient passes through the choice of a token, and that of the loss is in the reading.
         passed = run(params, memory, target, mask, key, teacher_prob)
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
         losses = output_layer.token_losses_of(
             passed.reading, features, *replay.output(params), mask
         )
-        return passed.fed, losses
+        return passed.fed.turned(), losses
 
     return single_pass

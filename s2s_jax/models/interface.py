@@ -34,9 +34,9 @@ class Replay:
     Attributes:
       step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
         trace of the step, without the leading axis).
-      sequence: (params, memory, tokens [batch, time]) -> (features [time, batch, num_features],
+      sequence: (params, memory, tokens [time, batch]) -> (features [time, batch, num_features],
         trace).
-      replay: (params, memory, tokens [batch, time], features, trace) -> the same features. No
+      replay: (params, memory, tokens [time, batch], features, trace) -> the same features. No
         gradient passes into those given, nor into the trace; it passes into params and memory.
       output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
     """

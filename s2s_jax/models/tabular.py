@@ -58,11 +58,11 @@ def make_tabular_model(vocab_size: int, length: int) -> Seq2SeqModel:
             row = advance(row, token)
             return row, row
 
-        _, rows = jax.lax.scan(step, memory, tokens.T)
+        rows = jax.lax.scan(step, memory, tokens.T)[1].T
         # A product, as the gradient of a lookup is a scatter, which a CPU does one by one.
-        chosen = jax.nn.one_hot(rows.T, num_rows, dtype=params.dtype)
+        chosen = jax.nn.one_hot(rows, num_rows, dtype=params.dtype)
         logits = jnp.matmul(chosen, params, precision="highest")
-        return jnp.where(rows.T[..., None] < num_rows, logits, jnp.nan)
+        return jnp.where(rows[..., None] < num_rows, logits, jnp.nan)
 
     return Seq2SeqModel(
         init=lambda key: jnp.zeros((num_rows, vocab_size)),

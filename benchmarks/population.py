@@ -3,7 +3,7 @@
     python -m benchmarks.population [--json FILE] [--quick]
 
 Four schedules with four seeds each, at the g2p shape's commonest batch; every run has batches,
-weights and draws of its own. One after another: the compiled update that serves every schedule, run
+weights and draws of its own. One after another: the compiled step that serves every schedule, run
 by run. The goal is for a GPU; on a CPU two schedules with two seeds show what it is there.
 """
 

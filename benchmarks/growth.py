@@ -20,11 +20,11 @@ import jax.numpy as jnp
 
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import MT, TINY_MT, Bucket, Shape, make_batch, make_model, make_optimizer
-from benchmarks.timing import Training, interleave, passes_for, schedule_probs
+from benchmarks.timing import Training, interleave, make_step_at, passes_for, schedule_probs
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, make_objective
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state
 
 _ROUNDS = 3
 _SAMPLE_SECONDS = 0.5
@@ -45,9 +45,9 @@ def seconds_per_token(
     """Method -> length -> seconds a target token, the median over the rounds."""
     model, optimizer = make_model(shape), make_optimizer()
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
-    update = make_update(make_objective(model), optimizer)
+    step_at = make_step_at(make_objective(model), optimizer)
     batches = {length: make_batch(shape, square(shape, length)) for length in lengths}
-    training = Training(update, state, batches)
+    training = Training(step_at, state, batches)
     probs = {"teacher forcing": [1.0] * 3, "scheduled sampling": schedule_probs(3)}
     cases = [(method, length) for method in probs for length in lengths]
     passes = {
@@ -87,11 +87,11 @@ def bytes_per_token(
     """
     model, optimizer = make_model(shape), make_optimizer()
     state = jax.eval_shape(lambda: init_train_state(model, optimizer, jax.random.key(0)))
-    update = jit(make_update(make_objective(model), optimizer), donate_argnums=0)
+    step_at = jit(make_step_at(make_objective(model), optimizer), donate_argnums=0)
 
     def temporary_bytes(batch_size: int) -> int:
         batch = make_batch(replace(shape, batch_size=batch_size), shape.commonest)
-        compiled = update.lower(state, batch, jnp.float32(0.5)).compile()
+        compiled = step_at.lower(state, batch, jnp.float32(0.5)).compile()
         memory = compiled.memory_analysis()
         assert memory is not None
         return memory.temp_size_in_bytes

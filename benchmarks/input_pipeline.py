@@ -19,11 +19,12 @@ import numpy as np
 
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_model, make_optimizer, shapes
+from benchmarks.timing import make_step_at
 from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches, choose_buckets
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state
 
 NUM_PAIRS = 113_578  # CMUdict's training split; so are the lengths below, about
 _ROUNDS = 5
@@ -93,14 +94,14 @@ def waiting_shares(shape: Shape, tokens: TokenPairs, num_steps: int, repeats: in
     batches = make_batches(tokens, shape.batch_size, len(shape.buckets))
     model = make_model(shape)
     optimizer = make_optimizer()
-    update = jax.jit(make_update(make_objective(model), optimizer), donate_argnums=0)
+    step_at = jax.jit(make_step_at(make_objective(model), optimizer), donate_argnums=0)
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     teacher_prob = jnp.float32(1)
     steps, seen = count(), set()
     while len(seen) < len(batches.shapes):  # compiles
         batch = batches[next(steps)]
         seen.add((batch.source.shape[1], batch.target.shape[1]))
-        state, _ = update(state, batch, teacher_prob)
+        state, _ = step_at(state, batch, teacher_prob)
     shares = []
     for _ in range(repeats):
         jax.block_until_ready(state)
@@ -109,7 +110,7 @@ def waiting_shares(shape: Shape, tokens: TokenPairs, num_steps: int, repeats: in
             asked = time.perf_counter()
             batch = batches[next(steps)]
             waited += time.perf_counter() - asked
-            state, _ = update(state, batch, teacher_prob)
+            state, _ = step_at(state, batch, teacher_prob)
         jax.block_until_ready(state)
         shares.append(waited / (time.perf_counter() - start))
     return shares

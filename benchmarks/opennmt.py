@@ -27,12 +27,13 @@ from benchmarks.input_pipeline import make_tokens
 from benchmarks.peers.process import PeerError, find_python
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_model, make_optimizer, shapes
+from benchmarks.timing import make_step_at
 from s2s_jax.batch import EOS, NUM_RESERVED
 from s2s_jax.data.batching import TokenPairs, TrainingBatches, choose_buckets
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.schedules import inverse_sigmoid
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state
 
 _ROUNDS = 2
 _NUM_STEPS = 300
@@ -106,7 +107,7 @@ class Ours:
             tokens.source.lengths, tokens.target.lengths, len(shape.buckets), shape.batch_size
         )
         self._batches = TrainingBatches(tokens, buckets, shape.batch_size, seed=0)
-        self._update = jit(make_update(make_objective(model), optimizer), donate_argnums=0)
+        self._step_at = jit(make_step_at(make_objective(model), optimizer), donate_argnums=0)
         self._state = jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
         schedule = inverse_sigmoid(reach_teacher_prob=0.01, reach_step=num_steps)
         self._teacher_probs = np.asarray(jax.vmap(schedule)(np.arange(num_steps)))
@@ -121,7 +122,7 @@ class Ours:
     def _advance(self) -> int:
         batch = self._batches[self._step]
         teacher_prob = self._teacher_probs[self._step % len(self._teacher_probs)]
-        self._state, _ = self._update(self._state, batch, teacher_prob)
+        self._state, _ = self._step_at(self._state, batch, teacher_prob)
         self._step += 1
         return int(batch.target_mask.sum())
 

@@ -3,7 +3,7 @@
     python -m benchmarks.population [--json FILE] [--quick]
 
 Four schedules with four seeds each, at the g2p shape's commonest batch; every run has batches,
-weights and draws of its own. One after another: the compiled update that serves every schedule, run
+weights and draws of its own. One after another: the compiled step that serves every schedule, run
 by run. The goal is for a GPU; on a CPU two schedules with two seeds show what it is there.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_batch, make_model, make_optimizer, shapes
-from benchmarks.timing import interleave, median_ratio
+from benchmarks.timing import interleave, make_step_at, median_ratio
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
 from s2s_jax.schedules import (
@@ -28,7 +28,7 @@ from s2s_jax.schedules import (
     linear,
     teacher_forcing,
 )
-from s2s_jax.training import TrainState, init_train_state, make_update
+from s2s_jax.training import TrainState, init_train_state
 
 _ROUNDS = 5
 _LAST_STEP = 1000
@@ -64,7 +64,7 @@ class Population:
         jit: Callable[..., Any] = jax.jit,
     ):
         model, optimizer = make_model(shape), make_optimizer()
-        update = make_update(make_objective(model), optimizer)
+        step_at = make_step_at(make_objective(model), optimizer)
         steps = jnp.linspace(0, _LAST_STEP, num_steps).astype(jnp.int32)
         schedules = make_schedules()[-num_schedules:]
         columns = [jax.vmap(schedule)(steps) for schedule in schedules for _ in range(num_seeds)]
@@ -81,8 +81,8 @@ class Population:
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *one)
             for one in (self._states, self._batches)
         )
-        self._alone = jit(update, donate_argnums=0)
-        self._together = jit(jax.vmap(update), donate_argnums=0)
+        self._alone = jit(step_at, donate_argnums=0)
+        self._together = jit(jax.vmap(step_at), donate_argnums=0)
 
     def together(self) -> TrainState:
         """Trains all runs as one program; their states at the end, the runs in front."""

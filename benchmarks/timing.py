@@ -10,14 +10,31 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from s2s_jax.batch import Batch
+from s2s_jax.metrics import MetricSums
+from s2s_jax.objectives import Objective
 from s2s_jax.schedules import inverse_sigmoid
-from s2s_jax.training import TrainState, Update
+from s2s_jax.training import TrainState, make_train_step
 
 NUM_PROBS = 9
 
 Name = TypeVar("Name", bound=Hashable)
+
+StepAt = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, MetricSums]]
+"""(state, batch, teacher_prob) -> (state, metric sums)."""
+
+
+def make_step_at(objective: Objective, optimizer: optax.GradientTransformation) -> StepAt:
+    """The train step with teacher_prob as an argument: one program for every schedule."""
+
+    def step_at(
+        state: TrainState, batch: Batch, teacher_prob: jax.Array
+    ) -> tuple[TrainState, MetricSums]:
+        return make_train_step(objective, optimizer, lambda step: teacher_prob)(state, batch)
+
+    return step_at
 
 
 def schedule_probs(count: int = NUM_PROBS) -> list[float]:
@@ -70,7 +87,7 @@ class Training:
     """A training whose steps are timed: one state that goes from sample to sample.
 
     Args:
-      update: update(state, batch, teacher_prob) -> (state, metric sums), not jitted.
+      step: (state, batch, teacher_prob) -> (state, metric sums), not jitted.
       state: where to start; it is copied.
       batches: by any name, one of each shape; all are compiled for at once.
       jit: compiles; tests have a quicker one.
@@ -78,7 +95,7 @@ class Training:
 
     def __init__(
         self,
-        update: Update,
+        step: StepAt,
         state: TrainState,
         batches: Mapping[Any, Batch],
         jit: Callable[..., Any] = jax.jit,
@@ -86,7 +103,7 @@ class Training:
         self.state = jax.tree.map(jnp.copy, state)
         """Where the training is."""
         self._batches = {name: jax.tree.map(jnp.asarray, batch) for name, batch in batches.items()}
-        jitted = jit(update, donate_argnums=0)
+        jitted = jit(step, donate_argnums=0)
 
         def compile_one(batch: Batch) -> Any:
             return jitted.lower(self.state, batch, jnp.float32(1)).compile()
@@ -94,7 +111,7 @@ class Training:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = pool.map(compile_one, self._batches.values())
             self.programs = dict(zip(self._batches, compiled, strict=True))
-            """The compiled update by the batch's name."""
+            """The compiled step by the batch's name."""
 
     def seconds(self, name: Any, teacher_probs: Sequence[float], passes: int = 1) -> float:
         """The seconds of a step on a batch, on average over `passes` rounds of teacher_probs.

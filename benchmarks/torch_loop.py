@@ -23,11 +23,11 @@ import jax
 from benchmarks.peers.process import Peer, PeerError, find_python
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Bucket, Shape, make_batch, make_model, make_optimizer, shapes
-from benchmarks.timing import Training, interleave, passes_for, schedule_probs
-from benchmarks.train_step import make_teacher_forcing_update
+from benchmarks.timing import Training, interleave, make_step_at, passes_for, schedule_probs
+from benchmarks.train_step import make_teacher_forcing_step
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.objectives import make_objective
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state
 
 _ROUNDS = 5
 _SAMPLE_SECONDS = 0.3
@@ -55,9 +55,9 @@ def make_trainings(shape: Shape, dtype: str) -> dict[str, Training]:
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     batches = {bucket: make_batch(shape, bucket) for bucket in shape.buckets}
     return {
-        "scheduled sampling": Training(make_update(objective, optimizer), state, batches),
+        "scheduled sampling": Training(make_step_at(objective, optimizer), state, batches),
         "teacher forcing": Training(
-            make_teacher_forcing_update(objective, optimizer), state, batches
+            make_teacher_forcing_step(objective, optimizer), state, batches
         ),
     }
 

@@ -20,8 +20,10 @@ import optax
 from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, forward_flops, make_batch, make_model, make_optimizer, shapes
 from benchmarks.timing import (
+    StepAt,
     Training,
     interleave,
+    make_step_at,
     matmul_peak,
     median_ratio,
     passes_for,
@@ -34,7 +36,7 @@ from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import Objective, make_objective
 from s2s_jax.schedules import teacher_forcing as teacher_forcing_schedule
-from s2s_jax.training import Update, init_train_state, make_train_step, make_update
+from s2s_jax.training import init_train_state, make_train_step
 
 _ROUNDS = 7
 _SAMPLE_SECONDS = 0.1
@@ -83,9 +85,9 @@ def make_one_scan_objective(model: Seq2SeqModel, feed: str = "sample") -> Object
     return objective
 
 
-def make_teacher_forcing_update(
+def make_teacher_forcing_step(
     objective: Objective, optimizer: optax.GradientTransformation
-) -> Update:
+) -> StepAt:
     """Teacher forcing as a program of its own.
 
     teacher_prob is the constant 1 of its schedule, so that the compiler takes the rollout out: the
@@ -103,12 +105,12 @@ def make_trainings(
     objective = make_objective(model, coin="token", feed="sample")
     state = jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     batches = {bucket: make_batch(shape, bucket) for bucket in shape.buckets}
-    updates: Mapping[str, Update] = {
-        TEACHER_FORCING: make_teacher_forcing_update(objective, optimizer),
-        SCHEDULED: make_update(objective, optimizer),
-        ONE_SCAN: make_update(make_one_scan_objective(model), optimizer),
+    steps: Mapping[str, StepAt] = {
+        TEACHER_FORCING: make_teacher_forcing_step(objective, optimizer),
+        SCHEDULED: make_step_at(objective, optimizer),
+        ONE_SCAN: make_step_at(make_one_scan_objective(model), optimizer),
     }
-    trainings = {name: Training(update, state, batches, jit) for name, update in updates.items()}
+    trainings = {name: Training(step, state, batches, jit) for name, step in steps.items()}
     return trainings | {AT_ONE: trainings[SCHEDULED]}
 
 

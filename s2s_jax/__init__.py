@@ -1,7 +1,7 @@
 """s2s_jax: a laboratory for exposure bias in sequence-to-sequence models.
 
-`import s2s_jax` loads none of its modules; `s2s_jax.schedules` and the others are imported when they
-are first used.
+`import s2s_jax` loads none of its modules; `s2s_jax.schedules` and the others are imported when
+they are first used.
 """
 
 import importlib

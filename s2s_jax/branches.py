@@ -1,4 +1,4 @@
-"""Branches on a value that may differ between lanes under `jax.vmap`."""
+"""The branch of teacher forcing: while teacher_prob is 1, no coin is tossed and no token drawn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,24 +7,33 @@ import jax
 from jax.custom_batching import custom_vmap
 
 
-def vmapped_as(
-    replacement: Callable[..., Any], deciding: int, function: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`function`, but under `jax.vmap` an equivalent `replacement` without branches.
+def draws_tokens(teacher_prob: Any) -> Any:
+    """Whether the model's own tokens can be fed: not while teacher_prob is 1; of one or of many."""
+    return teacher_prob < 1.0
 
-    Under vmap, a branch whose condition differs between lanes computes both sides. The replacement
-    is used only in that case, when the argument number `deciding` differs between lanes; if the
-    lanes share the condition, it stays a branch.
+
+def unless_all_gold(
+    own_or_gold: Callable[..., Any], gold: Callable[..., Any]
+) -> Callable[..., Any]:
+    """(..., teacher_prob) -> `gold` of it while teacher_prob is 1, else `own_or_gold`.
+
+    Both give the same at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
+    lanes computes both sides; so if each lane has its own teacher_prob, only `own_or_gold` is
+    computed. If the lanes share one teacher_prob, it stays a branch.
 
     No gradient passes into any of the arguments: the derivative is 0.
     """
-    wrapped = custom_vmap(function)
 
-    @wrapped.def_vmap
+    def ask(*args: Any) -> Any:
+        return jax.lax.cond(draws_tokens(args[-1]), own_or_gold, gold, *args)
+
+    asked = custom_vmap(ask)
+
+    @asked.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any):
         axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-        taken = replacement if jax.tree.leaves(in_batched[deciding])[0] else function
+        taken = own_or_gold if jax.tree.leaves(in_batched[-1])[0] else ask
         outputs = jax.vmap(taken, in_axes=tuple(axes), axis_size=axis_size)(*args)
         return outputs, jax.tree.map(lambda _: True, outputs)
 
-    return lambda *args: wrapped(*jax.lax.stop_gradient(args))
+    return lambda *args: asked(*jax.lax.stop_gradient(args))

@@ -6,14 +6,13 @@ both, at the cost of teacher forcing and the draws; the others decode a second t
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from s2s_jax import output_layer
-from s2s_jax.branches import vmapped_as
+from s2s_jax.branches import unless_all_gold
 from s2s_jax.losses import TokenLosses, check_label_smoothing, token_losses
 from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
 from s2s_jax.models.linear import compute_logits
@@ -62,7 +61,7 @@ def _make_two_passes(
 
 
 class _Passed(NamedTuple):
-    """What a pass leaves; features [time, batch, num_features]."""
+    """What a pass leaves, time first; features [time, batch, num_features]."""
 
     fed: Fed
     features: jax.Array
@@ -73,10 +72,10 @@ class _Passed(NamedTuple):
 def _make_single_pass(
     model: Seq2SeqModel, replay: Replay, label_smoothing: float, feeding: Feeding
 ) -> ForwardPass:
-    """One scan that chooses the tokens and reads their losses, and its gradient."""
+    """One scan that chooses the tokens and reads their losses, and its gradient; time first."""
 
     def own_or_gold(params, memory, target, mask, key, teacher_prob):
-        batch_size, time = target.shape
+        time, batch_size = target.shape
         draws, (kernel, bias) = feeding.draw(target, key, teacher_prob), replay.output(params)
 
         def step(carry, inputs: tuple[Draws, jax.Array]):
@@ -97,7 +96,7 @@ def _make_single_pass(
 
         decoder = model.initial_carry(params, memory), feeding.first(batch_size)
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
-        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask.T))
+        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask))
         (_, gradient), steps = jax.lax.scan(
             block, (decoder, output_layer.zero_gradient(kernel, bias)), blocks
         )
@@ -110,22 +109,21 @@ def _make_single_pass(
         fed = feeding.all_gold(target)
         features, trace = replay.sequence(params, memory, fed.tokens)
         reading = output_layer.read_output(
-            features, *replay.output(params), target.T, mask.T, label_smoothing
+            features, *replay.output(params), target, mask, label_smoothing
         )
         return _Passed(fed, features, trace, reading)
 
-    @partial(vmapped_as, own_or_gold, 5)
-    def run(*args):
-        return jax.lax.cond(args[5] < 1.0, own_or_gold, gold, *args)
+    run = unless_all_gold(own_or_gold, gold)
 
     def single_pass(params, memory, target, mask, key, teacher_prob):
-        target, teacher_prob = jnp.asarray(target, jnp.int32), jnp.float32(teacher_prob)
+        target, teacher_prob = jnp.asarray(target, jnp.int32).T, jnp.float32(teacher_prob)
+        mask = mask.T
         # No gradient passes through the choice of a token, and that of the loss is in the reading.
         passed = run(params, memory, target, mask, key, teacher_prob)
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
         losses = output_layer.token_losses_of(
             passed.reading, features, *replay.output(params), mask
         )
-        return passed.fed, losses
+        return passed.fed.turned(), losses
 
     return single_pass

@@ -5,14 +5,13 @@ which token goes in beside it.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.batch import BOS, gold_inputs
-from s2s_jax.branches import vmapped_as
+from s2s_jax.batch import BOS
+from s2s_jax.branches import unless_all_gold
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 from s2s_jax.names import did_you_mean
 from s2s_jax.prng import per_step_keys, stream_key
@@ -23,7 +22,7 @@ COINS = ("token", "sequence", "batch")
 
 
 class Fed(NamedTuple):
-    """What the decoder was fed.
+    """What the decoder was fed; inside a step it has the time first, as all of the target has.
 
     Attributes:
       tokens: [batch, time] int32 ids; BOS first.
@@ -33,6 +32,10 @@ class Fed(NamedTuple):
 
     tokens: jax.Array
     is_gold: jax.Array
+
+    def turned(self) -> "Fed":
+        """[time, batch] where it was [batch, time], and the other way round."""
+        return Fed(self.tokens.T, self.is_gold.T)
 
 
 class Draws(NamedTuple):
@@ -54,7 +57,7 @@ Rollout = Callable[[Params, Memory, jax.Array, jax.Array, jax.Array], Fed]
 
 
 def toss_coins(
-    key: jax.Array, teacher_prob: jax.Array, batch_size: int, num_steps: int, coin: str = "token"
+    key: jax.Array, teacher_prob: jax.Array, num_steps: int, batch_size: int, coin: str = "token"
 ) -> jax.Array:
     """Draws which inputs are gold, each with probability teacher_prob.
 
@@ -64,32 +67,32 @@ def toss_coins(
       key: one PRNG key; target step t draws from fold_in(key, t), so a longer batch tosses the
         same coins and then some more.
       teacher_prob: scalar in [0, 1]; at 1 every coin is gold, at 0 none.
-      batch_size: number of sequences.
       num_steps: number of target steps that toss.
+      batch_size: number of sequences.
       coin: what shares a toss: nothing ("token"; the paper's), the tokens of a sequence
         ("sequence"; "much worse" in Bengio et al. 2015, arXiv:1506.03099, section 2.4, footnote)
         or the whole batch ("batch").
 
     Returns:
-      [batch_size, num_steps] bool.
+      [num_steps, batch_size] bool.
 
     Raises:
       ValueError: an unknown coin.
 
     Example:
-      >>> coins = toss_coins(jax.random.key(0), jnp.float32(0.5), 1000, 3, coin="sequence")
-      >>> bool(jnp.all(coins == coins[:, :1])), abs(float(coins.mean()) - 0.5) < 0.05
+      >>> coins = toss_coins(jax.random.key(0), jnp.float32(0.5), 3, 1000, coin="sequence")
+      >>> bool(jnp.all(coins == coins[0])), abs(float(coins.mean()) - 0.5) < 0.05
       (True, True)
     """
     _check_coin(coin)
     if coin == "token":
         keys = per_step_keys(key, num_steps)
-        draws = jax.vmap(lambda k: jax.random.uniform(k, (batch_size,)), out_axes=1)(keys)
+        draws = jax.vmap(lambda k: jax.random.uniform(k, (batch_size,)))(keys)
     elif coin == "sequence":
-        draws = jax.random.uniform(key, (batch_size, 1))
+        draws = jax.random.uniform(key, (1, batch_size))
     else:
         draws = jax.random.uniform(key, (1, 1))
-    return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
+    return jnp.broadcast_to(draws < teacher_prob, (num_steps, batch_size))
 
 
 class Feeding:
@@ -114,15 +117,15 @@ class Feeding:
         self.choose_token = make_token_chooser(feed, temperature, top_k)
 
     def draw(self, target: jax.Array, key: jax.Array, teacher_prob: jax.Array) -> Draws:
-        """Tosses the coins of target [batch, time], and draws the noise of the samples."""
-        batch_size, length = target.shape
+        """Tosses the coins of target [time, batch], and draws the noise of the samples."""
+        length, batch_size = target.shape
         coins_key, samples_key = stream_key(key, "coins"), stream_key(key, "samples")
-        is_gold = toss_coins(coins_key, teacher_prob, batch_size, length - 1, self.coin)
-        own = jnp.pad(~is_gold, ((0, 0), (0, 1)))  # nobody is fed behind the last step
+        is_gold = toss_coins(coins_key, teacher_prob, length - 1, batch_size, self.coin)
+        own = jnp.pad(~is_gold, ((0, 1), (0, 0)))  # nothing is fed after the last step
         noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(
             per_step_keys(samples_key, length)
         )
-        return Draws(target.T, own.T, noise)
+        return Draws(target, own, noise)
 
     def first(self, batch_size: int) -> jax.Array:
         """The tokens [batch] that every first step is fed."""
@@ -133,14 +136,17 @@ class Feeding:
         return jnp.where(draws.own, self.choose_token(logits, draws.noise), draws.gold)
 
     def fed(self, next_tokens: jax.Array, draws: Draws) -> Fed:
-        """What was fed, from what `next` chose, [time, batch]."""
-        tokens = jnp.pad(next_tokens[:-1].T, ((0, 0), (1, 0)), constant_values=BOS)
-        is_gold = jnp.pad(~draws.own[:-1].T, ((0, 0), (1, 0)), constant_values=True)
-        return Fed(tokens, is_gold)
+        """What was fed, time first, from what `next` chose, [time, batch]."""
+        return Fed(_one_step_late(next_tokens, BOS), _one_step_late(~draws.own, True))
 
     def all_gold(self, target: jax.Array) -> Fed:
-        """What is fed while teacher_prob is 1."""
-        return Fed(gold_inputs(target), jnp.ones(target.shape, bool))
+        """What is fed, time first, while teacher_prob is 1; target [time, batch]."""
+        return Fed(_one_step_late(target, BOS), jnp.ones(target.shape, bool))
+
+
+def _one_step_late(array: jax.Array, first: int | bool) -> jax.Array:
+    """[time, batch]: the first value, then the array without its last step."""
+    return jnp.pad(array[:-1], ((1, 0), (0, 0)), constant_values=first)
 
 
 def make_rollout(
@@ -183,21 +189,19 @@ def make_rollout(
             token = feeding.next(logits, draws)
             return (decoder_carry, token), token
 
-        start = model.initial_carry(params, memory), feeding.first(target.shape[0])
+        start = model.initial_carry(params, memory), feeding.first(target.shape[1])
         return feeding.fed(jax.lax.scan(step, start, draws)[1], draws)
 
     def gold(params, memory, target, key, teacher_prob):
         return feeding.all_gold(target)
 
-    @partial(vmapped_as, own_or_gold, 4)
-    def feed_tokens(*args):
-        return jax.lax.cond(args[4] < 1.0, own_or_gold, gold, *args)
+    feed_tokens = unless_all_gold(own_or_gold, gold)
 
     def rollout(
         params: Params, memory: Memory, target: jax.Array, key: jax.Array, teacher_prob: jax.Array
     ) -> Fed:
-        target = jnp.asarray(target, jnp.int32)
-        return feed_tokens(params, memory, target, key, jnp.asarray(teacher_prob, jnp.float32))
+        target, teacher_prob = jnp.asarray(target, jnp.int32).T, jnp.float32(teacher_prob)
+        return feed_tokens(params, memory, target, key, teacher_prob).turned()
 
     return rollout
 

@@ -33,7 +33,6 @@ class TrainState(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, MetricSums]]
-Update = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, MetricSums]]
 
 
 def init_train_state(
@@ -44,26 +43,27 @@ def init_train_state(
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
 
-def make_update(objective: Objective, optimizer: optax.GradientTransformation) -> Update:
-    """Makes one optimiser update at a given teacher_prob.
-
-    This is the program that all schedules share: compiled once, it serves every one of them, and
-    `jax.vmap` over states and a vector of teacher_prob trains a population.
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
+) -> TrainStep:
+    """Makes the train step: the gradient at the schedule's teacher_prob, and one update with it.
 
     Args:
       objective: (params, batch, key, teacher_prob) -> (loss, metric sums).
       optimizer: any optax transformation.
+      schedule: training step -> teacher_prob; evaluated on the traced step, so nothing recompiles
+        while it moves. `lambda step: teacher_prob` with an argument of the jitted function makes
+        one program of all schedules.
 
     Returns:
-      update(state, batch, teacher_prob) -> (state, metric sums), pure and not jitted. To the
-      objective's sums it adds "teacher_prob" and "gradient_norm" (L2, before the optimiser clips).
+      train_step(state, batch) -> (state, metric sums); pure and not jitted: the caller chooses
+      `jax.jit`, `jax.vmap`, `jax.lax.scan`. To the objective's sums it adds "teacher_prob" and
+      "gradient_norm" (L2, before the optimiser clips).
     """
     gradient = jax.grad(objective, has_aux=True)
 
-    def update(
-        state: TrainState, batch: Batch, teacher_prob: jax.Array
-    ) -> tuple[TrainState, MetricSums]:
-        key = jax.random.fold_in(state.key, state.step)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
+        key, teacher_prob = jax.random.fold_in(state.key, state.step), schedule(state.step)
         gradients, metrics = gradient(state.params, batch, key, teacher_prob)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = metrics | {
@@ -72,28 +72,5 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation) -
         }
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
-
-    return update
-
-
-def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
-) -> TrainStep:
-    """Makes the train step: an update at the schedule's teacher_prob of the moment.
-
-    Args:
-      objective: see `make_update`.
-      optimizer: see `make_update`.
-      schedule: training step -> teacher_prob; evaluated on the traced step, so nothing recompiles
-        while it moves.
-
-    Returns:
-      train_step(state, batch) -> (state, metric sums); pure and not jitted: the caller chooses
-      `jax.jit`, `jax.vmap`, `jax.lax.scan`.
-    """
-    update = make_update(objective, optimizer)
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, MetricSums]:
-        return update(state, batch, schedule(state.step))
 
     return train_step

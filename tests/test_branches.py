@@ -1,32 +1,34 @@
-"""Branches that `jax.vmap` may replace: which one is taken, and its derivative."""
+"""The branch of teacher forcing: which side is computed, and its derivative."""
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from s2s_jax.branches import vmapped_as
+from s2s_jax.branches import draws_tokens, unless_all_gold
 
 
 @pytest.fixture
 def choose() -> Any:
-    """(x, deciding) -> x + 1 with the branch, x + 2 with the replacement."""
-
-    @partial(vmapped_as, lambda x, deciding: x + 2, 1)
-    def choose(x: jax.Array, deciding: jax.Array) -> jax.Array:
-        return x + 1
-
-    return choose
+    """(x, teacher_prob) -> x + 2 where tokens can be drawn, x + 1 where all is gold."""
+    return unless_all_gold(lambda x, teacher_prob: x + 2, lambda x, teacher_prob: x + 1)
 
 
 X, PROBS = jnp.array([0.0, 0.5]), jnp.array([0.2, 1.0])
 
 
-def test_the_replacement_is_used_if_the_condition_differs_between_lanes(choose):
-    assert choose(X, PROBS[0]).tolist() == [1, 1.5]
-    assert jax.vmap(choose, (0, None))(X, PROBS[0]).tolist() == [1, 1.5]
+def test_tokens_are_drawn_unless_teacher_prob_is_1():
+    assert draws_tokens(np.array([0.0, 0.999, 1.0])).tolist() == [True, True, False]
+    assert bool(draws_tokens(jnp.float32(0.5)))
+
+
+def test_where_teacher_prob_differs_between_lanes_the_question_is_not_asked(choose):
+    assert choose(X, PROBS[0]).tolist() == [2, 2.5]
+    assert choose(X, PROBS[1]).tolist() == [1, 1.5]
+    for prob, expected in zip(PROBS, ([2, 2.5], [1, 1.5]), strict=True):
+        assert jax.vmap(choose, (0, None))(X, prob).tolist() == expected
     assert jax.vmap(choose)(X, PROBS).tolist() == [2, 2.5]
     assert jax.jit(jax.vmap(choose, (None, 0)))(X[0], PROBS).tolist() == [2, 2]
 

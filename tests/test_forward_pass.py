@@ -69,17 +69,17 @@ def test_a_pass_over_known_tokens_leaves_the_trace_of_single_steps(make_rnn, bat
 
     def run(params: Any) -> Any:
         memory = model.encode(params, batch.source, batch.source_mask, KEY)
-        tokens = gold_inputs(batch.target)
+        tokens = gold_inputs(batch.target).T
 
         def step(carry, token):
             carry, features, trace = replay.step(params, memory, carry, token)
             return carry, (features, trace)
 
-        _, steps = jax.lax.scan(step, model.initial_carry(params, memory), tokens.T)
+        _, steps = jax.lax.scan(step, model.initial_carry(params, memory), tokens)
         features, trace = at_once = replay.sequence(params, memory, tokens)
         replayed = replay.replay(params, memory, tokens, features, trace)
         kernel, bias = replay.output(params)
-        logits = model.decode_sequence(params, memory, tokens)
+        logits = model.decode_sequence(params, memory, tokens.T)
         return (at_once, steps), (replayed @ kernel + bias, logits.swapaxes(0, 1))
 
     for found, expected in jax.jit(run)(params):

@@ -11,7 +11,7 @@ import pytest
 from s2s_jax.batch import EOS, Batch
 from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import make_objective
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state, make_train_step
 
 pytestmark = pytest.mark.gpu
 VOCAB_SIZE = 40
@@ -38,12 +38,18 @@ def copies(seed: int, num_rows: int = 32, time: int = 9) -> Batch:
 
 
 def make_training(**options: Any):
-    """The state before the first step, and the update."""
+    """The state before the first step, and (state, batch, teacher_prob) -> that after it."""
     sizes: dict[str, Any] = {"hidden_size": 64, "embedding_size": 32, "dropout": 0.2} | options
     model = make_rnn_model(VOCAB_SIZE, VOCAB_SIZE, **sizes)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     state = init_train_state(model, optimizer, KEY)
-    return state, jax.jit(make_update(make_objective(model), optimizer))
+    objective = make_objective(model)
+
+    @jax.jit
+    def update(state, batch, teacher_prob):
+        return make_train_step(objective, optimizer, lambda step: teacher_prob)(state, batch)
+
+    return state, update
 
 
 @pytest.mark.parametrize("teacher_prob", [1.0, 0.5, 0.0])

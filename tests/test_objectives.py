@@ -65,8 +65,8 @@ def make_one_pass(make_case) -> Callable[[str], Any]:
                 params, batch.source, batch.source_mask, stream_key(key, "dropout")
             )
             num_rows, time = batch.target.shape
-            coins = toss_coins(stream_key(key, "coins"), teacher_prob, num_rows, time - 1)
-            coins = jnp.pad(coins, ((0, 0), (0, 1)))  # the last token is never fed
+            coins = toss_coins(stream_key(key, "coins"), teacher_prob, time - 1, num_rows)
+            coins = jnp.pad(coins, ((0, 1), (0, 0)))  # the last token is never fed
             keys = per_step_keys(stream_key(key, "samples"), time)
 
             def step(state, inputs):
@@ -78,7 +78,7 @@ def make_one_pass(make_case) -> Callable[[str], Any]:
 
             start = jnp.full(num_rows, BOS, jnp.int32)
             _, (logits, tokens) = jax.lax.scan(
-                step, (model.initial_carry(params, memory), start), (batch.target.T, coins.T, keys)
+                step, (model.initial_carry(params, memory), start), (batch.target.T, coins, keys)
             )
             loss = cross_entropy(logits.swapaxes(0, 1), batch.target, batch.target_mask)
             return loss.total / loss.weight, tokens.T

@@ -12,7 +12,7 @@ from s2s_jax.decoding import beam_search
 from s2s_jax.evaluation import make_evaluate_step
 from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import make_objective
-from s2s_jax.training import init_train_state, make_update
+from s2s_jax.training import init_train_state, make_train_step
 
 
 def shapes(tree, lanes=()):
@@ -26,12 +26,15 @@ def test_programs_lower_for_accelerators(platform, cell, dtype):
         9, 11, hidden_size=8, embedding_size=4, cell=cell, dtype=dtype, dropout=0.1
     )
     optimizer = optax.adamw(1e-3)
-    update = make_update(make_objective(model), optimizer)
+    objective = make_objective(model)
     init = partial(init_train_state, model, optimizer)
     state = jax.eval_shape(init, jax.random.key(0))
     tokens = np.ones((2, 3), np.int32)
     batch = shapes(Batch(tokens, tokens > 0, tokens, tokens > 0))
     teacher_prob = jax.ShapeDtypeStruct((), np.float32)
+
+    def update(state, batch, teacher_prob):
+        return make_train_step(objective, optimizer, lambda step: teacher_prob)(state, batch)
 
     def beam(params, batch):
         memory = model.encode(params, batch.source, batch.source_mask, None)

@@ -41,7 +41,7 @@ from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.objectives import make_objective
 from s2s_jax.schedules import Schedule, constant, linear, teacher_forcing
-from s2s_jax.training import TrainState, init_train_state, make_update
+from s2s_jax.training import TrainState, init_train_state, make_train_step
 
 LONGEST = 11  # letters, and phonemes, of a word: one shape of batch, so one compilation
 
@@ -108,7 +108,7 @@ def make_trainer(
     """
     learning_rate = optax.cosine_decay_schedule(4e-3, sizes.num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    update = make_update(make_objective(model, coin="token", feed="sample"), optimizer)
+    objective = make_objective(model, coin="token", feed="sample")
     seeds = range(sizes.num_seeds)
     orders = [task.training_batches(1, sizes.batch_size, seed) for seed in seeds]
 
@@ -119,8 +119,10 @@ def make_trainer(
         states: TrainState, batches: Batch, teacher_probs: jax.Array
     ) -> tuple[TrainState, Mean]:
         def step(states: TrainState, inputs: tuple[Batch, jax.Array]) -> tuple[TrainState, Mean]:
+            batch, teacher_prob = inputs
             # One teacher_prob for all seeds: at 1 the rollout is skipped, under vmap as well.
-            states, sums = jax.vmap(update, in_axes=(0, 0, None))(states, *inputs)
+            train_step = make_train_step(objective, optimizer, lambda step: teacher_prob)
+            states, sums = jax.vmap(train_step)(states, batch)
             return states, sums["nll"]
 
         return jax.lax.scan(step, states, (batches, teacher_probs))

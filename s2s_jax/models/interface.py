@@ -34,9 +34,9 @@ class Replay:
     Attributes:
       step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
         trace of the step, without the leading axis).
-      sequence: (params, memory, tokens [batch, time]) -> (features [time, batch, num_features],
+      sequence: (params, memory, tokens [time, batch]) -> (features [time, batch, num_features],
         trace).
-      replay: (params, memory, tokens [batch, time], features, trace) -> the same features. The
+      replay: (params, memory, tokens [time, batch], features, trace) -> the same features. The
         gradient passes into params and memory, but not into the given features and trace.
       output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
     """

@@ -70,11 +70,11 @@ def make_tabular_model(
             row = advance(row, token)
             return row, row
 
-        _, rows = jax.lax.scan(step, memory, tokens.T)
+        rows = jax.lax.scan(step, memory, tokens.T)[1].T
         # A product, because the gradient of a lookup is a scatter, which is sequential on a CPU.
-        chosen = jax.nn.one_hot(rows.T, num_rows, dtype=params.dtype)
+        chosen = jax.nn.one_hot(rows, num_rows, dtype=params.dtype)
         logits = jnp.matmul(chosen, params, precision="highest")
-        return jnp.where(rows.T[..., None] < num_rows, logits, jnp.nan)
+        return jnp.where(rows[..., None] < num_rows, logits, jnp.nan)
 
     return Seq2SeqModel(
         init=lambda key: jnp.zeros((num_rows, vocab_size)),

@@ -1,6 +1,7 @@
 """What a run has left in its folder, without what the clock decides."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.training.build import make_experiment
-from s2s_jax.lab.training.compiled_update import progress_template
+from s2s_jax.lab.training.optimizers import make_optimizer
+from s2s_jax.lab.training.programs import Programs, batch_template
 
 CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
 
@@ -28,9 +30,10 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint: its step, and its leaves by name."""
     run = Run(folder)
     parts = make_experiment(run.config(), run.vocabularies())
-    template = progress_template(parts.model, parts.objective, parts.optimizer)
+    optimizer = partial(make_optimizer, run.config().train)
+    programs = Programs(parts.model, parts.objective, optimizer, batch_template(1, (1, 1)))
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        step, progress = checkpoints.restore(template, "latest")
+        step, progress = checkpoints.restore(programs.template, "latest")
     return step, flatten(progress)
 
 

@@ -14,22 +14,23 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import NonFiniteLossError
-from s2s_jax.lab.training.solo_program import SoloProgram
 
 
 @pytest.fixture
 def started(monkeypatch):
     """Every run's initial parameters and batches, as the loop saw them."""
     seen = []
-    init = SoloProgram.__init__
+    init = DeviceLanes.__init__
 
-    def watched(self, update, start, scalars, batches, report):
+    def watched(self, programs, starts, scalars, batches, *rest):
+        [start] = starts
         params = jax.tree.map(np.array, start.state.params)
         seen.append((params, [batches[step] for step in range(12)]))
-        init(self, update, start, scalars, batches, report)
+        init(self, programs, starts, scalars, batches, *rest)
 
-    monkeypatch.setattr(SoloProgram, "__init__", watched)
+    monkeypatch.setattr(DeviceLanes, "__init__", watched)
     return seen
 
 

@@ -14,7 +14,7 @@ from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_
 from s2s_jax.lab.runs.run import DataCheck, Run
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import check_config, config_scorer
-from s2s_jax.lab.training.group_key import group_key
+from s2s_jax.lab.training.workbench import group_key
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A run in training, as the host sees it: what is logged and kept, and when."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +13,10 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.tracking import Tracker
+from s2s_jax.lab.training.device_lanes import DeviceLanes, Reading
 from s2s_jax.lab.training.progress_lines import Clock, ProgressPrinter
-from s2s_jax.metrics import MetricSums, compute
+from s2s_jax.metrics import compute
 from s2s_jax.schedules import Schedule
-from s2s_jax.training import TrainState
 
 
 class NonFiniteLossError(LabError):
@@ -34,62 +33,6 @@ class NonFiniteLossError(LabError):
             " set train.learning_rate or train.clip_norm lower, in another workdir"
         )
         self.step = step
-
-
-class Progress(NamedTuple):
-    """What a checkpoint holds: a run goes on from it as if it had never stopped.
-
-    Attributes:
-      state: the train state.
-      sums: the metrics added up since they were last logged.
-    """
-
-    state: TrainState
-    sums: MetricSums
-
-
-class StepInput(NamedTuple):
-    """What one run's next update takes."""
-
-    batch: Batch
-    teacher_prob: np.float32
-
-
-Reading = Callable[[int], tuple[MetricSums, int]]
-"""A run's number -> its sums, and its first step that is not finite (below 0: none). It waits."""
-
-
-class Programs(Protocol):
-    """The device's side of runs that train side by side, numbered from 0."""
-
-    def compile(self) -> None:
-        """Compiles for the next batch at least, and begins with the other shapes."""
-        ...
-
-    @property
-    def compile_seconds(self) -> float:
-        """How long was waited for the compiler so far."""
-        ...
-
-    def advance(self, inputs: Mapping[int, StepInput]) -> None:
-        """Starts an update of the runs that have an input; what the others hold is void then."""
-        ...
-
-    def take_sums(self, numbers: Sequence[int]) -> Reading:
-        """What these runs have added up, to be read later; they begin anew."""
-        ...
-
-    def progress(self, number: int) -> Progress:
-        """Where a run is."""
-        ...
-
-    def first_bad_step(self, number: int) -> int:
-        """The first step that was not finite, the next one where it would be; below 0: none."""
-        ...
-
-    def close(self) -> None:
-        """No update follows."""
-        ...
 
 
 class Lane:
@@ -197,7 +140,7 @@ class Lane:
         self._tracker.scalars(logged, metrics)
         self._printer.step(logged, metrics)
 
-    def keep(self, number: int, programs: Programs) -> None:
+    def keep(self, number: int, device: DeviceLanes) -> None:
         """Evaluates where that is due, and saves a checkpoint; nothing waits to be logged.
 
         What is only to be looked at comes last: no picture costs the run its checkpoint.
@@ -206,8 +149,8 @@ class Lane:
           NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
           LabError: the checkpoint cannot be written.
         """
-        self._check_finite(programs.first_bad_step(number))
-        progress = programs.progress(number)
+        self._check_finite(device.first_bad_step(number))
+        progress = device.progress(number)
         cost = None
         if self.evaluates:
             params = progress.state.params

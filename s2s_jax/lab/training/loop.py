@@ -6,12 +6,13 @@ from typing import Any
 
 from s2s_jax.batch import Batch
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.training.lane import Lane, Programs, StepInput
+from s2s_jax.lab.training.device_lanes import DeviceLanes, StepInput
+from s2s_jax.lab.training.lane import Lane
 
 
 def train_lanes(
     lanes: Sequence[Lane],
-    programs: Programs,
+    device: DeviceLanes,
     should_stop: Callable[[], bool] = lambda: False,
     ended: Callable[[int], None] = lambda number: None,
 ) -> None:
@@ -22,7 +23,7 @@ def train_lanes(
 
     Args:
       lanes: the runs.
-      programs: what trains them, in the same order.
+      device: what trains them, in the same order.
       should_stop: asked after every step.
       ended: takes the number of each run as soon as it has ended, failed or was stopped.
     """
@@ -34,27 +35,27 @@ def train_lanes(
     if not going:
         return
     try:
-        _train(lanes, going, programs, should_stop, ended)
+        _train(lanes, going, device, should_stop, ended)
     finally:
-        programs.close()
+        device.close()
 
 
 def _train(
     lanes: Sequence[Lane],
     going: list[int],
-    programs: Programs,
+    device: DeviceLanes,
     should_stop: Callable[[], bool],
     ended: Callable[[int], None],
 ) -> None:
-    programs.compile()
+    device.compile()
     for number in going:
-        lanes[number].begin(programs.compile_seconds)
+        lanes[number].begin(device.compile_seconds)
 
     while going:
         inputs = _inputs(lanes, going)
-        waited_before = programs.compile_seconds
-        programs.advance(inputs)
-        waited = programs.compile_seconds - waited_before
+        waited_before = device.compile_seconds
+        device.advance(inputs)
+        waited = device.compile_seconds - waited_before
         for number in going:
             lanes[number].advanced(inputs[number].batch)
             if waited:
@@ -63,7 +64,7 @@ def _train(
             _attempt(lanes[number], Lane.log_waiting, number)
         due = [number for number in going if lanes[number].error is None and lanes[number].logs]
         if due:
-            reading = programs.take_sums(due)
+            reading = device.take_sums(due)
             for number in due:
                 lanes[number].log_later(reading)
         stops = any(lanes[number].trains for number in going) and should_stop()
@@ -73,7 +74,7 @@ def _train(
             _attempt(lanes[number], Lane.log_waiting, number)
         begin = time.perf_counter()
         for number in kept:
-            _attempt(lanes[number], Lane.keep, number, programs)
+            _attempt(lanes[number], Lane.keep, number, device)
         over = [number for number in going if stops or not lanes[number].trains]
         for number in over:
             ended(number)

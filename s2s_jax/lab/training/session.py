@@ -15,7 +15,8 @@ from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.runs.provenance import Provenance, belongings, differing_versions
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.runs.tracking import Tracker
-from s2s_jax.lab.training.lane import NonFiniteLossError, Progress
+from s2s_jax.lab.training.lane import NonFiniteLossError
+from s2s_jax.lab.training.programs import Progress
 
 
 class RunSession:
@@ -26,7 +27,7 @@ class RunSession:
       config: the run's.
       overrides: what of it came from the command line.
       task: the run's.
-      template: of `progress_template`.
+      template: of `Programs`.
       report: takes a line of progress.
       data: what `result.json` keeps of the data.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.errors import LabError
@@ -19,7 +21,6 @@ from s2s_jax.lab.training.build import (
     make_evaluator,
     make_model,
 )
-from s2s_jax.lab.training.compiled_update import progress_template
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
 
@@ -73,11 +74,11 @@ def load_run(
     if vocabularies is None:
         raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")
     modules = run.modules(report)
-    _, optimizer = check_config(config, modules)
-    model, objective = make_model(config, vocabularies, modules)
+    check_config(config, modules)
+    model, _ = make_model(config, vocabularies, modules)
     belongs_to = run.belongings()
     with Checkpoints(run.checkpoints, read_only=True, belongs_to=belongs_to) as checkpoints:
-        template = progress_template(model, objective, optimizer).state.params
+        template = jax.eval_shape(model.init, jax.random.key(0))
         # Of the parameters alone, what was saved under other switches of JAX can be read, too.
         step, params = checkpoints.restore(template, checkpoint, part="state.params")
     return TrainedRun(config, vocabularies, model, params, step, run.provenance(), modules)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,8 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
-from s2s_jax.lab.config.keys import Config, Overrides
+from s2s_jax.lab.base.files import to_json
+from s2s_jax.lab.config.keys import Config, Overrides, component_of, flat_keys
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.provenance import check_lanes
 from s2s_jax.lab.runs.run import DataCheck, Run
@@ -26,18 +28,35 @@ from s2s_jax.lab.training.build import (
     make_experiment,
     training_batches,
 )
-from s2s_jax.lab.training.compiled_update import CompiledUpdate, batch_template
 from s2s_jax.lab.training.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
-from s2s_jax.lab.training.group_key import group_key
+from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import Lane, NonFiniteLossError, schedule_values
-from s2s_jax.lab.training.lane_programs import LanePrograms
 from s2s_jax.lab.training.loop import train_lanes
-from s2s_jax.lab.training.optimizers import make_optimizer, scalars_of
+from s2s_jax.lab.training.optimizers import has_traced_decay, make_optimizer, scalars_of
+from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
-from s2s_jax.lab.training.solo_program import SoloProgram
 
 Result = dict[str, Any] | LabError
 """A run's `result.json`, or why it failed."""
+
+_MAY_DIFFER = ("seed", "train.learning_rate")
+
+
+def group_key(config: Config) -> str:
+    """What must be equal in runs that share a program: all that shapes it, or its data.
+
+    Everything but schedule, seed, learning rate, weight decay and, as long as it is not 0, the norm
+    that gradients are clipped to.
+    """
+    values = {
+        key: value
+        for key, value in flat_keys(config).items()
+        if key not in _MAY_DIFFER and not key.startswith("schedule.")
+    }
+    if has_traced_decay(component_of(config, "train.optimizer")):
+        del values["train.optimizer.weight_decay"]
+    values["train.clip_norm"] = bool(values["train.clip_norm"])
+    return json.dumps(to_json(values), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class RunSpec:
 class Workbench:
     """Trains runs; what was made for one stays for the next ones of its `group_key`.
 
-    That is the data, the evaluation and, of runs that train alone, the compiled programs.
+    That is the data, the evaluation and the compiled programs.
 
     Example:
       from experiments import addition
@@ -138,7 +157,7 @@ class _Shared:
     Attributes:
       key: theirs.
       experiment: of one of them; its task, model and objective are everybody's.
-      update: what trains each of them that trains alone.
+      programs: their train step, compiled.
       evaluator: everybody's, but for what theory says of a schedule.
       batches: by seed.
       remarks: on the data.
@@ -148,7 +167,7 @@ class _Shared:
 
     key: str
     experiment: Experiment
-    update: CompiledUpdate
+    programs: Programs
     evaluator: Evaluator
     batches: dict[int, TrainingBatches]
     remarks: DataRemarks
@@ -159,18 +178,18 @@ class _Shared:
         """Loads the data, and makes the rest."""
         parts = make_experiment(config, vocabularies)
         batches = training_batches(config, parts.task)
-        update = CompiledUpdate(
+        programs = Programs(
             parts.model,
             parts.objective,
             partial(make_optimizer, config),
             batch_template(batches.batch_size, batches.shapes_from(0)[0]),
         )
-        check_memory(update.template, update.template.state.params)
+        check_memory(programs.template, programs.template.state.params)
         evaluator = make_evaluator(config, parts.model, parts.task)
         return cls(
             group_key(config),
             parts,
-            update,
+            programs,
             evaluator,
             {config.seed: batches},
             data_remarks(parts.task, evaluator.scorer),
@@ -228,43 +247,38 @@ class _Group:
                 f"the vocabularies in {folder.folder} are not those of the runs beside it;"
                 " train the run alone, with s2s train"
             )
-        template = self._shared.update.template
+        template = self._shared.programs.template
         counts = self._shared.remarks.counts
         return RunSession(folder, one.config, one.overrides, task, template, one.report, counts)
 
     def _train(
         self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]
     ) -> None:
-        update = self._shared.update
+        programs = self._shared.programs
         configs = [self._runs[number].config for number, _ in opened]
         evaluators = [self._shared.evaluator_of(config) for config in configs]
-        scalars = [scalars_of(config) for config in configs]
         lanes, starts = [], []
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
             key = jax.random.key(self._runs[number].config.seed)
-            starts.append(session.start or update.start(key))
+            starts.append(session.start or programs.start(key))
             # After what compiles, since its clock runs from here on.
             lanes.append(self._lane(self._runs[number], session, evaluator))
-            session.start = None  # the programs below take it
-        if len(lanes) == 1:
-            programs = SoloProgram(update, starts[0], scalars[0], lanes[0].batches, self._report)
-        else:
-            programs = LanePrograms(
-                self._shared.experiment.objective,
-                partial(make_optimizer, configs[0]),
-                update.template,
-                starts,
-                scalars,
-                lanes,
-                self._report,
-            )
+            session.start = None  # the device takes it
+        device = DeviceLanes(
+            programs,
+            starts,
+            [scalars_of(config) for config in configs],
+            lanes[0].batches,
+            [lane.teacher_probs[lane.step :] for lane in lanes],
+            self._report,
+        )
         starts.clear()
 
         def ended(place: int) -> None:
             (number, session), lane = opened[place], lanes[place]
             self._results[number] = _conclude(session, lane, evaluators[place])
 
-        train_lanes(lanes, programs, should_stop, ended)
+        train_lanes(lanes, device, should_stop, ended)
 
     def _lane(self, one: RunSpec, session: RunSession, evaluator: Evaluator) -> Lane:
         schedule, _ = check_config(one.config)

@@ -1,4 +1,4 @@
-"""Several trainings as one program: the real update, vmapped, on batches without chance."""
+"""Several trainings as one program: the real train step, vmapped, on batches without chance."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ import optax
 from s2s_jax.batch import Batch
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import make_objective
-from s2s_jax.training import TrainState, make_update
+from s2s_jax.training import TrainState, make_train_step
 
 _NUM_REPORTS = 5
 _DATA = 1  # what the batches fold into the step's key; its other streams fold in their names' CRC
@@ -65,16 +65,18 @@ def train_population(
     Returns:
       The averaged parameters, with num_lanes in front.
     """
-    update = make_update(make_objective(model, coin=coin, feed=feed), optimizer)
+    objective = make_objective(model, coin=coin, feed=feed)
     num_averaged = round(averaged * num_steps)
     sequences = jax.tree.map(jnp.asarray, sequences)
 
+    # Not the lab's programs: batches are drawn on the device, inside one scan of many small steps.
     def step(lane: Lanes, carry: tuple[TrainState, Params], _: None):
         state, total = carry
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DATA)
         rows = draw_rows(lane.cumulated, key, num_rows)
         batch = jax.tree.map(lambda array: array[rows], sequences)
-        state = update(state, batch, lane.teacher_prob)[0]
+        train_step = make_train_step(objective, optimizer, lambda step: lane.teacher_prob)
+        state = train_step(state, batch)[0]
         counts = state.step > num_steps - num_averaged
         total = jax.tree.map(lambda old, new: old + jnp.where(counts, new, 0), total, state.params)
         return (state, total), None

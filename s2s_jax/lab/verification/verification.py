@@ -120,7 +120,7 @@ def verify(
 ) -> list[Row]:
     """Trains by the real train step and compares with `scheduled_sampling_optimum`.
 
-    `make_objective` and `make_update`, jitted, vmapped over teacher_prob. Batches hold every
+    `make_objective` and `make_train_step`, jitted, vmapped over teacher_prob. Batches hold every
     sequence of the chain as often as its probability says, so that data is no source of error.
 
     Args:

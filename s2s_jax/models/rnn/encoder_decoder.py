@@ -165,8 +165,9 @@ class RNNEncoderDecoder(nnx.Module):
 
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.decode_sequence`."""
-        states, attended = self._unroll(memory, tokens)
-        return self._logits(self._attend(memory, states) if attended is None else attended)
+        states, attended = self._unroll(memory, tokens.T)
+        features = self._attend(memory, states) if attended is None else attended
+        return self._logits(features.swapaxes(0, 1))
 
     def trace_step(
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
@@ -176,7 +177,7 @@ class RNNEncoderDecoder(nnx.Module):
         carry, state, traces = self._advance(memory, carry, projected)
         if carry.attended is not None:
             return carry, carry.attended, traces
-        return carry, self._attend(memory, state[:, None])[:, 0], traces
+        return carry, self._attend(memory, state[None])[0], traces
 
     def trace_sequence(
         self, memory: RNNMemory, tokens: jax.Array
@@ -189,7 +190,7 @@ class RNNEncoderDecoder(nnx.Module):
             return traces[-1].output
 
         states = self._through_layers(memory, tokens, scan)
-        return self._attend(memory, states).swapaxes(0, 1), tuple(traces)
+        return self._attend(memory, states), tuple(traces)
 
     def replay(
         self,
@@ -205,7 +206,7 @@ class RNNEncoderDecoder(nnx.Module):
             tokens,
             lambda layer, start, projected: layer.replay(start, projected, next(of_layers)),
         )
-        return self._attend(memory, states, features.swapaxes(0, 1)).swapaxes(0, 1)
+        return self._attend(memory, states, features)
 
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Replay.output`."""
@@ -218,8 +219,8 @@ class RNNEncoderDecoder(nnx.Module):
         """See `Seq2SeqModel.attention_weights`."""
         assert self.attention is not None
         assert memory.keys is not None
-        states, _ = self._unroll(memory, tokens)
-        return self.attention.weights(states, memory.keys, memory.mask)
+        states, _ = self._unroll(memory, tokens.T)
+        return self.attention.weights(states.swapaxes(0, 1), memory.keys, memory.mask)
 
     def _project_target(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """The first decoder layer's projection of tokens [..., batch]."""
@@ -256,7 +257,7 @@ class RNNEncoderDecoder(nnx.Module):
             state = drop(trace.output, memory.layer_masks[layer])
         attended = None
         if carry.attended is not None:
-            attended = self._attend(memory, state[:, None])[:, 0]
+            attended = self._attend(memory, state[None])[0]
         return RNNCarry(tuple(carries), attended), state, tuple(traces)
 
     def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -267,8 +268,12 @@ class RNNEncoderDecoder(nnx.Module):
         part of the next step's input and stays inside the scan; only the projection of the
         embeddings is taken out.
 
+        Args:
+          memory: of the batch.
+          tokens: [time, batch].
+
         Returns:
-          Both [batch, time, hidden_size].
+          Both [time, batch, hidden_size].
         """
         if not self.options.input_feeding:
             return self._through_layers(
@@ -279,9 +284,8 @@ class RNNEncoderDecoder(nnx.Module):
             carry, state, _ = self._advance(memory, carry, projected)
             return carry, (state, carry.attended)
 
-        of_tokens = self._project_target(memory, tokens.T)
-        _, outputs = jax.lax.scan(step, self.initial_carry(memory), of_tokens)
-        return jax.tree.map(lambda output: output.swapaxes(0, 1), outputs)
+        of_tokens = self._project_target(memory, tokens)
+        return jax.lax.scan(step, self.initial_carry(memory), of_tokens)[1]
 
     def _through_layers(
         self,
@@ -293,41 +297,43 @@ class RNNEncoderDecoder(nnx.Module):
 
         Args:
           memory: of the batch.
-          tokens: [batch, time].
+          tokens: [time, batch].
           scan: (layer, its initial carry, its projected inputs) -> its states; [time, batch, ...].
 
         Returns:
-          The last layer's states [batch, time, hidden_size].
+          The last layer's states [time, batch, hidden_size].
         """
         states = None
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
             if states is None:
-                projected = self._project_target(memory, tokens.T)
+                projected = self._project_target(memory, tokens)
             else:
                 projected = recurrent.project(states)
             states = scan(recurrent, memory.start[layer], projected)
             states = drop(states, memory.layer_masks[layer])
         assert states is not None  # there is at least one layer
-        return states.swapaxes(0, 1)
+        return states
 
     def _attend(
         self, memory: RNNMemory, states: jax.Array, known: jax.Array | None = None
     ) -> jax.Array:
         """The attentional vectors tanh(C [context; state]); without attention the states.
 
-        If the vectors are already known, only their gradient is computed.
+        Both are [time, batch, hidden_size]; the products of attention have the batch first. If the
+        vectors are already known, only their gradient is computed.
         """
         if self.attention is None:
             return states
         assert memory.keys is not None
         assert memory.encoded is not None
+        states = states.swapaxes(0, 1)
         context = self.attention.context(states, memory.keys, memory.encoded, memory.mask)
         joint = jnp.concatenate([context, states], axis=-1)
         kernel = self.combine_kernel[...].astype(self.dtype)
         if known is not None:
-            return _replay_tanh(joint, kernel, known)
-        return jnp.tanh(linear(joint, kernel))
+            return _replay_tanh(joint, kernel, known.swapaxes(0, 1)).swapaxes(0, 1)
+        return jnp.tanh(linear(joint, kernel)).swapaxes(0, 1)
 
     def _logits(self, features: jax.Array) -> jax.Array:
         return compute_logits(features, *self.output_layer())

@@ -23,10 +23,10 @@ from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.training import compiled_update
+from s2s_jax.lab.training import programs
 from s2s_jax.lab.training.build import make_config_schedule, make_experiment
-from s2s_jax.lab.training.compilation import CompiledInTurn
 from s2s_jax.lab.training.lane import target_tokens
+from s2s_jax.lab.training.programs import ProgramCache
 from s2s_jax.lab.training.workbench import RunSpec, Workbench, _Group
 from s2s_jax.schedules import inverse_sigmoid
 
@@ -282,7 +282,7 @@ def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
 ):
     asked = []
 
-    class Slow(CompiledInTurn):
+    class Slow(ProgramCache):
         """As if the compiler took 1,000 seconds for the second shape."""
 
         def __getitem__(self, case):
@@ -292,7 +292,7 @@ def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
                 self.seconds_waited += 1000.0 * (len(asked) == 2)
             return program
 
-    monkeypatch.setattr(compiled_update, "CompiledInTurn", Slow)
+    monkeypatch.setattr(programs, "ProgramCache", Slow)
     config = make_config(**{"data.num_buckets": 2})
     train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
     assert len(asked) == 2

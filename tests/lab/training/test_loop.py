@@ -12,7 +12,8 @@ import pytest
 
 from s2s_jax.batch import Batch
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.training.lane import Lane, Reading, StepInput, schedule_values
+from s2s_jax.lab.training.device_lanes import DeviceLanes, Reading, StepInput
+from s2s_jax.lab.training.lane import Lane, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
 from s2s_jax.metrics import Mean
 
@@ -23,15 +24,17 @@ class FakeClock:
     now = 0.0
 
 
-class FakeDevice:
+class FakeDevice(DeviceLanes):
     """Updates are queued at once and take their time when somebody waits for them."""
-
-    compile_seconds = 0.0
 
     def __init__(self, clock: FakeClock, steps_in_sums: int = 0):
         self._clock, self._free_at, self._steps = clock, 0.0, steps_in_sums
 
     def compile(self) -> None: ...
+
+    @property
+    def compile_seconds(self) -> float:
+        return 0.0
 
     def close(self) -> None: ...
 

@@ -22,10 +22,9 @@ from s2s_jax.lab.sweeps.groups import groups_table, make_groups
 from s2s_jax.lab.sweeps.plan import PlannedRun
 from s2s_jax.lab.training import workbench
 from s2s_jax.lab.training.build import check_config
-from s2s_jax.lab.training.group_key import group_key
+from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import NonFiniteLossError, schedule_values
-from s2s_jax.lab.training.lane_programs import LanePrograms
-from s2s_jax.lab.training.workbench import RunSpec, Workbench
+from s2s_jax.lab.training.workbench import RunSpec, Workbench, group_key
 from tests.lab.run_content import newest, records
 
 pytestmark = pytest.mark.xdist_group("population")
@@ -333,10 +332,10 @@ def test_a_dry_run_shows_the_programs(s2s, experiment_file, tmp_path):
 
 
 def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatch):
-    def fail(self: LanePrograms) -> float:
+    def fail(self: DeviceLanes) -> float:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
 
-    monkeypatch.setattr(LanePrograms, "compile", fail)
+    monkeypatch.setattr(DeviceLanes, "compile", fail)
     runs = [
         Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
         for seed in range(2)

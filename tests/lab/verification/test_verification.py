@@ -59,9 +59,9 @@ def test_what_is_never_fed_is_said_and_not_compared(rows):
     assert "not identified" in format_rows(rows).splitlines()[2]
 
 
-def one_coin_a_sequence(key, teacher_prob, batch_size, num_steps, coin="token"):
-    draws = jax.random.uniform(key, (batch_size, 1))
-    return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
+def one_coin_a_sequence(key, teacher_prob, num_steps, batch_size, coin="token"):
+    draws = jax.random.uniform(key, (batch_size,))
+    return jnp.broadcast_to(draws < teacher_prob, (num_steps, batch_size))
 
 
 def test_one_coin_too_few_is_told():

@@ -106,6 +106,11 @@ def evaluation_params(opt_state: optax.OptState, params: optax.Params) -> optax.
     return params
 
 
+def averages_params(opt_state: optax.OptState) -> bool:
+    """Whether `evaluation_params` are others than those that are trained."""
+    return any(isinstance(state, ScheduleFreeState) for state in _states(opt_state))
+
+
 def _states(state: optax.OptState):
     """The states of a chain, outermost first."""
     yield state

@@ -19,7 +19,7 @@ from s2s_jax.lab.config.components import KINDS, built_in_options, find_componen
 from s2s_jax.lab.config.grids import COMPARED_SCHEDULES
 from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.config.overrides import parse_config
-from s2s_jax.lab.training.build import check_config
+from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.schedules import (
     SCHEDULES,
     exponential,
@@ -136,7 +136,7 @@ def test_documented_commands_parse(place, monkeypatch):
         if options.command in ("train", "sweep"):
             config, chosen, _ = parse_config([f"--config={options.config}", *overrides])
             assert len(chosen) == len(overrides)
-            check_config(config)
+            make_experiment(config)
 
 
 TINY = [
@@ -337,7 +337,7 @@ def check_schedule(name: str, num_steps: int):
     """The schedule of a config that sets only its name."""
     config = base_config("addition", name)
     config.train.num_steps = num_steps
-    return check_config(config)[0]
+    return make_experiment(config).schedule
 
 
 def test_the_table_of_optima_is_what_its_code_computes():

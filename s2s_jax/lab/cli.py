@@ -193,14 +193,13 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.base.files import write_json
     from s2s_jax.lab.experiment import evaluate_run, load_run, load_run_task
     from s2s_jax.lab.runs.provenance import Provenance
-    from s2s_jax.lab.training.build import config_scorer
 
     run = load_run(options.workdir, options.checkpoint, warn)
     task = load_run_task(run, warn)
     metrics = evaluate_run(run, options.split, task)
     tell(f"{options.checkpoint} checkpoint: {run.origin}")
     width = max(map(len, metrics))
-    catalog = config_scorer(run.config).catalog
+    catalog = run.experiment.scorer.catalog
     for name, value in metrics.items():
         print(f"{name:{width}}  {catalog.describe(name).text(value)}")
     path = Path(options.workdir) / f"evaluation_{options.split}.json"

@@ -1,7 +1,6 @@
 """What a run has left in its folder, without what the clock decides."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.training.build import make_experiment
-from s2s_jax.lab.training.optimizers import make_optimizer
 from s2s_jax.lab.training.programs import Programs, batch_template
 
 CLOCK = {"train/seconds", "train/tokens_per_second", "train/compile_seconds"}
@@ -29,9 +27,11 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint: its step, and its leaves by name."""
     run = Run(folder)
-    parts = make_experiment(run.config(), run.vocabularies())
-    optimizer = partial(make_optimizer, run.config().train)
-    programs = Programs(parts.model, parts.objective, optimizer, batch_template(1, (1, 1)))
+    experiment, vocabularies = make_experiment(run.config()), run.vocabularies()
+    assert vocabularies is not None
+    model = experiment.make_model(vocabularies)
+    objective, optimizer = experiment.make_objective(model), experiment.make_optimizer
+    programs = Programs(model, objective, optimizer, batch_template(1, (1, 1)))
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         step, progress = checkpoints.restore(programs.template, "latest")
     return step, flatten(progress)

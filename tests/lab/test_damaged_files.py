@@ -16,7 +16,7 @@ from s2s_jax.lab.comparison.item_scores import read_predictions
 from s2s_jax.lab.runs.collect import collect
 from s2s_jax.lab.runs.progress import read_progress
 from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.training.build import check_config, make_model
+from s2s_jax.lab.training.build import make_experiment
 
 WHOLE = ("[]", "null", "3", "{}", "1e400", 5000 * "[", "")
 """What a file, or a line, may hold in the place of an object."""
@@ -52,9 +52,9 @@ def open_run(folder: Path, config: Any) -> None:
     """What `load_run` reads before the checkpoint."""
     run = Run(folder)
     own, vocabularies = run.config(), run.vocabularies()
-    check_config(own)
+    make_experiment(own)
     assert vocabularies is not None
-    make_model(own, vocabularies)
+    make_experiment(own).make_model(vocabularies)
     run.belongings()
 
 

@@ -88,7 +88,11 @@ def test_one_compiled_step_serves_every_schedule_from_the_same_start(
 
 def test_another_seed_is_another_start(make_config):
     experiments = [make_experiment(make_config(seed=seed)) for seed in (0, 1)]
-    batches = [one.task.training_batches(1, 8, one.config.seed)[0].source for one in experiments]
+    tasks = [one.load_task() for one in experiments]
+    batches = [
+        task.training_batches(1, 8, one.seed)[0].source
+        for task, one in zip(tasks, experiments, strict=True)
+    ]
     assert (batches[0] != batches[1]).any()
 
 

@@ -13,8 +13,7 @@ from s2s_jax.lab.config.overrides import parse_config, plain_value
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
 from s2s_jax.lab.runs.run import DataCheck, Run
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
-from s2s_jax.lab.training.build import check_config, config_scorer
-from s2s_jax.lab.training.workbench import group_key
+from s2s_jax.lab.training.build import make_experiment
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def plan_sweep(
         config, _ = with_varied(base, fixed, varied)
         if num_seeds is not None and config.seed >= num_seeds:
             continue
-        check_config(config)
+        experiment = make_experiment(config)
         name = run_name(config.schedule.name, config.seed, varied)
         folder = Path(workdir) / name
         run = Run(folder)
@@ -111,7 +110,7 @@ def plan_sweep(
         status = result["status"] if result else "waiting"
         if status == "finished" and finished is None:
             status = "stopped"
-        scorer = config_scorer(config)
+        scorer = experiment.scorer
         plan.append(
             PlannedRun(
                 name,
@@ -123,7 +122,7 @@ def plan_sweep(
                 config.train.num_steps,
                 result["steps"] if result else 0,
                 f"eval/own/{scorer.headline}",
-                group_key(config),
+                experiment.group_key,
                 scorer.catalog,
             )
         )

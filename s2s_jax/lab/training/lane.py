@@ -16,6 +16,7 @@ from s2s_jax.lab.runs.tracking import Tracker
 from s2s_jax.lab.training.device_lanes import DeviceLanes, Reading
 from s2s_jax.lab.training.progress_lines import Clock, ProgressPrinter
 from s2s_jax.metrics import compute
+from s2s_jax.optimizers import evaluation_params
 from s2s_jax.schedules import Schedule
 
 
@@ -151,19 +152,17 @@ class Lane:
         """
         self._check_finite(device.first_bad_step(number))
         progress = device.progress(number)
-        cost = None
+        cost = params = None
         if self.evaluates:
-            params = progress.state.params
+            params = evaluation_params(progress.state.opt_state, progress.state.params)
             metrics = self._evaluator.dev(params)
             self._tracker.scalars(self.step, metrics, self._evaluator.catalog)
             self._printer.say(self.step, self._evaluator.summary(metrics))
             cost = self._evaluator.cost(metrics)
         self._tracker.flush()
         self._checkpoints.save(self.step, progress, cost)
-        if self.evaluates:
-            self._evaluator.show(
-                progress.state.params, self._tracker, self.step, self._decorations.attempt
-            )
+        if params is not None:
+            self._evaluator.show(params, self._tracker, self.step, self._decorations.attempt)
 
     def waited_for_compiler(self, seconds: float) -> None:
         """An update had to wait for its program."""

@@ -1,4 +1,4 @@
-"""The optimiser of a run, and its scalars as values that a program takes."""
+"""The learning rate of a run, and the numbers of its optimiser that a program takes."""
 
 from typing import Any, NamedTuple
 
@@ -7,9 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.config.components import Component
-from s2s_jax.lab.config.keys import Config, component_of, component_options
-from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
 from s2s_jax.names import did_you_mean
 
 
@@ -25,47 +22,6 @@ class Scalars(NamedTuple):
     learning_rate: float | jax.Array
     weight_decay: float | jax.Array
     clip_norm: float | jax.Array
-
-
-def scalars_of(config: Config) -> Scalars:
-    """Those of a config."""
-    train = config.train
-    return Scalars(train.learning_rate, train.optimizer.get("weight_decay") or 0.0, train.clip_norm)
-
-
-def make_optimizer(
-    config: Config, scalars: Scalars | None = None, *, modules: Modules = ENVIRONMENT
-) -> optax.GradientTransformation:
-    """A config's optimiser at the rate of `make_learning_rate`, clipping the gradient to a norm.
-
-    Args:
-      config: the run's.
-      scalars: in place of the config's; the state is of the same structure whatever they are.
-      modules: where the user's own optimiser is found.
-
-    Raises:
-      LabError: the optimiser or the learning rate's schedule is unknown, or refuses a value.
-    """
-    train = config.train
-    peak, weight_decay, clip_norm = scalars or scalars_of(config)
-    learning_rate = make_learning_rate(
-        peak, train.learning_rate_schedule, train.num_steps, train.warmup_steps
-    )
-    component = component_of(config, "train.optimizer", modules)
-    options = component_options(config, component)
-    if has_traced_decay(component):
-        options["weight_decay"] = weight_decay
-    optimizer = component.make(learning_rate, options=options)
-    clip = [optax.clip_by_global_norm(clip_norm)] if train.clip_norm else []
-    return optax.chain(*clip, optimizer)
-
-
-def has_traced_decay(component: Component) -> bool:
-    """Whether weight decay is a value that a compiled program takes.
-
-    What an optimiser of the user's own does with it nobody knows: a program is made for its value.
-    """
-    return component.is_built_in and "weight_decay" in component.options
 
 
 def make_learning_rate(

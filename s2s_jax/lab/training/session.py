@@ -17,6 +17,7 @@ from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.runs.tracking import Tracker
 from s2s_jax.lab.training.lane import NonFiniteLossError
 from s2s_jax.lab.training.programs import Progress
+from s2s_jax.optimizers import evaluation_params
 
 
 class RunSession:
@@ -117,17 +118,20 @@ class RunSession:
         if steps < self._config.train.num_steps:
             return self._write("stopped", steps=steps)
         best_step, best = self.checkpoints.restore(self._template, "best")
+        params = evaluation_params(best.state.opt_state, best.state.params)
         metrics: dict[str, float] = {}
         for split in self._task.splits:
             if split != "train":
                 predictions = None if split == "dev" else self._run.predictions(split)
-                found = evaluator.split(best.state.params, split, predictions)
+                found = evaluator.split(params, split, predictions)
                 self._report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
                 metrics |= found
         if evaluator.knows_the_truth:
             # Theory is about where training ends, not about the best step on the way there.
             _, last = self.checkpoints.restore(self._template, "latest")
-            metrics |= evaluator.divergence(last.state.params)
+            metrics |= evaluator.divergence(
+                evaluation_params(last.state.opt_state, last.state.params)
+            )
         # The dev metrics of that step are in the log already.
         tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
         if not self._run.has_logged(tests):  # before it was killed and resumed

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,17 +12,13 @@ from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import Config
-from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.provenance import Provenance, differing_data
 from s2s_jax.lab.runs.run import Run
-from s2s_jax.lab.training.build import (
-    check_config,
-    load_config_task,
-    make_evaluator,
-    make_model,
-)
+from s2s_jax.lab.training.build import Experiment, make_experiment
 from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.optimizers import averages_params, evaluation_params
+from s2s_jax.training import init_train_state
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,25 @@ class TrainedRun:
     """A run that has a checkpoint; no data is needed to open it.
 
     Attributes:
-      config: the run's.
+      experiment: what its config asks for.
       vocabularies: the run's.
       model: its functions.
       params: of the checkpoint.
       step: of the checkpoint.
       provenance: what else the run depends on; None where that was not recorded.
-      modules: where its components are found.
     """
 
-    config: Config
+    experiment: Experiment
     vocabularies: Vocabularies
     model: Seq2SeqModel
     params: Params
     step: int
     provenance: Provenance | None = None
-    modules: Modules = ENVIRONMENT
+
+    @property
+    def config(self) -> Config:
+        """The run's."""
+        return self.experiment.config
 
     @property
     def origin(self) -> str:
@@ -73,15 +73,19 @@ def load_run(
     config, vocabularies = run.config(), run.vocabularies()
     if vocabularies is None:
         raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")
-    modules = run.modules(report)
-    check_config(config, modules)
-    model, _ = make_model(config, vocabularies, modules)
+    experiment = make_experiment(config, run.modules(report))
+    model = experiment.make_model(vocabularies)
     belongs_to = run.belongings()
     with Checkpoints(run.checkpoints, read_only=True, belongs_to=belongs_to) as checkpoints:
-        template = jax.eval_shape(model.init, jax.random.key(0))
-        # Of the parameters alone, what was saved under other switches of JAX can be read, too.
-        step, params = checkpoints.restore(template, checkpoint, part="state.params")
-    return TrainedRun(config, vocabularies, model, params, step, run.provenance(), modules)
+        optimizer = experiment.make_optimizer()
+        state = jax.eval_shape(partial(init_train_state, model, optimizer), jax.random.key(0))
+        if averages_params(state.opt_state):
+            step, whole = checkpoints.restore(state, checkpoint, part="state")
+            params = evaluation_params(whole.opt_state, whole.params)
+        else:
+            # The parameters alone can be read under other switches of JAX, too.
+            step, params = checkpoints.restore(state.params, checkpoint, part="state.params")
+    return TrainedRun(experiment, vocabularies, model, params, step, run.provenance())
 
 
 def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: None) -> Task:
@@ -94,7 +98,7 @@ def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: 
     Raises:
       DataError: the data cannot be loaded.
     """
-    task = load_config_task(run.config, run.vocabularies, run.modules)
+    task = run.experiment.load_task(run.vocabularies)
     there = run.provenance.data if run.provenance else fingerprints_of(task.splits)
     differing = differing_data(there, fingerprints_of(task.splits))
     if differing:
@@ -114,4 +118,4 @@ def evaluate_run(run: TrainedRun, split: str, task: Task | None = None) -> dict[
       DataError: the data cannot be loaded, or has no such split.
     """
     task = load_run_task(run) if task is None else task
-    return make_evaluator(run.config, run.model, task, run.modules).split(run.params, split)
+    return run.experiment.make_evaluator(run.model, task).split(run.params, split)

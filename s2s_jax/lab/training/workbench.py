@@ -2,61 +2,32 @@
 
 import contextlib
 import gc
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from s2s_jax.data.batching import TrainingBatches
-from s2s_jax.data.task import Vocabularies
+from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
-from s2s_jax.lab.base.files import to_json
-from s2s_jax.lab.config.keys import Config, Overrides, component_of, flat_keys
+from s2s_jax.lab.config.keys import Config, Overrides
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.provenance import check_lanes
 from s2s_jax.lab.runs.run import DataCheck, Run
-from s2s_jax.lab.training.build import (
-    Experiment,
-    check_config,
-    make_divergence,
-    make_evaluator,
-    make_experiment,
-    training_batches,
-)
+from s2s_jax.lab.training.build import Experiment, make_experiment
 from s2s_jax.lab.training.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
 from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
-from s2s_jax.lab.training.optimizers import has_traced_decay, make_optimizer, scalars_of
 from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
+from s2s_jax.models.interface import Seq2SeqModel
 
 Result = dict[str, Any] | LabError
 """A run's `result.json`, or why it failed."""
-
-_MAY_DIFFER = ("seed", "train.learning_rate")
-
-
-def group_key(config: Config) -> str:
-    """What must be equal in runs that share a program: all that shapes it, or its data.
-
-    Everything but schedule, seed, learning rate, weight decay and, as long as it is not 0, the norm
-    that gradients are clipped to.
-    """
-    values = {
-        key: value
-        for key, value in flat_keys(config).items()
-        if key not in _MAY_DIFFER and not key.startswith("schedule.")
-    }
-    if has_traced_decay(component_of(config, "train.optimizer")):
-        del values["train.optimizer.weight_decay"]
-    values["train.clip_norm"] = bool(values["train.clip_norm"])
-    return json.dumps(to_json(values), sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -116,38 +87,49 @@ class Workbench:
         """
         if len(runs) > 1:
             check_lanes()
-        if len({group_key(one.config) for one in runs}) > 1:
-            raise ValueError("the runs of a group must not differ in what a program is made for")
-        results: list[Result | None] = []
+        results: dict[int, Result] = {}
+        waiting: dict[int, _Run] = {}
         data = DataCheck()
-        for one in runs:
+        for number, one in enumerate(runs):
             try:
-                results.append(_result_before(one, data))
+                result = _result_before(one, data)
+                if result is None:
+                    waiting[number] = _Run(one, make_experiment(one.config))
+                else:
+                    results[number] = result
             except ValueError as error:
                 if not is_for_the_user(error):
                     raise
-                results.append(LabError(str(error)))
-        waiting = [number for number, result in enumerate(results) if result is None]
+                results[number] = LabError(str(error))
+        if len({one.experiment.group_key for one in waiting.values()}) > 1:
+            raise ValueError("the runs of a group must not differ in what a program is made for")
         if waiting:
-            left = [runs[number] for number in waiting]
+            left = list(waiting.values())
             shared = self._shared_by(left)
             for one in left:
-                check_vocabulary_size(shared.experiment.task, one.overrides)
+                check_vocabulary_size(shared.task, one.spec.overrides)
             trained = _Group(left, shared).train(should_stop)
-            for number, result in zip(waiting, trained, strict=True):
-                results[number] = result
-        return [one for one in results if one is not None]
+            results |= zip(waiting, trained, strict=True)
+        return [results[number] for number in range(len(runs))]
 
-    def _shared_by(self, runs: Sequence[RunSpec]) -> "_Shared":
+    def _shared_by(self, runs: Sequence["_Run"]) -> "_Shared":
         """What is there already where it fits, else made anew."""
-        saved = (Run(one.workdir).vocabularies() for one in runs)
+        saved = (Run(one.spec.workdir).vocabularies() for one in runs)
         vocabularies = next((one for one in saved if one is not None), None)
-        if self._shared is not None and not self._shared.fits(runs[0].config, vocabularies):
+        experiment = runs[0].experiment
+        if self._shared is not None and not self._shared.fits(experiment, vocabularies):
             self._shared = None
             gc.collect()  # its memory is free before the next takes more
         if self._shared is None:
-            self._shared = _Shared.make(runs[0].config, vocabularies)
+            self._shared = _Shared.make(experiment, vocabularies)
         return self._shared
+
+
+class _Run(NamedTuple):
+    """A run that is to be trained, with what its config asks for."""
+
+    spec: RunSpec
+    experiment: Experiment
 
 
 @dataclass(frozen=True)
@@ -156,7 +138,8 @@ class _Shared:
 
     Attributes:
       key: theirs.
-      experiment: of one of them; its task, model and objective are everybody's.
+      task: their data.
+      model: of one of them, and everybody's.
       programs: their train step, compiled.
       evaluator: everybody's, but for what theory says of a schedule.
       batches: by seed.
@@ -166,7 +149,8 @@ class _Shared:
     """
 
     key: str
-    experiment: Experiment
+    task: Task
+    model: Seq2SeqModel
     programs: Programs
     evaluator: Evaluator
     batches: dict[int, TrainingBatches]
@@ -174,54 +158,55 @@ class _Shared:
     from_a_run: bool
 
     @classmethod
-    def make(cls, config: Config, vocabularies: Vocabularies | None) -> "_Shared":
+    def make(cls, experiment: Experiment, vocabularies: Vocabularies | None) -> "_Shared":
         """Loads the data, and makes the rest."""
-        parts = make_experiment(config, vocabularies)
-        batches = training_batches(config, parts.task)
+        task = experiment.load_task(vocabularies)
+        model = experiment.make_model(task.vocabularies)
+        batches = experiment.training_batches(task)
         programs = Programs(
-            parts.model,
-            parts.objective,
-            partial(make_optimizer, config),
+            model,
+            experiment.make_objective(model),
+            experiment.make_optimizer,
             batch_template(batches.batch_size, batches.shapes_from(0)[0]),
         )
         check_memory(programs.template, programs.template.state.params)
-        evaluator = make_evaluator(config, parts.model, parts.task)
         return cls(
-            group_key(config),
-            parts,
+            experiment.group_key,
+            task,
+            model,
             programs,
-            evaluator,
-            {config.seed: batches},
-            data_remarks(parts.task, evaluator.scorer),
+            experiment.make_evaluator(model, task),
+            {experiment.seed: batches},
+            data_remarks(task, experiment.scorer),
             from_a_run=vocabularies is not None,
         )
 
-    def fits(self, config: Config, vocabularies: Vocabularies | None) -> bool:
+    def fits(self, experiment: Experiment, vocabularies: Vocabularies | None) -> bool:
         """Whether a run can use it; None where the run has no vocabularies yet."""
         if vocabularies is None:
             fits = not self.from_a_run
         else:
-            fits = vocabularies == self.experiment.task.vocabularies
-        return fits and self.key == group_key(config)
+            fits = vocabularies == self.task.vocabularies
+        return fits and self.key == experiment.group_key
 
-    def batches_of(self, config: Config) -> TrainingBatches:
+    def batches_of(self, experiment: Experiment) -> TrainingBatches:
         """Those of a run's seed."""
-        if config.seed not in self.batches:
-            self.batches[config.seed] = training_batches(config, self.experiment.task)
-        return self.batches[config.seed]
+        if experiment.seed not in self.batches:
+            self.batches[experiment.seed] = experiment.training_batches(self.task)
+        return self.batches[experiment.seed]
 
-    def evaluator_of(self, config: Config) -> Evaluator:
+    def evaluator_of(self, experiment: Experiment) -> Evaluator:
         """The evaluator, with what theory says of this run's schedule."""
         if not self.evaluator.knows_the_truth:
             return self.evaluator
-        divergence = make_divergence(config, self.experiment.model, self.experiment.task)
+        divergence = experiment.make_divergence(self.model, self.task)
         return self.evaluator.with_divergence(divergence)
 
 
 class _Group:
     """Runs that are not finished, and train now."""
 
-    def __init__(self, runs: Sequence[RunSpec], shared: _Shared):
+    def __init__(self, runs: Sequence[_Run], shared: _Shared):
         self._runs, self._shared = runs, shared
         self._results: list[Result] = [LabError("it was not trained") for _ in runs]
 
@@ -231,17 +216,17 @@ class _Group:
             opened: list[tuple[int, RunSession]] = []
             for number, one in enumerate(self._runs):
                 try:
-                    opened.append((number, stack.enter_context(self._open(one))))
+                    opened.append((number, stack.enter_context(self._open(one.spec))))
                 except LabError as error:  # another process trains there, say
                     self._results[number] = error.with_traceback(None)
             if opened:
                 for line in self._shared.remarks.lines:
-                    self._runs[opened[0][0]].report(line)  # once for all lanes
+                    self._runs[opened[0][0]].spec.report(line)  # once for all lanes
                 self._train(opened, should_stop)
         return self._results
 
     def _open(self, one: RunSpec) -> RunSession:
-        folder, task = Run(one.workdir), self._shared.experiment.task
+        folder, task = Run(one.workdir), self._shared.task
         if folder.vocabularies() not in (None, task.vocabularies):
             raise LabError(
                 f"the vocabularies in {folder.folder} are not those of the runs beside it;"
@@ -255,11 +240,11 @@ class _Group:
         self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]
     ) -> None:
         programs = self._shared.programs
-        configs = [self._runs[number].config for number, _ in opened]
-        evaluators = [self._shared.evaluator_of(config) for config in configs]
+        experiments = [self._runs[number].experiment for number, _ in opened]
+        evaluators = [self._shared.evaluator_of(one) for one in experiments]
         lanes, starts = [], []
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
-            key = jax.random.key(self._runs[number].config.seed)
+            key = jax.random.key(self._runs[number].experiment.seed)
             starts.append(session.start or programs.start(key))
             # After what compiles, since its clock runs from here on.
             lanes.append(self._lane(self._runs[number], session, evaluator))
@@ -267,7 +252,7 @@ class _Group:
         device = DeviceLanes(
             programs,
             starts,
-            [scalars_of(config) for config in configs],
+            [one.scalars for one in experiments],
             lanes[0].batches,
             [lane.teacher_probs[lane.step :] for lane in lanes],
             self._report,
@@ -280,11 +265,11 @@ class _Group:
 
         train_lanes(lanes, device, should_stop, ended)
 
-    def _lane(self, one: RunSpec, session: RunSession, evaluator: Evaluator) -> Lane:
-        schedule, _ = check_config(one.config)
+    def _lane(self, run: _Run, session: RunSession, evaluator: Evaluator) -> Lane:
+        one, experiment = run
         return Lane(
-            self._shared.batches_of(one.config),
-            schedule_values(schedule, one.config.train.num_steps),
+            self._shared.batches_of(experiment),
+            schedule_values(experiment.schedule, experiment.num_steps),
             evaluator,
             session.tracker,
             session.checkpoints,
@@ -297,7 +282,7 @@ class _Group:
 
     def _report(self, line: str) -> None:
         for one in self._runs:
-            one.report(line)
+            one.spec.report(line)
 
 
 def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
@@ -308,7 +293,6 @@ def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
     """
     folder = Run(one.workdir)
     folder.check(one.config)
-    check_config(one.config)
     folder.vocabularies()
     result = folder.finished(one.config)
     if result is not None:

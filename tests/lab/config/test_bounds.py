@@ -15,7 +15,7 @@ from s2s_jax.lab.config.bounds import CONFIG_BOUNDS, FLAG_BOUNDS, check_flag_num
 from s2s_jax.lab.config.components import KINDS, find_component
 from s2s_jax.lab.config.keys import base_config, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides
-from s2s_jax.lab.training.build import check_config
+from s2s_jax.lab.training.build import make_experiment
 
 INTEGERS = (-1, 0, 2**31, 2**32, 2**63, 10**20)
 FLOATS = (-1.0, 0.0, 1e20, 1e300, math.nan, math.inf, -math.inf)
@@ -53,7 +53,7 @@ def test_an_extreme_number_is_taken_or_refused_in_one_line_that_names_it(key):
         for components in names:
             config = apply_overrides(base_config("copy"), components | {key: value})
             try:
-                check_config(config)
+                make_experiment(config)
             except LabError as error:
                 refused += 1
                 message = str(error)

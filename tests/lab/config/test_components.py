@@ -12,7 +12,7 @@ from s2s_jax.lab.config.components import KINDS, Option, find_component
 from s2s_jax.lab.config.keys import base_config, check_complete, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.config.user_code import put_on_path
-from s2s_jax.lab.training.build import check_config
+from s2s_jax.lab.training.build import make_experiment
 
 MINE = """
 from typing import Literal, Optional
@@ -77,7 +77,7 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
         base_config("copy", "mine:make"), {"schedule.rate": 0.5, "schedule.width": None}
     )
     assert (config.schedule.rate, config.schedule.width) == (0.5, None)
-    check_config(config)
+    make_experiment(config)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
 def test_what_cannot_be_a_component_is_said_in_a_line(mine, name, message):
     mine(MINE)
     with pytest.raises(LabError, match=message):
-        check_config(base_config("copy", name))
+        make_experiment(base_config("copy", name))
 
 
 def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(mine):
@@ -109,7 +109,7 @@ def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(m
     with pytest.raises(LabError, match="takes 0 arguments by position; it is given 2"):
         base_config("copy", model="mine:make")
     with pytest.raises(LabError, match=r"model.name=mine:takes_two returns NoneType; it must"):
-        check_config(base_config("copy", model="mine:takes_two"))
+        make_experiment(base_config("copy", model="mine:takes_two"))
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_an_option_that_was_removed_or_added_since_is_named(mine):
     config = base_config("copy", "mine:make")
     mine("def make(*, width=1): return lambda step: 1.0\n")
     with pytest.raises(LabError, match=r"the config has no schedule.width, an option of mine:"):
-        check_config(config)
+        make_experiment(config)
 
 
 def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
     mine("def make(model, *, coin='token'): return lambda *_: (0.0, {})\n")
     config = base_config("copy", objective="mine:make")
     assert find_component("objective", "mine:make").supplied == {"coin": "rollout.coin"}
-    check_config(apply_overrides(config, {"rollout.coin": "sequence"}))
+    make_experiment(apply_overrides(config, {"rollout.coin": "sequence"}))
     with pytest.raises(LabError, match=r"rollout.feed has no effect on mine:make, which has no a"):
-        check_config(apply_overrides(config, {"rollout.feed": "argmax"}))
+        make_experiment(apply_overrides(config, {"rollout.feed": "argmax"}))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +173,11 @@ def test_what_is_not_a_scorer_is_refused(mine, name, message):
     mine(MINE)
     config = apply_overrides(base_config("copy"), {"eval.scores": name})
     with pytest.raises(LabError, match=message):
-        check_config(config)
+        make_experiment(config)
 
 
 def test_optax_is_a_module_like_any_other():
     config = base_config("copy", optimizer="optax:novograd")
     config.train.optimizer.b1 = 0.5
-    _, optimizer = check_config(config)
+    optimizer = make_experiment(config).make_optimizer()
     assert optimizer.init(jnp.ones(3))

@@ -14,7 +14,7 @@ from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.config.grids import sweep_schedules
 from s2s_jax.lab.config.keys import base_config, check_key, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides, parse_config
-from s2s_jax.lab.training.build import check_config, make_config_schedule
+from s2s_jax.lab.training.build import make_experiment
 
 RELIED_ON = {
     "seed": 3,
@@ -55,7 +55,7 @@ def test_no_option_of_a_dataset_takes_the_place_of_a_key_of_every_config(dataset
 def test_the_keys_that_scripts_rely_on():
     config = apply_overrides(base_config("parallel_text"), RELIED_ON)
     assert RELIED_ON.items() <= flat_keys(config).items()
-    check_config(config)
+    make_experiment(config)
 
 
 def test_overrides_change_a_copy():
@@ -128,17 +128,17 @@ def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, s
     config = base_config("addition", name)
     assert config.train.num_steps == 1000
     config.schedule.update(values)
-    found = cast("partial[Any]", make_config_schedule(config))
+    found = cast("partial[Any]", make_experiment(config).schedule)
     assert (found.func, found.keywords) == (schedule.func, schedule.keywords)
 
 
 def test_a_schedule_reaches_what_it_is_asked_to():
     config = base_config("addition", "inverse_sigmoid")
     config.schedule.update(reach_teacher_prob=0.2, reach_fraction=0.25)
-    assert float(make_config_schedule(config)(250)) == pytest.approx(0.2, abs=1e-5)
+    assert float(make_experiment(config).schedule(250)) == pytest.approx(0.2, abs=1e-5)
     config = base_config("addition", "linear")
     config.schedule.floor = 0.25
-    schedule = make_config_schedule(config)
+    schedule = make_experiment(config).schedule
     assert float(schedule(500)) == pytest.approx(0.625)
     assert float(schedule(1000)) == pytest.approx(0.25)
 
@@ -174,7 +174,7 @@ def test_a_schedule_reaches_what_it_is_asked_to():
 def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
     overrides = {"schedule.name": name} | {f"schedule.{key}": one for key, one in values.items()}
     with pytest.raises(LabError, match=message):
-        check_config(apply_overrides(base_config("addition"), overrides))
+        make_experiment(apply_overrides(base_config("addition"), overrides))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
 def test_a_value_out_of_range_is_named(overrides, message):
     config = apply_overrides(base_config("addition"), overrides)
     with pytest.raises(LabError, match=message):
-        check_config(config)
+        make_experiment(config)
 
 
 @pytest.fixture
@@ -377,7 +377,7 @@ def test_a_config_that_lacks_keys_is_refused(write):
         "def get_config(schedule=''):\n    return ConfigDict({'seed': 0})\n"
     )
     with pytest.raises(LabError):
-        check_config(parse_config([f"--config={path}"])[0])
+        make_experiment(parse_config([f"--config={path}"])[0])
 
 
 def test_the_sweep_of_a_file(write):

@@ -27,7 +27,7 @@ from s2s_jax.lab.evaluation.divergence import (
     told_symbols,
 )
 from s2s_jax.lab.experiment import train_and_evaluate
-from s2s_jax.lab.training.build import make_divergence, make_experiment
+from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.theory.information import kl_divergence
 from s2s_jax.theory.optimum import optimum_divergences, scheduled_sampling_optimum
@@ -142,10 +142,12 @@ def test_what_theory_covers(overrides, is_covered, tmp_path):
     config.schedule.teacher_prob, config.data.data_dir = 0.5, str(tmp_path)
     config.data.source_vocabulary = config.data.target_vocabulary = "whitespace"
     config.model.hidden_size = config.model.embedding_size = 4
-    parts = make_experiment(apply_overrides(config, sizes | overrides))
-    divergence = make_divergence(parts.config, parts.model, parts.task)
+    experiment = make_experiment(apply_overrides(config, sizes | overrides))
+    task = experiment.load_task()
+    model = experiment.make_model(task.vocabularies)
+    divergence = experiment.make_divergence(model, task)
     assert divergence is not None
-    found = divergence(parts.model.init(jax.random.key(0)))
+    found = divergence(model.init(jax.random.key(0)))
     assert ("kl_predicted" in found) == is_covered
 
 

@@ -19,10 +19,9 @@ from s2s_jax.lab.training.build import make_experiment
 
 @pytest.fixture(scope="module")
 def evaluator(trained):
-    experiment = make_experiment(trained.config, trained.vocabularies)
     return Evaluator(
-        experiment.model,
-        experiment.task,
+        trained.model,
+        trained.experiment.load_task(trained.vocabularies),
         scorer=make_scorer("phonemes"),
         batch_size=512,
         num_shown=3,
@@ -57,7 +56,7 @@ def test_the_predictions_are_what_decoding_gives_and_what_was_scored(finished, t
 
 
 def test_the_headline_and_the_cost(trained, make_config):
-    task = make_experiment(make_config(), trained.vocabularies).task
+    task = make_experiment(make_config()).load_task(trained.vocabularies)
     for scores, name, cost in (("phonemes", "wer", 30.0), ("translation", "bleu", -30.0)):
         one = Evaluator(trained.model, task, scorer=make_scorer(scores), batch_size=4)
         assert one.headline == name
@@ -72,7 +71,7 @@ def test_a_summary_is_of_one_split(evaluator):
 
 
 def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
-    task = make_experiment(make_config(), trained.vocabularies).task
+    task = make_experiment(make_config()).load_task(trained.vocabularies)
     part = Evaluator(
         trained.model, task, scorer=make_scorer("phonemes"), batch_size=512, max_examples=4
     )
@@ -124,7 +123,7 @@ def test_a_split_that_is_not_there_is_refused(evaluator, trained):
 
 
 def test_a_scorer_of_ones_own_selects_and_is_shown(trained, make_config):
-    task = make_experiment(make_config()).task
+    task = make_experiment(make_config()).load_task()
 
     def longer(hypotheses, references):
         pairs = zip(hypotheses, references, strict=True)

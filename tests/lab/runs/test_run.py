@@ -24,7 +24,7 @@ from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.run import Run
 from s2s_jax.lab.training import programs
-from s2s_jax.lab.training.build import make_config_schedule, make_experiment
+from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.lane import target_tokens
 from s2s_jax.lab.training.programs import ProgramCache
 from s2s_jax.lab.training.workbench import RunSpec, Workbench, _Group
@@ -134,7 +134,7 @@ def test_what_is_logged_and_when(finished):
 
 def test_target_tokens_are_those_of_all_batches_so_far(finished, make_config):
     config = make_config()
-    task = make_experiment(config, Run(finished).vocabularies()).task
+    task = make_experiment(config).load_task(Run(finished).vocabularies())
     batches = task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
     logged = {
         one["step"]: one["train/target_tokens"]
@@ -156,7 +156,7 @@ def test_a_resumed_run_counts_the_target_tokens_of_all_its_epochs():
 
 
 def test_teacher_prob_is_logged_as_the_schedule_has_it(finished, make_config):
-    schedule = cast("partial[Any]", make_config_schedule(make_config()))
+    schedule = cast("partial[Any]", make_experiment(make_config()).schedule)
     wanted = inverse_sigmoid(reach_teacher_prob=0.05, reach_step=12)
     assert (schedule.func, schedule.keywords) == (wanted.func, wanted.keywords)
     logged = {one["step"]: one for one in lines_of(finished) if "train/loss" in one}

@@ -8,7 +8,8 @@ import pytest
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import base_config
-from s2s_jax.lab.training.optimizers import make_learning_rate, make_optimizer
+from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.optimizers import make_learning_rate
 
 THIRDS = (1.0, 0.75, 0.25)  # of a cosine: (1 + cos(pi n / 3)) / 2
 
@@ -42,7 +43,7 @@ def test_updates_are_made_at_these_rates():
     """AdamW's updates by a gradient that stays the same are the rate."""
     config = base_config("copy")
     config.train.update(learning_rate=0.5, num_steps=4, warmup_steps=2, clip_norm=0.0)
-    optimizer, one = make_optimizer(config), jnp.ones(())
+    optimizer, one = make_experiment(config).make_optimizer(), jnp.ones(())
 
     def step(state: optax.OptState, _: None) -> tuple[optax.OptState, jax.Array]:
         update, state = optimizer.update(one, state, one)

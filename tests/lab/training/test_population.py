@@ -21,10 +21,10 @@ from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.sweeps.groups import groups_table, make_groups
 from s2s_jax.lab.sweeps.plan import PlannedRun
 from s2s_jax.lab.training import workbench
-from s2s_jax.lab.training.build import check_config
+from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import NonFiniteLossError, schedule_values
-from s2s_jax.lab.training.workbench import RunSpec, Workbench, group_key
+from s2s_jax.lab.training.workbench import RunSpec, Workbench
 from tests.lab.run_content import newest, records
 
 pytestmark = pytest.mark.xdist_group("population")
@@ -219,7 +219,7 @@ def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
         results = Workbench().train(group(tmp_path, two))
     assert "is in use by process" in str(results[0])
     (lane,) = trained
-    schedule, _ = check_config(two[NAMES[1]])
+    schedule = make_experiment(two[NAMES[1]]).schedule
     np.testing.assert_array_equal(lane.teacher_probs, schedule_values(schedule, 50))
 
 
@@ -235,7 +235,7 @@ def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
             "schedule.floor": 0.2,
         },
     )
-    assert group_key(config) == group_key(same)
+    assert make_experiment(config).group_key == make_experiment(same).group_key
     for key, value in {
         "train.num_steps": 13,
         "train.clip_norm": 0.0,
@@ -246,7 +246,8 @@ def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
         "data.num_buckets": 2,
         "eval.every": 5,
     }.items():
-        assert group_key(make_config("linear", **{key: value})) != group_key(config), key
+        other = make_experiment(make_config("linear", **{key: value}))
+        assert other.group_key != make_experiment(config).group_key, key
     other = make_config("linear", **{"train.batch_size": 9})
     runs = [RunSpec(one, tmp_path / "run", {}, print) for one in (config, other)]
     with pytest.raises(ValueError, match="must not differ"):

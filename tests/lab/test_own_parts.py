@@ -130,3 +130,55 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
     main(["sweep", *flags(parts), f"--workdir={folder}", "--population"])
     assert "4 of 4 done" in capsys.readouterr().out
     assert len(collect(folder).compared) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "forgiving_objective.py",
+            "mask & right",
+            "mask & rigth",
+            r"first train step fails: forgiving_objective.py, line \d+: NameError: name 'rigth'",
+        ),
+        (
+            "forgiving_objective.py",
+            '{"loss": loss, ',
+            "{",
+            r"objective.name=forgiving_objective:make returns no sum called 'loss'; it returns 'co",
+        ),
+        (
+            "bag_model.py",
+            '@ params["output"]',
+            '@ params["outptu"]',
+            r"the first train step fails: bag_model.py, line \d+: KeyError: outptu",
+        ),
+        (
+            "final_score.py",
+            "texts[0][-1:]",
+            "texts[9][-1:]",
+            r"an evaluation fails: final_score.py, line \d+: IndexError: tuple index out of range",
+        ),
+        (
+            "final_score.py",
+            "metric, final",
+            "final",
+            r"score cannot be imported: .*TypeError",
+        ),
+        (
+            "jsonl_data.py",
+            'row["target"]',
+            'row["tagret"]',
+            r"data.name=jsonl_data:load fails: jsonl_data.py, line \d+: KeyError: tagret",
+        ),
+    ],
+)
+def test_a_mistake_in_a_part_is_a_line_before_training(parts, tmp_path, file, old, new, message):
+    broken = Path(shutil.copytree(parts, tmp_path / "own_parts"))
+    source = (broken / file).read_text()
+    assert old in source
+    (broken / file).write_text(source.replace(old, new))
+    config, _, _ = parse_config(flags(broken))
+    with pytest.raises(LabError, match=message):
+        train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
+    assert not (tmp_path / "run").exists()

@@ -173,18 +173,43 @@ def copied_files(run_folder: Path) -> dict[str, Path]:
     }
 
 
-def where_in(error: BaseException, files: Iterable[Path]) -> str:
-    """An error, and the last line of some files that led to it."""
-    known = {one.resolve(): one for one in files}
-    if isinstance(error, SyntaxError) and error.filename:
-        place = f"{Path(error.filename).name}, line {error.lineno}: "
-        return f"{place}{type(error).__name__}: {error.msg}"
+def line_in(error: BaseException, files: Iterable[Path]) -> str:
+    """The last line of some files that led to an error, as "FILE, line N: "; "" if none did."""
+    known = {one.resolve() for one in files}
     place, frame = "", error.__traceback__
     while frame is not None:
         path = Path(frame.tb_frame.f_code.co_filename)
         if path.resolve() in known:
             place = f"{path.name}, line {frame.tb_lineno}: "
         frame = frame.tb_next
+    return place
+
+
+@contextlib.contextmanager
+def own_errors_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
+    """Turns an exception that comes from the user's own code into one line.
+
+    Args:
+      what: what fails then, for the line.
+      files: the user's own; an exception that no line of theirs led to stays what it is.
+
+    Raises:
+      LabError: with the file and its line.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LabError) or not line_in(error, files):
+            raise
+        raise LabError(f"{what} fails: {where_in(error, files)}") from error
+
+
+def where_in(error: BaseException, files: Iterable[Path]) -> str:
+    """An error, and the last line of some files that led to it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{Path(error.filename).name}, line {error.lineno}: "
+        return f"{place}{type(error).__name__}: {error.msg}"
+    place = line_in(error, files)
     if isinstance(error, SystemExit):
         return f"{place}it calls sys.exit({error.code!r})"
     return f"{place}{type(error).__name__}: {one_line(error)}"

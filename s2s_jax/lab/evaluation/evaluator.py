@@ -72,6 +72,18 @@ class Evaluator:
         """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""
         return self._evaluate(params, "dev", "eval", self._dev)[0]
 
+    def rehearse(self, params: Params) -> None:
+        """Traces an evaluation and scores references, so that what fails does so before training.
+
+        Args:
+          params: arrays, or their shapes.
+        """
+        step = make_evaluate_step(self._model, max_length=2)
+        _, batch = next(iter(self._dev))
+        jax.eval_shape(step, params, batch)
+        references = self._dev.references
+        self.scorer([accepted[0] for accepted in references], references)
+
     def split(
         self, params: Params, split: str, predictions: Path | None = None
     ) -> dict[str, float]:

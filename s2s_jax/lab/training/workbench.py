@@ -13,7 +13,8 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
-from s2s_jax.lab.config.keys import Config, Overrides
+from s2s_jax.lab.config.keys import Config, Overrides, config_files
+from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.provenance import check_lanes
 from s2s_jax.lab.runs.run import DataCheck, Run
@@ -163,19 +164,30 @@ class _Shared:
         task = experiment.load_task(vocabularies)
         model = experiment.make_model(task.vocabularies)
         batches = experiment.training_batches(task)
-        programs = Programs(
-            model,
-            experiment.make_objective(model),
-            experiment.make_optimizer,
-            batch_template(batches.batch_size, batches.shapes_from(0)[0]),
-        )
+        files = list(config_files(experiment.config).values())
+        with own_errors_in_a_line("the first train step", files):
+            programs = Programs(
+                model,
+                experiment.make_objective(model),
+                experiment.make_optimizer,
+                batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+            )
+        if "loss" not in programs.template.sums:
+            raise LabError(
+                f"objective.name={experiment.config.objective.name} returns no sum called 'loss';"
+                f" it returns {', '.join(map(repr, programs.template.sums)) or 'none'}"
+            )
         check_memory(programs.template, programs.template.state.params)
+        evaluator = experiment.make_evaluator(model, task)
+        if files:  # an evaluation that fails would come after many steps
+            with own_errors_in_a_line("an evaluation", files):
+                evaluator.rehearse(programs.template.state.params)
         return cls(
             experiment.group_key,
             task,
             model,
             programs,
-            experiment.make_evaluator(model, task),
+            evaluator,
             {experiment.seed: batches},
             data_remarks(task, experiment.scorer),
             from_a_run=vocabularies is not None,

@@ -16,6 +16,7 @@ from s2s_jax.lab.base.processes import (
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
     StopSignals,
+    import_jax,
     prepare_jax,
     provide_home,
     stop_on_signals,
@@ -115,6 +116,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    import_jax()
     from s2s_jax.lab.config.overrides import parse_config
 
     printing_is_decoration()
@@ -136,6 +138,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     _check_population(options)
+    import_jax()
     from s2s_jax.lab.sweeps.groups import MAX_LANES, groups_table, make_groups
     from s2s_jax.lab.sweeps.plan import plan_sweep, plan_table
 

@@ -178,6 +178,18 @@ def provide_home() -> None:
     warn(f"there is no home folder; {folder} takes its place (set HOME to choose another)")
 
 
+def import_jax() -> None:
+    """Imports JAX; to be called before what needs it.
+
+    Raises:
+      LabError: one of its environment variables, such as JAX_ENABLE_X64, has a wrong value.
+    """
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:
+        raise LabError(f"JAX cannot use its environment variables: {error}") from error
+
+
 def prepare_jax() -> None:
     """Opens the platform that the user has asked for, with a cache of compiled programs.
 
@@ -191,10 +203,8 @@ def prepare_jax() -> None:
 
     check_address_space()
     keep_freed_memory()
-    try:
-        import jax
-    except ValueError as error:  # a variable such as JAX_ENABLE_X64 has a value that it cannot have
-        raise LabError(f"JAX cannot use its environment variables: {error}") from error
+    import_jax()
+    import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

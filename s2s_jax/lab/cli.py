@@ -257,18 +257,18 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.base.shell_commands import command_line
-    from s2s_jax.lab.comparison.comparison import report
+    from s2s_jax.lab.comparison.comparison import write_comparison
     from s2s_jax.lab.comparison.tensorboard_layouts import address
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
-    print(report(options.sweep_dir, metrics, options.baseline))
+    print(write_comparison(options.sweep_dir, metrics, options.baseline))
     print(f"Look at it in a browser, at {address()}, with:")
     print(command_line("tensorboard", "--logdir", options.sweep_dir))
     return 0
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.verification.report import run_verification
+    from s2s_jax.lab.verification.command import run_verification
 
     prepare_jax()
     table, lands = run_verification(

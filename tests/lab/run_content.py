@@ -8,7 +8,7 @@ import numpy as np
 
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.compiled_update import progress_template
 
@@ -26,7 +26,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint: its step, and its leaves by name."""
-    run = Run(folder)
+    run = RunFolder(folder)
     parts = make_experiment(run.config(), run.vocabularies())
     template = progress_template(parts.model, parts.objective, parts.optimizer)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:

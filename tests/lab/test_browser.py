@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from s2s_jax.lab.comparison.comparison import report
+from s2s_jax.lab.comparison.comparison import write_comparison
 from s2s_jax.lab.comparison.tensorboard_layouts import address
 from s2s_jax.lab.runs.tracking import Tracker
 
@@ -182,8 +182,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for i in range(40 + place)
             ]
             (run / "predictions_test.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    report(folder)
-    report(folder)
+    write_comparison(folder)
+    write_comparison(folder)
     return folder
 
 

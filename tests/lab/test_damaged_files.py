@@ -15,7 +15,7 @@ from s2s_jax.lab.comparison.difference_plots import _measured_positions
 from s2s_jax.lab.comparison.item_scores import read_predictions
 from s2s_jax.lab.runs.collect import collect
 from s2s_jax.lab.runs.progress import read_progress
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import check_config, make_model
 
 WHOLE = ("[]", "null", "3", "{}", "1e400", 5000 * "[", "")
@@ -40,7 +40,7 @@ def damaged(value: Any) -> Iterator[tuple[str, Any]]:
 
 def train(folder: Path, config: Any) -> None:
     """What `s2s train` and the plan of a sweep read of a run that is there."""
-    run = Run(folder)
+    run = RunFolder(folder)
     run.check(config)
     run.finished(config)
     run.seconds(12)
@@ -50,7 +50,7 @@ def train(folder: Path, config: Any) -> None:
 
 def open_run(folder: Path, config: Any) -> None:
     """What `load_run` reads before the checkpoint."""
-    run = Run(folder)
+    run = RunFolder(folder)
     own, vocabularies = run.config(), run.vocabularies()
     check_config(own)
     assert vocabularies is not None

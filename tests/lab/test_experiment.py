@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.lane import NonFiniteLossError
 from s2s_jax.lab.training.solo_program import SoloProgram
@@ -147,7 +147,7 @@ def test_the_command_line_says_so_in_a_line(exploded, experiment_file, s2s, tmp_
     )
     assert code == 2
     assert err == f"s2s: {error}\n"
-    assert Run(copied).result()["status"] == "failed"  # type: ignore  # a None fails here, too
+    assert RunFolder(copied).result()["status"] == "failed"  # type: ignore  # a None fails here, too
 
 
 def test_every_loss_is_looked_at_when_each_is_logged(make_config, tmp_path, monkeypatch):

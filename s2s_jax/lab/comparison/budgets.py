@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 _RATE = ("train/tokens_per_second", "train/seconds")
 
@@ -41,7 +41,7 @@ class Budget:
     seconds_high: float
 
 
-def budgets(runs: Runs) -> list[Budget]:
+def budgets(runs: CollectedRuns) -> list[Budget]:
     """The budget of each row, in the order of the rows."""
     found = []
     for label, members in runs.by_schedule.items():
@@ -59,7 +59,7 @@ def budgets(runs: Runs) -> list[Budget]:
     return found
 
 
-def run_tokens(run: Run) -> float:
+def run_tokens(run: FinishedRun) -> float:
     """How many target tokens a run was trained on, from its record.
 
     They are the last "train/target_tokens". A record without them has rates, and then it is about

@@ -13,8 +13,8 @@ from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import write_atomic
 from s2s_jax.lab.base.markup import csv_cell, visible
 from s2s_jax.lab.base.seed_statistics import estimate
-from s2s_jax.lab.runs.collect import Run as Run
-from s2s_jax.lab.runs.collect import Runs as Runs
+from s2s_jax.lab.runs.collect import CollectedRuns as CollectedRuns
+from s2s_jax.lab.runs.collect import FinishedRun as FinishedRun
 from s2s_jax.lab.runs.collect import collect as collect
 from s2s_jax.names import did_you_mean
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
+def compare(runs: CollectedRuns, metrics: Sequence[str] | None = None) -> DataFrame:
     """Schedules by metrics, with means and intervals over seeds.
 
     Args:
@@ -55,7 +55,7 @@ def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
     return frame.astype(dict.fromkeys(counts, int))
 
 
-def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
+def metric_names(runs: CollectedRuns, metrics: Sequence[str] | None = None) -> list[str]:
     """The full names of the metrics asked for, or of the default ones; see `compare`."""
     there = sorted({name for run in runs.compared for name in run.metrics})
     prefix = "test/" if any(name.startswith("test/") for name in there) else "eval/"
@@ -73,7 +73,7 @@ def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def points(runs: Runs) -> DataFrame:
+def points(runs: CollectedRuns) -> DataFrame:
     """Every number of every run, a row each: "schedule", "seed", "run", "step", "metric", "value".
 
     Final metrics have the last step and a name that starts with "final/".
@@ -89,7 +89,7 @@ def points(runs: Runs) -> DataFrame:
     return frame.astype({"seed": "int64", "step": "int64", "value": "float64"})
 
 
-def _run_points(run: Run) -> list[tuple[int, str, float]]:
+def _run_points(run: FinishedRun) -> list[tuple[int, str, float]]:
     logged = [
         (int(record["step"]), visible(str(name)), float(value))
         for record in run.records
@@ -100,7 +100,7 @@ def _run_points(run: Run) -> list[tuple[int, str, float]]:
     return logged + [(run.num_steps, f"final/{name}", v) for name, v in run.metrics.items()]
 
 
-def report(
+def write_comparison(
     sweep_dir: str | Path, metrics: Sequence[str] | None = None, baseline: str | None = None
 ) -> str:
     """Compares a sweep and leaves tables, pictures, a page and TensorBoard curves in its folder.

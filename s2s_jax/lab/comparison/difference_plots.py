@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from s2s_jax.lab.base.decorations import Attempt
-    from s2s_jax.lab.comparison.differences import Row
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.comparison.differences import ScheduleDifference
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 _OWN = ACCURACIES[1]
 
@@ -42,7 +42,9 @@ _Positions = dict[str, dict[int, float]]
 
 
 def make_difference_figures(
-    runs: Runs, rows: Sequence[Row], attempt: Attempt = contextlib.nullcontext
+    runs: CollectedRuns,
+    rows: Sequence[ScheduleDifference],
+    attempt: Attempt = contextlib.nullcontext,
 ) -> dict[str, Figure]:
     """The figures, as far as the runs have what they show.
 
@@ -62,7 +64,7 @@ def make_difference_figures(
     return make_each(makers, attempt)
 
 
-def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
+def differences_figure(runs: CollectedRuns, rows: Sequence[ScheduleDifference]) -> Figure | None:
     """Each schedule's difference from its baseline with its interval; filled where it is one."""
     known = [row for row in rows if not math.isnan(row.difference.low)]
     metrics = list(dict.fromkeys(row.metric for row in known))
@@ -108,7 +110,7 @@ def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def gold_own_figure(runs: Runs) -> Figure | None:
+def gold_own_figure(runs: CollectedRuns) -> Figure | None:
     """The accuracy with gold and with own prefixes at the end, and the gap between over the steps.
 
     Open marks are of gold prefixes, filled ones of own; a pair a seed.
@@ -137,7 +139,7 @@ def gold_own_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def positions_figure(runs: Runs) -> Figure | None:
+def positions_figure(runs: CollectedRuns) -> Figure | None:
     """Accuracy by target position, of one split for all runs.
 
     From `exposure.json` where every run has one of the same split, checkpoint and number of
@@ -191,7 +193,7 @@ def positions_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str] | None:
+def _measured_positions(runs: Sequence[FinishedRun]) -> tuple[dict[Path, _Positions], str] | None:
     """What `s2s exposure` left in the runs' folders, and what that is of.
 
     None unless it measured all of them, and in the same way: a mean over a run on dev and another
@@ -221,7 +223,7 @@ def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], st
     return found, f"{what}; positions of {min(min_counts)} targets or more"
 
 
-def _predicted_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str]:
+def _predicted_positions(runs: Sequence[FinishedRun]) -> tuple[dict[Path, _Positions], str]:
     """What the hypotheses of the test split say, and that it is of them."""
     found: dict[Path, _Positions] = {run.folder: {} for run in runs}
     for run in runs:

@@ -9,7 +9,7 @@ from itertools import groupby
 from s2s_jax.lab.base.markup import latex_comment, latex_row, markdown
 from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
 from s2s_jax.lab.base.text_tables import align
-from s2s_jax.lab.comparison.differences import MOST_SEEDS, Row, sentence
+from s2s_jax.lab.comparison.differences import MOST_SEEDS, ScheduleDifference, sentence
 
 ABOUT = (
     "Interval: 95 %, over seeds and test items, of one schedule by itself. p: the interval's own,"
@@ -20,7 +20,7 @@ ABOUT = (
 """What the columns are."""
 
 
-def to_text(rows: Sequence[Row], headline: str) -> str:
+def to_text(rows: Sequence[ScheduleDifference], headline: str) -> str:
     """The differences by one metric for a terminal, with a sentence for each schedule.
 
     Args:
@@ -35,7 +35,7 @@ def to_text(rows: Sequence[Row], headline: str) -> str:
     return "\n".join([*lines, "", *map(sentence, chosen), *_remarks(chosen), ABOUT]) + "\n"
 
 
-def to_markdown(rows: Sequence[Row], headline: str) -> str:
+def to_markdown(rows: Sequence[ScheduleDifference], headline: str) -> str:
     """The conclusions, and below them the differences by every metric.
 
     Args:
@@ -51,7 +51,7 @@ def to_markdown(rows: Sequence[Row], headline: str) -> str:
 
 
 def table_parts(
-    rows: Sequence[Row],
+    rows: Sequence[ScheduleDifference],
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
     """Of every metric its table's title, labels, cells and remarks."""
     groups = [list(group) for _, group in groupby(rows, lambda row: row.metric)]
@@ -61,7 +61,7 @@ def table_parts(
     ]
 
 
-def to_latex(rows: Sequence[Row], headline: str) -> str:
+def to_latex(rows: Sequence[ScheduleDifference], headline: str) -> str:
     """The differences by one metric in LaTeX, for the package booktabs.
 
     Args:
@@ -80,7 +80,7 @@ def to_latex(rows: Sequence[Row], headline: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _title(rows: Sequence[Row]) -> str:
+def _title(rows: Sequence[ScheduleDifference]) -> str:
     metric = rows[0].shown
     better = f" ({metric.better} is better)" if metric.better else ""
     against = " and ".join(dict.fromkeys(row.baseline for row in rows))
@@ -89,7 +89,7 @@ def _title(rows: Sequence[Row]) -> str:
     return f"Against {against} by {name}{better}, {scope} split"
 
 
-def _labels(rows: Sequence[Row]) -> list[str]:
+def _labels(rows: Sequence[ScheduleDifference]) -> list[str]:
     unit = rows[0].shown.difference_unit
     return [
         "schedule",
@@ -103,7 +103,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ScheduleDifference) -> list[str]:
     metric, found = row.shown, row.difference
     known = not math.isnan(found.low)
     needed = str(row.seeds_needed) if row.seeds_needed else f">{MOST_SEEDS}"
@@ -125,7 +125,7 @@ def _p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _remarks(rows: Sequence[Row]) -> list[str]:
+def _remarks(rows: Sequence[ScheduleDifference]) -> list[str]:
     """Which rows are of seeds alone, and why."""
     remarks = []
     for remark in dict.fromkeys(row.remark for row in rows if row.remark):

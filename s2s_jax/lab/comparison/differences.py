@@ -22,7 +22,7 @@ from s2s_jax.names import did_you_mean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 DEFAULT_BASELINE = "teacher_forcing"
 
@@ -34,7 +34,7 @@ MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
-class Row:
+class ScheduleDifference:
     """One schedule against its baseline by one metric.
 
     Attributes:
@@ -73,7 +73,7 @@ class Row:
         return self.p_holm <= ALPHA
 
 
-def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
+def baselines(runs: CollectedRuns, baseline: str | None = None) -> dict[str, str]:
     """What each row is held against: row -> row, baselines left out.
 
     Args:
@@ -117,7 +117,9 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
     return found | dict.fromkeys(of_name[1:], of_name[0])
 
 
-def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = None) -> list[Row]:
+def find_differences(
+    runs: CollectedRuns, metrics: Sequence[str], baseline: str | None = None
+) -> list[ScheduleDifference]:
     """Every schedule against its baseline, by every metric; p-values corrected over the schedules.
 
     The correction is over the schedules of one metric and not over metrics: choose the metric
@@ -135,7 +137,7 @@ def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = 
     members = runs.by_schedule
     catalog = runs.catalog
     items = _Items(catalog)
-    rows: list[Row] = []
+    rows: list[ScheduleDifference] = []
     for metric in metrics:
         of_metric = [
             _row(metric, label, members[label], other, members[other], items, len(pairs), catalog)
@@ -157,7 +159,7 @@ def headline(metrics: Sequence[str], chosen: bool, catalog: Catalog = CATALOG) -
     return (None if chosen else catalog.headline(metrics)) or metrics[0]
 
 
-def to_frame(rows: Sequence[Row]) -> DataFrame:
+def to_frame(rows: Sequence[ScheduleDifference]) -> DataFrame:
     """The differences as columns "<metric>/difference", "/low", "/high", "/p", ... by schedule."""
     import pandas as pd
 
@@ -179,12 +181,14 @@ def to_frame(rows: Sequence[Row]) -> DataFrame:
     return pd.DataFrame.from_dict(columns, orient="index").rename_axis("schedule")
 
 
-def sentence(row: Row) -> str:
+def sentence(row: ScheduleDifference) -> str:
     """What can be said of one schedule, plainly.
 
     Example:
       >>> found = Difference(1.2, -0.4, 2.8, 0.09, 3, 500, 0.4, 0.0)
-      >>> row = Row("linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5)
+      >>> row = ScheduleDifference(
+      ...     "linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5
+      ... )
       >>> print(sentence(row).partition(";")[2])
        about 5 seeds would be needed to see a difference of this size.
     """
@@ -218,7 +222,7 @@ def sentence(row: Row) -> str:
     )
 
 
-def _needed(row: Row) -> str:
+def _needed(row: ScheduleDifference) -> str:
     if row.difference.value == 0:
         return "the observed difference is 0"
     size = "would be needed to see a difference of this size"
@@ -231,13 +235,13 @@ def _needed(row: Row) -> str:
 def _row(
     metric: str,
     label: str,
-    ours: Sequence[Run],
+    ours: Sequence[FinishedRun],
     baseline: str,
-    theirs: Sequence[Run],
+    theirs: Sequence[FinishedRun],
     items: _Items,
     num_rows: int,
     catalog: Catalog,
-) -> Row:
+) -> ScheduleDifference:
     """One of `num_rows` schedules against its baseline by one metric, p-value uncorrected."""
     pairs = _paired(metric, ours, theirs)
     scores, remark = items.of_pairs(metric, pairs)
@@ -256,12 +260,14 @@ def _row(
         level = ALPHA / num_rows
         needed = seeds_needed(found.value, *variances, alpha=level, most=MOST_SEEDS)
     seeds = tuple(run.seed for run, _ in pairs)
-    return Row(
+    return ScheduleDifference(
         label, baseline, metric, seeds, found, math.nan, improvement, needed, remark, catalog
     )
 
 
-def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
+def _paired(
+    metric: str, ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]
+) -> list[tuple[FinishedRun, FinishedRun]]:
     """The runs of the seeds that both sides have, with a value each."""
     others = {run.seed: run for run in theirs if math.isfinite(run.metrics.get(metric, math.nan))}
     return [
@@ -280,7 +286,7 @@ class _Items:
         self._scores: dict[tuple[Path, str], np.ndarray | str] = {}
 
     def of_pairs(
-        self, metric: str, pairs: Sequence[tuple[Run, Run]]
+        self, metric: str, pairs: Sequence[tuple[FinishedRun, FinishedRun]]
     ) -> tuple[np.ndarray | None, str]:
         """[2, seeds, items] scores; or None and why there are none."""
         split = metric.split("/")[0]
@@ -302,7 +308,7 @@ class _Items:
             return None, ""
         return np.stack(found).reshape(2, len(pairs), -1), ""
 
-    def _of_run(self, run: Run, metric: str, predictions: Predictions) -> np.ndarray | str:
+    def _of_run(self, run: FinishedRun, metric: str, predictions: Predictions) -> np.ndarray | str:
         """[items] scores; or why there are none."""
         key = (run.folder, metric)
         if key not in self._scores:
@@ -325,7 +331,7 @@ class _Items:
         return self._read[path]
 
 
-def _scores(run: Run) -> tuple[Score, ...]:
+def _scores(run: FinishedRun) -> tuple[Score, ...]:
     """The scores that a run's config names.
 
     Raises:

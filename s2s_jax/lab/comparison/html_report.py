@@ -15,13 +15,13 @@ from s2s_jax.lab.base.markup import visible
 from s2s_jax.lab.comparison import budgets as budget_lines
 from s2s_jax.lab.comparison import tables
 from s2s_jax.lab.comparison.difference_tables import ABOUT, table_parts
-from s2s_jax.lab.comparison.differences import Row, sentence
+from s2s_jax.lab.comparison.differences import ScheduleDifference, sentence
 from s2s_jax.lab.comparison.item_scores import read_predictions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns
 
 CAPTIONS = {
     "differences": "How large the differences are",
@@ -67,7 +67,7 @@ class Examples:
     num_items: int
 
 
-def find_examples(runs: Runs, most: int = 10) -> Examples | None:
+def find_examples(runs: CollectedRuns, most: int = 10) -> Examples | None:
     """Items on which the schedules part, spread over the test set and not chosen by hand.
 
     Args:
@@ -106,7 +106,11 @@ def find_examples(runs: Runs, most: int = 10) -> Examples | None:
 
 
 def to_html(
-    runs: Runs, frame: DataFrame, rows: Sequence[Row], headline: str, pictures: Mapping[str, str]
+    runs: CollectedRuns,
+    frame: DataFrame,
+    rows: Sequence[ScheduleDifference],
+    headline: str,
+    pictures: Mapping[str, str],
 ) -> str:
     """The page: conclusions first, then what they rest on.
 
@@ -146,7 +150,7 @@ def to_html(
     )
 
 
-def _budget_parts(runs: Runs) -> tuple[list[str], list[list[str]]]:
+def _budget_parts(runs: CollectedRuns) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             one.schedule,

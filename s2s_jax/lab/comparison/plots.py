@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from s2s_jax.lab.base.decorations import Attempt
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 def make_figures(
-    runs: Runs, metrics: Sequence[str], attempt: Attempt = contextlib.nullcontext
+    runs: CollectedRuns, metrics: Sequence[str], attempt: Attempt = contextlib.nullcontext
 ) -> dict[str, Figure]:
     """The figures of a comparison, as far as the runs have what they show.
 
@@ -49,7 +49,7 @@ def make_figures(
     return make_each(makers, attempt)
 
 
-def schedule_figure(runs: Runs) -> Figure | None:
+def schedule_figure(runs: CollectedRuns) -> Figure | None:
     """teacher_prob over the training steps, and as dots the share of coins that said gold."""
     rows = runs.by_schedule
     styles = make_styles(len(rows))
@@ -82,7 +82,7 @@ def schedule_figure(runs: Runs) -> Figure | None:
     return None if empty else figure
 
 
-def learning_figure(runs: Runs) -> Figure | None:
+def learning_figure(runs: CollectedRuns) -> Figure | None:
     """Token accuracy with gold and with own prefixes, and the headline, over the steps.
 
     The line is the mean over seeds, the band reaches from the lowest to the highest.
@@ -107,7 +107,7 @@ def learning_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
+def final_figure(runs: CollectedRuns, metrics: Sequence[str]) -> Figure | None:
     """Final metrics: a dot a seed, the mean, and its 95 % t-interval.
 
     Of many, the accuracies with both prefixes and what runs can be judged by come first.
@@ -157,7 +157,7 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     return figure
 
 
-def draw_curves(panel: Axes, runs: Runs, name: str) -> None:
+def draw_curves(panel: Axes, runs: CollectedRuns, name: str) -> None:
     """A metric over the steps: of each schedule the mean, and the band between its seeds.
 
     Args:
@@ -201,7 +201,9 @@ def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
         )  # fmt: skip
 
 
-def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str], metric: Metric) -> None:
+def _scale_to_late(
+    panel: Axes, runs: list[FinishedRun], names: Sequence[str], metric: Metric
+) -> None:
     """Scales a panel to the last two thirds of the training, where the schedules part.
 
     Gold and own prefixes get one scale, so that they can be held against each other.
@@ -216,7 +218,7 @@ def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str], metric: M
     panel.set_ylim(low - margin, high + margin)
 
 
-def curve(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
+def curve(runs: list[FinishedRun], name: str) -> tuple[np.ndarray, np.ndarray]:
     """[steps] where any run has the metric, and [runs, steps] its values, NaN for none."""
     curves: list[dict[int, float]] = []
     for run in runs:

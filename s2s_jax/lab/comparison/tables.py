@@ -13,10 +13,10 @@ from s2s_jax.lab.runs.collect import left_out_lines
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns
 
 
-def to_text(runs: Runs, frame: DataFrame) -> str:
+def to_text(runs: CollectedRuns, frame: DataFrame) -> str:
     """The table for a terminal, columns of gold and own prefixes under their headings.
 
     Args:
@@ -50,7 +50,7 @@ def to_text(runs: Runs, frame: DataFrame) -> str:
     return "\n".join([*lines, "", *remarks(runs, frame)]) + "\n"
 
 
-def to_markdown(runs: Runs, frame: DataFrame) -> str:
+def to_markdown(runs: CollectedRuns, frame: DataFrame) -> str:
     """The table in Markdown, with what was left out below it.
 
     Args:
@@ -67,7 +67,7 @@ def to_markdown(runs: Runs, frame: DataFrame) -> str:
     return f"{table}\n\n{below}\n"
 
 
-def table_parts(runs: Runs, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+def table_parts(runs: CollectedRuns, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
     """The labels of the table's columns, with the prefixes, and its cells row by row.
 
     Args:
@@ -80,7 +80,7 @@ def table_parts(runs: Runs, frame: DataFrame) -> tuple[list[str], list[list[str]
     return labels, _rows(runs, frame)
 
 
-def to_latex(runs: Runs, frame: DataFrame) -> str:
+def to_latex(runs: CollectedRuns, frame: DataFrame) -> str:
     """The table in LaTeX, for the package booktabs, with what was left out as comments.
 
     Args:
@@ -109,7 +109,7 @@ def _names(frame: DataFrame) -> list[str]:
     return [column.removesuffix("/mean") for column in frame.columns if column.endswith("/mean")]
 
 
-def _metrics(runs: Runs, frame: DataFrame) -> list[Metric]:
+def _metrics(runs: CollectedRuns, frame: DataFrame) -> list[Metric]:
     return [runs.catalog.describe(name) for name in _names(frame)]
 
 
@@ -124,7 +124,7 @@ def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
     return groups
 
 
-def _rows(runs: Runs, frame: DataFrame) -> list[list[str]]:
+def _rows(runs: CollectedRuns, frame: DataFrame) -> list[list[str]]:
     """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
     columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
     for name in _names(frame):
@@ -140,7 +140,7 @@ def _rows(runs: Runs, frame: DataFrame) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def remarks(runs: Runs, frame: DataFrame) -> list[str]:
+def remarks(runs: CollectedRuns, frame: DataFrame) -> list[str]:
     """What a reader has to know beside the numbers, a line each."""
     scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
     of = f" Of the {' and '.join(scope)} split." if scope else ""

@@ -38,7 +38,7 @@ from s2s_jax.lab.comparison.plots import curve
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 
 if TYPE_CHECKING:
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 FOLDER = "over_seeds"
 """Below the sweep's folder."""
@@ -64,7 +64,7 @@ def address(port: int = 6006) -> str:
     return f"http://localhost:{port}/?runColorGroup={group}#timeseries"
 
 
-def event_files(runs: Runs, metrics: Sequence[str]) -> dict[str, bytes]:
+def event_files(runs: CollectedRuns, metrics: Sequence[str]) -> dict[str, bytes]:
     """The event files of a comparison: path below the sweep's folder -> content.
 
     Args:
@@ -122,7 +122,7 @@ def _written(folder: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _score(runs: Runs) -> str:
+def _score(runs: CollectedRuns) -> str:
     """The headline among the records, such as "own/wer"; "" where there is none."""
     there = {name for run in runs.compared for record in run.records for name in record}
     found = runs.catalog.headline(sorted(name for name in there if name.startswith("eval/")))
@@ -187,7 +187,7 @@ def _layout(score: str, catalog: Catalog, time: float) -> Any:
     return Event(step=0, wall_time=time, summary=Summary(value=[value]))
 
 
-def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
+def _experiment(runs: CollectedRuns, metrics: Sequence[str], time: float) -> Any:
     """What the HPARAMS table's columns are.
 
     They are schedule, coin, feed and every other key that the sweep varies, each with its values,
@@ -222,7 +222,7 @@ def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
     return Event(step=0, wall_time=time, summary=Summary(value=[value]))
 
 
-def _shown_hparams(run: Run) -> dict[str, bool | float | str]:
+def _shown_hparams(run: FinishedRun) -> dict[str, bool | float | str]:
     """What a run's own entry in the table says of the columns: a bool, a number or a text."""
     _, varied = trial_of(run.folder, str(run.config["schedule"]["name"]), run.overrides)
     shown: dict[str, bool | float | str] = {}

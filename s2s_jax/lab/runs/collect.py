@@ -20,7 +20,7 @@ from s2s_jax.lab.runs.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, R
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -57,7 +57,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Runs:
+class CollectedRuns:
     """The runs of a sweep.
 
     Attributes:
@@ -69,14 +69,14 @@ class Runs:
     """
 
     folder: Path
-    compared: list[Run]
+    compared: list[FinishedRun]
     left_out: list[tuple[str, str]]
     notes: list[str]
 
     @property
-    def by_schedule(self) -> dict[str, list[Run]]:
+    def by_schedule(self) -> dict[str, list[FinishedRun]]:
         """Schedule -> its runs, in the order of the rows."""
-        rows: dict[str, list[Run]] = defaultdict(list)
+        rows: dict[str, list[FinishedRun]] = defaultdict(list)
         for run in self.compared:
             rows[run.schedule].append(run)
         return dict(rows)
@@ -87,7 +87,7 @@ class Runs:
         return CATALOG.with_scores(one for run in self.compared for one in run.score_metrics)
 
 
-def collect(sweep_dir: str | Path) -> Runs:
+def collect(sweep_dir: str | Path) -> CollectedRuns:
     """Reads the runs `<sweep>/<schedule>/seed_<n>`.
 
     A run is compared if it has finished and its config differs from that of most others in nothing
@@ -111,7 +111,7 @@ def collect(sweep_dir: str | Path) -> Runs:
     paths = run_folders(folder)
     if not paths:
         raise LabError(f"there are no runs in {folder}; looked for <schedule>/seed_<n> in it")
-    finished: list[Run] = []
+    finished: list[FinishedRun] = []
     left_out: list[tuple[str, str]] = []
     notes: list[str] = []
     for path in paths:
@@ -138,7 +138,7 @@ def collect(sweep_dir: str | Path) -> Runs:
         raise LabError(
             f"nothing can be compared: {number} in {folder} has finished and fits{reasons}"
         )
-    return Runs(folder, _named(compared), left_out, notes)
+    return CollectedRuns(folder, _named(compared), left_out, notes)
 
 
 def run_folders(sweep_dir: Path) -> list[Path]:
@@ -179,14 +179,14 @@ def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
     return [f"Left out ({len(left_out)}):", *lines] if lines else []
 
 
-def _read_run(folder: Path) -> tuple[Run, int]:
+def _read_run(folder: Path) -> tuple[FinishedRun, int]:
     """A finished run, and the number of broken lines in its record."""
     result = finished_result(folder)
     records, num_bad = [], 0
     if (folder / METRICS_FILE).exists():
         records, num_bad = read_jsonl(folder / METRICS_FILE, METRICS_LINE)
     config, provenance = result["config"], result.get("provenance")
-    run = Run(
+    run = FinishedRun(
         folder,
         config["schedule"]["name"],
         config["seed"],
@@ -223,7 +223,9 @@ def _score_metrics(folder: Path, result: Mapping[str, Any]) -> tuple[Metric, ...
         raise LabError(f"{folder / 'result.json'} is damaged: score_metrics: {error}") from error
 
 
-def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+def _of_one_provenance(
+    runs: list[FinishedRun], folder: Path
+) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
     """The runs whose data, vocabularies and switches are those of most; the others with a reason.
 
     A sweep may vary its data: those of the same data section are held against each other. A run
@@ -264,7 +266,7 @@ def _usual(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return dict(counts.most_common(1)[0][0]) if counts else {}
 
 
-def _provenance_notes(runs: Sequence[Run]) -> list[str]:
+def _provenance_notes(runs: Sequence[FinishedRun]) -> list[str]:
     """What is not known of the runs' data, and in which versions they differ."""
     unknown = sum(run.provenance is None for run in runs)
     notes = []
@@ -279,7 +281,7 @@ def _provenance_notes(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _varied_keys(runs: Sequence[Run]) -> list[str]:
+def _varied_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """What the sweep varies besides schedule and seed: the overrides that its folders name.
 
     See `run_names.row_name`. An override that no folder names was given to all runs, or to one by
@@ -296,7 +298,9 @@ def _varied_keys(runs: Sequence[Run]) -> list[str]:
     )
 
 
-def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
+def _alike(
+    runs: list[FinishedRun], folder: Path
+) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
     """The runs of the most common config, but for what the sweep varies, once a seed; the others.
 
     Those that stay know what of their sweep's own keys is theirs.
@@ -342,7 +346,7 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
     ], others
 
 
-def _named(runs: list[Run]) -> list[Run]:
+def _named(runs: list[FinishedRun]) -> list[FinishedRun]:
     """The runs in the order of the rows, called by their schedule and what tells it from others."""
     labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
     named = [

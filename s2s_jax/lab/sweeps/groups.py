@@ -43,7 +43,7 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
     programs: dict[object, list[PlannedRun]] = defaultdict(list)
     for number, one in enumerate(plan):
         if one.status != "finished":
-            programs[one.program if max_lanes > 1 else number].append(one)
+            programs[one.group if max_lanes > 1 else number].append(one)
     groups = [group for runs in programs.values() for group in _split(runs, max_lanes)]
     if any(len(group) > 1 for group in groups):
         check_lanes()

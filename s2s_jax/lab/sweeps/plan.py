@@ -11,7 +11,7 @@ from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.config.experiment_file import split_config, sweep_of
 from s2s_jax.lab.config.overrides import parse_config, plain_value
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
-from s2s_jax.lab.runs.run import DataCheck, Run
+from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import check_config, config_scorer
 from s2s_jax.lab.training.group_key import group_key
@@ -31,7 +31,7 @@ class PlannedRun:
       num_steps: updates that it makes in all.
       steps_made: updates that it had made when it was planned.
       score: the metric that tells how it fares while it trains, such as "eval/own/wer".
-      program: equal in runs that can share what is compiled, or be one program; see `group_key`.
+      group: the same for runs that can share compiled code or be one program; see `group_key`.
       catalog: how `score` is shown.
     """
 
@@ -44,7 +44,7 @@ class PlannedRun:
     num_steps: int = 0
     steps_made: int = 0
     score: str = ""
-    program: str = ""
+    group: str = ""
     catalog: Catalog = CATALOG
 
     @property
@@ -100,7 +100,7 @@ def plan_sweep(
         check_config(config)
         name = run_name(config.schedule.name, config.seed, varied)
         folder = Path(workdir) / name
-        run = Run(folder)
+        run = RunFolder(folder)
         run.check(config)
         result, finished = run.result(), run.finished(config)
         if finished is not None:

@@ -14,7 +14,7 @@ from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import read_json
 from s2s_jax.lab.base.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.runs.result_shapes import ENDING
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.display import Display, PlainDisplay
 from s2s_jax.lab.sweeps.groups import make_groups
 from s2s_jax.lab.sweeps.lines import RunState, last_error
@@ -129,9 +129,9 @@ class _Pool:
         """Takes from the groups that wait as many as there are processes for."""
         while waiting and len(self.jobs) < self.num_workers:
             worker = next(iter(self._idle), None)
-            program = self._idle[worker] if worker else None
-            of_program = (group for group in waiting if group[0].run.program == program)
-            chosen = next(of_program, waiting[0])
+            group = self._idle[worker] if worker else None
+            alike = (some for some in waiting if some[0].run.group == group)
+            chosen = next(alike, waiting[0])
             waiting.remove(chosen)
             states = self._not_elsewhere(chosen)
             if not states:
@@ -166,7 +166,7 @@ class _Pool:
             if ended:
                 worker.close()
             elif job:
-                self._idle[worker] = job.states[0].run.program
+                self._idle[worker] = job.states[0].run.group
             if job:
                 again = self._again(worker, job, code)
             if job and not again:
@@ -184,7 +184,7 @@ class _Pool:
         free = [
             group
             for group in self.elsewhere
-            if not any(Run(one.run.workdir).trained_by() for one in group)
+            if not any(RunFolder(one.run.workdir).trained_by() for one in group)
         ]
         self.elsewhere = [group for group in self.elsewhere if group not in free]
         return free
@@ -229,7 +229,7 @@ class _Pool:
         That is another sweep's of the same folder, or one that a killed sweep has left behind and
         that is about to save.
         """
-        owners = {state: Run(state.run.workdir).trained_by() for state in states}
+        owners = {state: RunFolder(state.run.workdir).trained_by() for state in states}
         held = [state for state, owner in owners.items() if owner]
         for state in held:
             state.status, state.reason = "waiting", f"is being trained by {owners[state]}"

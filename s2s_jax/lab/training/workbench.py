@@ -17,7 +17,7 @@ from s2s_jax.lab.base.errors import LabError, is_for_the_user
 from s2s_jax.lab.config.keys import Config, Overrides
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.provenance import check_lanes
-from s2s_jax.lab.runs.run import DataCheck, Run
+from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
 from s2s_jax.lab.training.build import (
     Experiment,
     check_config,
@@ -121,7 +121,7 @@ class Workbench:
 
     def _shared_by(self, runs: Sequence[RunSpec]) -> "_Shared":
         """What is there already where it fits, else made anew."""
-        saved = (Run(one.workdir).vocabularies() for one in runs)
+        saved = (RunFolder(one.workdir).vocabularies() for one in runs)
         vocabularies = next((one for one in saved if one is not None), None)
         if self._shared is not None and not self._shared.fits(runs[0].config, vocabularies):
             self._shared = None
@@ -222,7 +222,7 @@ class _Group:
         return self._results
 
     def _open(self, one: RunSpec) -> RunSession:
-        folder, task = Run(one.workdir), self._shared.experiment.task
+        folder, task = RunFolder(one.workdir), self._shared.experiment.task
         if folder.vocabularies() not in (None, task.vocabularies):
             raise LabError(
                 f"the vocabularies in {folder.folder} are not those of the runs beside it;"
@@ -292,7 +292,7 @@ def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
     Raises:
       LabError, DataError: it can be neither.
     """
-    folder = Run(one.workdir)
+    folder = RunFolder(one.workdir)
     folder.check(one.config)
     check_config(one.config)
     folder.vocabularies()

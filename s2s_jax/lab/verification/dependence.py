@@ -45,7 +45,7 @@ class DependenceRecipe:
 
 
 @dataclass(frozen=True)
-class DependenceRow:
+class DependenceCase:
     """One training beside its prediction.
 
     Attributes:
@@ -135,7 +135,7 @@ def verify_dependence(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
     jit: Callable[..., Any] = jax.jit,
-) -> list[DependenceRow]:
+) -> list[DependenceCase]:
     """Trains an LSTM with attention for each dependence and teacher_prob, as one population.
 
     Args:
@@ -200,11 +200,11 @@ def verify_dependence(
         for number, dependence in enumerate(dependences):
             trained = float(probs[number] @ kl[place * len(dependences) + number])
             lands = abs(trained - predicted[number]) <= recipe.tolerance
-            rows.append(DependenceRow(dependence, teacher_prob, predicted[number], trained, lands))
+            rows.append(DependenceCase(dependence, teacher_prob, predicted[number], trained, lands))
     return rows
 
 
-def format_dependence(rows: Sequence[DependenceRow]) -> str:
+def format_dependence(rows: Sequence[DependenceCase]) -> str:
     """The table for a terminal."""
     lines = ["dependence  teacher_prob  KL predicted  KL trained  verdict"]
     lines += [
@@ -215,7 +215,7 @@ def format_dependence(rows: Sequence[DependenceRow]) -> str:
     return "\n".join(lines)
 
 
-def dependence_figure(truth: ChainTruth, rows: Sequence[DependenceRow]) -> Figure:
+def dependence_figure(truth: ChainTruth, rows: Sequence[DependenceCase]) -> Figure:
     """Lines of what theory predicts, marks of what was trained, by dependence."""
     pairs = enumerate_pairs(truth)
     figure, (axes,) = new_figure(1, 1, (6.2, 4.2))

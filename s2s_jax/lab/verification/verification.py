@@ -32,7 +32,7 @@ _MAX_TABLES = 64  # sequences of the chain; each is a row of the tabular model, 
 
 
 @dataclass(frozen=True)
-class Row:
+class VerifiedCase:
     """One training beside its prediction.
 
     Attributes:
@@ -117,7 +117,7 @@ def verify(
     recipes: dict[str, Recipe] | None = None,
     report: Callable[[str], None] = lambda line: None,
     jit: Callable[..., Any] = jax.jit,
-) -> list[Row]:
+) -> list[VerifiedCase]:
     """Trains by the real train step and compares with `scheduled_sampling_optimum`.
 
     `make_objective` and `make_update`, jitted, vmapped over teacher_prob. Batches hold every
@@ -137,7 +137,7 @@ def verify(
       A row for each training.
     """
     recipes = recipes or RECIPES
-    rows: list[Row] = []
+    rows: list[VerifiedCase] = []
     begin = time.perf_counter()
     starts = {}
     for number, (name, (coin, feed)) in enumerate(itertools.product(models, ways)):
@@ -186,7 +186,7 @@ def _verify_way(
     teacher_probs: Sequence[float],
     say: Callable[[int], None],
     jit: Callable[..., Any],
-) -> list[Row]:
+) -> list[VerifiedCase]:
     every = np.indices((chain.num_symbols,) * chain.length).reshape(chain.length, -1).T
     target = (every + recipe.first_id).astype(np.int32)
     source = np.full((len(every), 1), EOS, np.int32)
@@ -232,7 +232,7 @@ def _verify_way(
         else:
             lands = kl_lands
         rows.append(
-            Row(
+            VerifiedCase(
                 name,
                 coin,
                 feed,

@@ -11,7 +11,7 @@ import pytest
 
 from s2s_jax.lab.base.markup import csv_cell, latex, latex_comment, latex_row, markdown, visible
 from s2s_jax.lab.comparison import difference_plots, plots
-from s2s_jax.lab.comparison.comparison import report
+from s2s_jax.lab.comparison.comparison import write_comparison
 from tests.lab.comparison.test_comparison import metrics_of, write_run
 
 HOSTILE = [
@@ -50,7 +50,7 @@ def hostile(tmp_path_factory) -> Iterator[tuple[Path, str]]:
             (difference_plots, "make_difference_figures"),
         ):
             patch.setattr(module, name, lambda *_, **__: {})
-        yield root, report(root, METRICS)
+        yield root, write_comparison(root, METRICS)
 
 
 def test_nothing_is_written_outside_the_sweep_and_every_row_has_its_curves(hostile):
@@ -60,7 +60,7 @@ def test_nothing_is_written_outside_the_sweep_and_every_row_has_its_curves(hosti
     assert len(events) == len(HOSTILE)  # without the run that has half a character in its result
     assert len(list(root.rglob("*compare"))) == len(events)
     again = {path: path.read_bytes() for path in events}
-    report(root, METRICS)
+    write_comparison(root, METRICS)
     assert {path: path.read_bytes() for path in root.glob("over_seeds/*/events.*")} == again
 
 

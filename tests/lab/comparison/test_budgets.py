@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from s2s_jax.lab.comparison.budgets import run_tokens
-from s2s_jax.lab.runs.collect import Run
+from s2s_jax.lab.runs.collect import FinishedRun
 
 
 def run(*records):
-    return Run(Path(), "linear", 0, {}, {}, list(records), num_steps=20)
+    return FinishedRun(Path(), "linear", 0, {}, {}, list(records), num_steps=20)
 
 
 def test_tokens_are_those_that_were_counted():

@@ -15,7 +15,13 @@ from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.base.seed_statistics import estimate, t_half_width
 from s2s_jax.lab.comparison import tables
 from s2s_jax.lab.comparison.budgets import run_tokens
-from s2s_jax.lab.comparison.comparison import collect, compare, metric_names, points, report
+from s2s_jax.lab.comparison.comparison import (
+    collect,
+    compare,
+    metric_names,
+    points,
+    write_comparison,
+)
 
 WER = {"teacher_forcing": [30.0, 30.5, 31.3], "linear": [32.0, 32.2, 32.7]}
 
@@ -134,7 +140,7 @@ def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
             )
             line = {"source": "a", "references": ["b"], "hypothesis": "b"}
             (folder / "predictions_test.jsonl").write_text(f"{json.dumps(line)}\n" * 2)
-    text = report(tmp_path)
+    text = write_comparison(tmp_path)
     assert "exact %  vowels\\x1b %" in text
     assert re.search(r"50\.00 ± 0\.00 +25\.5 ± 6\.4\n", text)
     assert "Against teacher_forcing by vowels\\x1b (lower is better), test split" in text
@@ -299,7 +305,7 @@ def test_where_nothing_can_be_compared_it_is_said(sweep, tmp_path):
         collect(tmp_path / "one")
     write_run(sweep, "linear", 3, {}, config={"data": {"name": "addition"}})
     with pytest.raises(LabError, match="different tasks: addition, cmudict"):
-        report(sweep)
+        write_comparison(sweep)
     assert not list(sweep.glob("compare*"))
 
 
@@ -360,7 +366,7 @@ def reported(tmp_path_factory):
     for schedule, values in WER.items():
         for seed, wer in enumerate(values):
             write_run(root, schedule, seed, metrics_of(wer))
-    return root, report(root)
+    return root, write_comparison(root)
 
 
 NAMES = ["differences", "final", "gold_own", "learning", "schedules"]
@@ -421,7 +427,7 @@ def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
     stale = copy / "over_seeds" / "gone" / "events.out.tfevents.0000000000.compare"
     stale.parent.mkdir()
     stale.write_bytes(b"")
-    report(copy)
+    write_comparison(copy)
     assert snapshot(copy) == before
 
 
@@ -475,7 +481,7 @@ def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
 
     monkeypatch.setattr("s2s_jax.lab.comparison.html_report.to_html", fail)
     with pytest.raises(LabError, match="no page"):
-        report(sweep)
+        write_comparison(sweep)
     assert not [path for path in sweep.iterdir() if path.is_file()]
     assert not (sweep / "over_seeds").exists()
 
@@ -496,7 +502,7 @@ def test_a_figure_that_fails_is_left_out_with_a_line(sweep, monkeypatch):
 
     monkeypatch.setattr(plots, "learning_figure", fail)
     monkeypatch.setattr(figures, "to_svg", fail_once)
-    told = [line for line in report(sweep).splitlines() if "left out: figure" in line]
+    told = [line for line in write_comparison(sweep).splitlines() if "left out: figure" in line]
     assert told == [
         "left out: figure learning (RuntimeError: no picture)",
         "left out: figure schedules (RuntimeError: no picture)",

@@ -14,7 +14,7 @@ from s2s_jax.lab.base.seed_statistics import holm
 from s2s_jax.lab.comparison import difference_tables
 from s2s_jax.lab.comparison.difference_plots import positions_figure
 from s2s_jax.lab.comparison.differences import (
-    Row,
+    ScheduleDifference,
     baselines,
     find_differences,
     headline,
@@ -25,7 +25,7 @@ from s2s_jax.lab.comparison.html_report import find_examples
 from s2s_jax.lab.comparison.item_scores import read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
 from s2s_jax.lab.evaluation.scores import make_scorer
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 def make_runs(
@@ -34,7 +34,7 @@ def make_runs(
     num_seeds: int = 3,
     num_items: int = 200,
     varied: tuple[tuple[str, str], ...] = (),
-) -> Runs:
+) -> CollectedRuns:
     """Runs with hypotheses that are wrong at random, as often as is said."""
     members = []
     generator = np.random.default_rng(0)
@@ -56,18 +56,18 @@ def make_runs(
             )
             metrics = {"test/own/wer": 100 * wrong.mean(), "test/gold/nll": 0.3 + seed / 10}
             config = {"schedule": {"name": schedule}, "seed": seed, "eval": {"scores": "phonemes"}}
-            members.append(Run(path, schedule, seed, config, metrics, [], varied))
-    return Runs(folder, members, [], [])
+            members.append(FinishedRun(path, schedule, seed, config, metrics, [], varied))
+    return CollectedRuns(folder, members, [], [])
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Runs:
+def runs(tmp_path_factory) -> CollectedRuns:
     rates = {"teacher_forcing": 0.3, "linear": 0.31, "exponential": 0.6}
     return make_runs(tmp_path_factory.mktemp("runs"), rates)
 
 
 @pytest.fixture(scope="module")
-def rows(runs) -> list[Row]:
+def rows(runs) -> list[ScheduleDifference]:
     return find_differences(runs, ["test/own/wer", "test/gold/nll"])
 
 
@@ -119,7 +119,9 @@ def found(
     value=1.0, low=-1.0, high=3.0, p=0.2, n=3, needed: int | None = 9, p_holm=None, metric=WER
 ):
     difference = Difference(value, low, high, p, n, 0, 1.0, 0.0)
-    row = Row("linear", "teacher_forcing", metric, (0, 1, 2), difference, p, 0.4, needed)
+    row = ScheduleDifference(
+        "linear", "teacher_forcing", metric, (0, 1, 2), difference, p, 0.4, needed
+    )
     return replace(row, p_holm=p if p_holm is None else p_holm)
 
 
@@ -189,7 +191,7 @@ def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_item
     runs = make_runs(tmp_path, {"teacher_forcing": 0.2, "linear": 0.5}, num_items=60)
     scorer = make_scorer("translation", "char")
 
-    def scored(run: Run) -> Run:
+    def scored(run: FinishedRun) -> FinishedRun:
         found = read_predictions(run.folder / "predictions_test.jsonl")
         metrics = {"test/own/bleu": scorer(found.hypotheses, found.references)["bleu"]}
         return replace(
@@ -226,8 +228,10 @@ def test_each_row_is_held_against_the_baseline_with_its_other_keys(tmp_path):
         for schedule in ("teacher_forcing", "linear"):
             label = f"{schedule}, coin={coin}"
             config = {"schedule": {"name": schedule}}
-            members.append(Run(tmp_path, label, 0, config, {"test/own/wer": 1.0}, [], varied))
-    runs = Runs(tmp_path, members, [], [])
+            members.append(
+                FinishedRun(tmp_path, label, 0, config, {"test/own/wer": 1.0}, [], varied)
+            )
+    runs = CollectedRuns(tmp_path, members, [], [])
     first, second = "teacher_forcing, coin=sequence", "teacher_forcing, coin=token"
     expected = {"linear, coin=sequence": first, "linear, coin=token": second, second: first}
     assert baselines(runs) == baselines(runs, "teacher_forcing") == expected
@@ -294,7 +298,7 @@ def test_examples_are_of_items_on_which_schedules_part(runs):
         assert not all(right)
 
 
-def add_exposure(run: Run, gold: float, own: float, **settings: object) -> None:
+def add_exposure(run: FinishedRun, gold: float, own: float, **settings: object) -> None:
     """Leaves what `s2s exposure` does; its accuracies are those of no predictions."""
     measures = {
         f"{kind}/accuracy_by_position": {"at": [1, 2], "value": [value, value], "n": [200, 200]}
@@ -305,7 +309,7 @@ def add_exposure(run: Run, gold: float, own: float, **settings: object) -> None:
     (run.folder / "exposure.json").write_text(json.dumps(record))
 
 
-def drawn_positions(runs: Runs) -> tuple[dict[str, list[float]], str]:
+def drawn_positions(runs: CollectedRuns) -> tuple[dict[str, list[float]], str]:
     """Of each panel the first position's accuracies in percent, a row each; what is said below."""
     figure = positions_figure(runs)
     assert figure is not None
@@ -317,13 +321,13 @@ def drawn_positions(runs: Runs) -> tuple[dict[str, list[float]], str]:
 
 
 @pytest.fixture
-def predicted(tmp_path) -> Runs:
+def predicted(tmp_path) -> CollectedRuns:
     """Two seeds of two schedules whose first predicted token is always right."""
     runs = make_runs(tmp_path, {"teacher_forcing": 0.3, "linear": 0.6}, num_seeds=2)
     return replace(runs, compared=[with_accuracy(run) for run in runs.compared])
 
 
-def with_accuracy(run: Run) -> Run:
+def with_accuracy(run: FinishedRun) -> FinishedRun:
     """The run with the accuracy that its predictions have: of A, B, the number and the end."""
     accuracy = 1 - run.metrics["test/own/wer"] / 100 / 4
     return replace(run, metrics=run.metrics | {"test/own/token_accuracy": accuracy})

@@ -14,7 +14,7 @@ from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.comparison import plots
 from s2s_jax.lab.comparison.difference_plots import differences_figure
 from s2s_jax.lab.comparison.differences import find_differences, headline
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def runs():
                 records.append({"step": step, "eval/own/per": 8.0 + seed})
                 records.append({"step": step, "eval/own/exact_match": 0.2})
             metrics = {"test/own/wer": 30.0 + seed, "test/gold/token_accuracy": 0.9}
-            members.append(Run(Path(schedule), schedule, seed, {}, metrics, records))
-    return Runs(Path(), members, [], [])
+            members.append(FinishedRun(Path(schedule), schedule, seed, {}, metrics, records))
+    return CollectedRuns(Path(), members, [], [])
 
 
 def test_the_figures_are_pictures_with_named_axes(runs):
@@ -48,11 +48,11 @@ def test_the_figures_are_pictures_with_named_axes(runs):
     assert drawn["final"].axes[0].get_xlabel() == "word error rate (%)"
 
 
-def symbols_runs() -> Runs:
+def symbols_runs() -> CollectedRuns:
     """Of targets that are drawn at random: exact match says nothing of them."""
     values = {"own/ser": 71.0, "own/exact_match": 0.002, "gold/token_accuracy": 0.3}
     members = [
-        Run(
+        FinishedRun(
             Path(schedule), schedule, seed, {},
             {f"test/{name}": value for name, value in values.items()},
             [{"step": 10} | {f"eval/{name}": value for name, value in values.items()}],
@@ -60,7 +60,7 @@ def symbols_runs() -> Runs:
         for schedule in ("teacher_forcing", "linear")
         for seed in range(2)
     ]  # fmt: skip
-    return Runs(Path(), members, [], [])
+    return CollectedRuns(Path(), members, [], [])
 
 
 def test_symbols_are_judged_by_their_error_rate():
@@ -140,7 +140,7 @@ def test_a_legend_is_within_its_figure(runs, parameter, count):
     (run, *_) = runs.compared
     names = [f"inverse_sigmoid{number}{parameter}" for number in range(count)]
     members = [dataclasses.replace(run, schedule=name) for name in names]
-    figure = plots.schedule_figure(Runs(Path(), members, [], []))
+    figure = plots.schedule_figure(CollectedRuns(Path(), members, [], []))
     assert figure is not None
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
@@ -155,7 +155,7 @@ def test_styles_differ_without_colour(runs):
 
 
 def test_what_the_runs_have_not_is_left_out():
-    bare = Runs(Path(), [Run(Path(), "linear", 0, {}, {}, [])], [], [])
+    bare = CollectedRuns(Path(), [FinishedRun(Path(), "linear", 0, {}, {}, [])], [], [])
     assert plots.make_figures(bare, []) == {}
 
 
@@ -188,7 +188,7 @@ def test_names_are_text_in_every_figure(runs):
         dataclasses.replace(run, schedule=name)
         for run, name in zip(runs.compared, hostile, strict=False)
     ]
-    drawn = plots.make_figures(Runs(Path(), renamed, [], []), ["test/own/wer"])
+    drawn = plots.make_figures(CollectedRuns(Path(), renamed, [], []), ["test/own/wer"])
     assert len(drawn) == 3
     for figure in drawn.values():
         figures.to_png(figure)

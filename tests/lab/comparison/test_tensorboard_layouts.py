@@ -10,13 +10,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from s2s_jax.lab.comparison.tensorboard_layouts import address, event_files, remove_others
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 from s2s_jax.lab.runs.names import run_name, trial_of
 from s2s_jax.lab.training.session import _hparams
 
 
 @pytest.fixture
-def runs(tmp_path) -> Runs:
+def runs(tmp_path) -> CollectedRuns:
     members = []
     for schedule in ("teacher_forcing", "linear (k=0.5)"):
         for seed in range(2):
@@ -25,8 +25,8 @@ def runs(tmp_path) -> Runs:
                 for step in (10, 20)
             ]
             config = {"schedule": {"name": schedule.split(" ")[0]}, "rollout": {"coin": "token"}}
-            members.append(Run(tmp_path / schedule, schedule, seed, config, {}, records))
-    return Runs(tmp_path, members, [], [])
+            members.append(FinishedRun(tmp_path / schedule, schedule, seed, config, {}, records))
+    return CollectedRuns(tmp_path, members, [], [])
 
 
 def written(folder: Path, files: dict[str, bytes]) -> dict[str, EventAccumulator]:
@@ -108,9 +108,11 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
         records = [{"step": 1, "eval/gap": 0.1}]
         # By way of JSON, as it is read.
         restored = json.loads(json.dumps(config.to_dict()))
-        members.append(Run(folder, folder.parent.name, 0, restored, {}, records, (), overrides))
+        members.append(
+            FinishedRun(folder, folder.parent.name, 0, restored, {}, records, (), overrides)
+        )
         entered.append(_hparams(config, trial_of(folder, schedule, overrides)[1]))
-    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    columns = hparam_columns(event_files(CollectedRuns(tmp_path, members, [], []), []), tmp_path)
     assert columns == {
         "schedule": ("DATA_TYPE_STRING", ["linear", "teacher_forcing"]),
         "coin": ("DATA_TYPE_STRING", ["token"]),
@@ -127,7 +129,7 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
 
 def test_a_column_may_hold_numbers_and_none_and_tuples(tmp_path):
     members = [
-        Run(
+        FinishedRun(
             tmp_path / f"linear,k={k},initial=x" / "seed_0", f"linear, k={k}", 0,
             {"schedule": {"name": "linear", "k": k}, "data": {"initial": [0.5, k]}}, {},
             [{"step": 1, "eval/gap": 0.1}], (),
@@ -135,7 +137,7 @@ def test_a_column_may_hold_numbers_and_none_and_tuples(tmp_path):
         )
         for k in (0.9, None)
     ]  # fmt: skip
-    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    columns = hparam_columns(event_files(CollectedRuns(tmp_path, members, [], []), []), tmp_path)
     assert columns["schedule.k"] == ("DATA_TYPE_STRING", [0.9, "None"])
     assert columns["data.initial"] == ("DATA_TYPE_STRING", ["(0.5, 0.9)", "(0.5, None)"])
 
@@ -145,7 +147,7 @@ def test_the_same_runs_give_the_same_bytes(runs):
 
 
 def test_runs_without_curves_leave_no_empty_ones(runs):
-    bare = Runs(runs.folder, [Run(runs.folder, "linear", 0, {}, {}, [])], [], [])
+    bare = CollectedRuns(runs.folder, [FinishedRun(runs.folder, "linear", 0, {}, {}, [])], [], [])
     assert event_files(bare, []) == {}
 
 

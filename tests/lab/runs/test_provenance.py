@@ -10,7 +10,7 @@ import pytest
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.sweeps.groups import make_groups
 from s2s_jax.lab.sweeps.plan import PlannedRun, plan_sweep
@@ -97,7 +97,7 @@ def test_a_sweep_refuses_a_finished_run_of_other_data(moved, experiment_file, tm
 
 def test_evaluate_says_that_the_data_have_changed_and_records_them(moved, s2s):
     folder, _, pairs = moved
-    trained_on = Run(folder).provenance()
+    trained_on = RunFolder(folder).provenance()
     assert trained_on is not None
     for changed in (False, True):
         if changed:
@@ -153,7 +153,7 @@ def test_a_config_that_was_altered_is_not_that_of_the_checkpoint(copied):
 
 
 def test_a_run_is_finished_by_its_last_update_and_not_by_its_word(copied, make_config):
-    run, config, path = Run(copied), make_config(), copied / "result.json"
+    run, config, path = RunFolder(copied), make_config(), copied / "result.json"
     result = json.loads(path.read_text())
     assert run.finished(config) == result
     path.write_text(json.dumps(result | {"steps": 6}))
@@ -198,9 +198,9 @@ def test_a_start_that_was_killed_leaves_nothing_to_the_next(trained, make_config
     """Vocabularies of data that may have changed since."""
     assert trained.provenance is not None
     (tmp_path / "target_vocabulary.json").write_text("of another time")
-    assert Run(tmp_path).vocabularies() is None
-    Run(tmp_path).start(make_config(), trained.vocabularies, trained.provenance)
-    assert Run(tmp_path).vocabularies() == trained.vocabularies
+    assert RunFolder(tmp_path).vocabularies() is None
+    RunFolder(tmp_path).start(make_config(), trained.vocabularies, trained.provenance)
+    assert RunFolder(tmp_path).vocabularies() == trained.vocabularies
 
 
 @pytest.fixture(params=["jax_enable_x64", "jax_default_prng_impl"])

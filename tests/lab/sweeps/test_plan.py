@@ -374,7 +374,7 @@ def fake_runs(start_workers, tmp_path):
     def plan(*scripts, programs=""):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(scripts))]
         return [
-            PlannedRun(folder.name, Assignment(script, folder), status, program=program)
+            PlannedRun(folder.name, Assignment(script, folder), status, group=program)
             for folder, (script, status), program in zip(
                 folders, scripts, programs or "a" * len(scripts), strict=True
             )
@@ -484,7 +484,7 @@ def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_
         "if not tried.exists(): tried.touch(); sys.exit(2)"
     )
     owners = iter([None, "process 7 on a"])
-    monkeypatch.setattr(sweep_pool.Run, "trained_by", lambda self: next(owners, None))
+    monkeypatch.setattr(sweep_pool.RunFolder, "trained_by", lambda self: next(owners, None))
     lines = []
     assert run_sweep(make_plan((script, "waiting")), 1, display=PlainDisplay(lines.append)) == []
     assert lines[1:3] == [

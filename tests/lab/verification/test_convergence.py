@@ -8,7 +8,12 @@ import jax
 import pytest
 
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import TEACHER_PROBS, Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import (
+    TEACHER_PROBS,
+    VerifiedCase,
+    make_markov_chain,
+    verify,
+)
 from s2s_jax.theory.optimum import scheduled_sampling_optimum
 
 INITIAL = (0.7, 0.3)
@@ -21,7 +26,9 @@ WAYS = [("token", "sample"), ("token", "argmax"), ("sequence", "argmax")]
 JIT = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "1"})
 
 
-def train(length: int, name: str, way: tuple[str, str], teacher_probs, **recipe: Any) -> list[Row]:
+def train(
+    length: int, name: str, way: tuple[str, str], teacher_probs, **recipe: Any
+) -> list[VerifiedCase]:
     chain = make_markov_chain(INITIAL, TRANSITION, length)
     recipes = {name: dataclasses.replace(RECIPES[name], **recipe)}
     return verify(chain, [name], ways=[way], teacher_probs=teacher_probs, recipes=recipes, jit=JIT)

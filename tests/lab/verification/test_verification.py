@@ -11,10 +11,11 @@ import pytest
 
 from s2s_jax import rollout
 from s2s_jax.data.chain import make_hmm_truth
-from s2s_jax.lab.verification import report as verification_report
+from s2s_jax.lab.verification import command as verification_command
+from s2s_jax.lab.verification.command import conclusion, format_rows
 from s2s_jax.lab.verification.dependence import (
+    DependenceCase,
     DependenceRecipe,
-    DependenceRow,
     dependence_figure,
     enumerate_pairs,
     predict,
@@ -22,8 +23,7 @@ from s2s_jax.lab.verification.dependence import (
 )
 from s2s_jax.lab.verification.population import draw_rows
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.report import conclusion, format_rows
-from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
 from s2s_jax.theory.optimum import scheduled_sampling_optimum
 
 CHAIN = make_markov_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), 2)
@@ -34,7 +34,7 @@ HMM = (0.5, 0.5), ((0.9, 0.1), (0.1, 0.9)), ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[VerifiedCase]:
     ways = [("token", "argmax")]
     return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
 
@@ -104,10 +104,10 @@ def untrained(monkeypatch):
     def fake(chain, models, **options):
         seen.append((chain, models, options))
         options["report"]("training")
-        row = Row("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
+        row = VerifiedCase("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
         return [row, dataclasses.replace(row, lands=len(seen) < 2)]
 
-    monkeypatch.setattr(verification_report, "verify", fake)
+    monkeypatch.setattr(verification_command, "verify", fake)
     return seen
 
 
@@ -185,7 +185,7 @@ def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
     trained = [row.kl_trained for row in rows]
     assert trained[1] < 0.05
     assert trained[3] > trained[1] + 0.05  # predicted 0.15 more
-    figure = dependence_figure(truth, [*rows, DependenceRow(0.5, 0.25, 0.1, 0.1, True)])
+    figure = dependence_figure(truth, [*rows, DependenceCase(0.5, 0.25, 0.1, 0.1, True)])
     lines = figure.axes[0].get_lines()
     assert len(lines) == 6
     assert np.asarray(lines[-1].get_ydata()).tolist() == trained[:2]

@@ -14,14 +14,14 @@ from s2s_jax.lab.base.files import write_atomic, write_json
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.verification.dependence import (
-    DependenceRow,
+    DependenceCase,
     dependence_figure,
     enumerate_pairs,
     format_dependence,
     verify_dependence,
 )
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
 
 _INITIAL, _TRANSITION, _LENGTH, _HMM_LENGTH = ".7,.3", ".9,.1;.2,.8", 3, 4
 
@@ -64,7 +64,7 @@ def run_verification(
         if name and not Path(name).absolute().parent.is_dir():
             raise LabError(f"cannot write {name}: its folder does not exist")
     begin = time.perf_counter()
-    rows: Sequence[Row | DependenceRow]
+    rows: Sequence[VerifiedCase | DependenceCase]
     if dependence is None:
         if picture:
             raise LabError("--picture has no effect without --dependence")
@@ -135,7 +135,7 @@ def parse_table(text: str, name: str) -> list[list[float]]:
     return [parse_row(row, name) for row in text.split(";")]
 
 
-def format_rows(rows: Sequence[Row]) -> str:
+def format_rows(rows: Sequence[VerifiedCase]) -> str:
     """The table for a terminal."""
     head = ("model", "coin", "feed", "teacher_prob", "KL predicted", "KL trained", "max |q diff|",
             "|Q1 - P1|", "verdict")  # fmt: skip

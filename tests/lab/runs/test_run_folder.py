@@ -22,7 +22,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training import compiled_update
 from s2s_jax.lab.training.build import make_config_schedule, make_experiment
 from s2s_jax.lab.training.compilation import CompiledInTurn
@@ -134,7 +134,7 @@ def test_what_is_logged_and_when(finished):
 
 def test_target_tokens_are_those_of_all_batches_so_far(finished, make_config):
     config = make_config()
-    task = make_experiment(config, Run(finished).vocabularies()).task
+    task = make_experiment(config, RunFolder(finished).vocabularies()).task
     batches = task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
     logged = {
         one["step"]: one["train/target_tokens"]
@@ -204,9 +204,9 @@ def test_the_vocabularies_are_those_of_the_training_split(finished, trained):
 
 def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snapshot):
     before = snapshot(copied)
-    Run(copied).check(make_config())
+    RunFolder(copied).check(make_config())
     with pytest.raises(LabError) as refused:
-        Run(copied).check(make_config("linear", **{"model.hidden_size": 16, "seed": 1}))
+        RunFolder(copied).check(make_config("linear", **{"model.hidden_size": 16, "seed": 1}))
     message = str(refused.value)
     assert "model.hidden_size is 8 there and 16 here" in message
     assert "(and 1 more)" in message
@@ -219,7 +219,7 @@ def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snaps
 def test_of_two_that_start_at_once_the_later_sees_the_config_of_the_first(
     trained, make_config, tmp_path
 ):
-    first, second = Run(tmp_path), Run(tmp_path)
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.check(make_config())
     second.check(make_config(seed=3))
     first.start(make_config(), trained.vocabularies, trained.provenance)
@@ -232,10 +232,10 @@ def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(LabError, match="is a file; name a folder"):
-        Run(file).check(make_config())
+        RunFolder(file).check(make_config())
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(LabError, match=r"a result without its config\.json"):
-        Run(tmp_path).check(make_config())
+        RunFolder(tmp_path).check(make_config())
     assert file.read_text() == "mine"
 
 
@@ -253,15 +253,15 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next_who_trains_there(
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(LabError, match=r"holds no run: there is no config\.json"):
         load_run(tmp_path)
-    assert Run(tmp_path).result() is None
-    assert Run(tmp_path).vocabularies() is None
-    assert Run(tmp_path).seconds(None) == 0
+    assert RunFolder(tmp_path).result() is None
+    assert RunFolder(tmp_path).vocabularies() is None
+    assert RunFolder(tmp_path).seconds(None) == 0
 
 
 def test_a_config_that_is_cut_short_is_named(copied, make_config):
     (copied / "config.json").write_text('{"seed": 0')
     with pytest.raises(LabError, match=r"config\.json is not whole JSON"):
-        Run(copied).check(make_config())
+        RunFolder(copied).check(make_config())
 
 
 def test_a_run_without_its_vocabularies_is_no_trained_run(copied):

@@ -41,7 +41,7 @@ from s2s_jax.lab.runs.result_shapes import CONFIG, METRICS_FILE, METRICS_LINE, R
 _TARGET = "target_vocabulary"
 
 
-class Run:
+class RunFolder:
     """The files of one run.
 
         config.json              the resolved config
@@ -349,7 +349,7 @@ class DataCheck:
     def __init__(self):
         self._found: dict[str, dict[str, str] | DataError] = {}
 
-    def check(self, run: Run, config: Config) -> list[str]:
+    def check(self, run: RunFolder, config: Config) -> list[str]:
         """Refuses a run whose data have changed; a run that did not record them passes.
 
         Returns:

@@ -34,7 +34,8 @@ def train_and_evaluate(
       should_stop: asked after each step; True saves a checkpoint and ends the call.
 
     Returns:
-      The content of `result.json`: "status" is "finished", or "stopped" if should_stop returned True.
+      The content of `result.json`: "status" is "finished", or "stopped" if should_stop returned
+      True.
 
     Raises:
       LabError, DataError: the input is bad, and nothing has been written; or the loss is not

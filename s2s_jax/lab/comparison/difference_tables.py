@@ -12,19 +12,20 @@ from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.comparison.differences import MOST_SEEDS, ScheduleDifference, sentence
 
 ABOUT = (
-    "Interval: 95 %, over seeds and test items, of one schedule by itself. p: the interval's own,"
-    " at most 0.05 where it leaves out 0; Holm: corrected for the number of schedules. P(better): a"
-    " run of the schedule against one of the baseline, item by item, ties half. Seeds needed: for a"
-    " power of 0.8 at the difference and spread observed."
+    "Interval: 95 %, over seeds and test items, not corrected for the number of schedules. p: at"
+    " most 0.05 exactly when the interval excludes 0; Holm: corrected for the number of schedules."
+    " P(better): the probability that a run of the schedule scores better on a test item than a run"
+    " of the baseline, with ties counted as half. Seeds needed: for a power of 0.8, assuming the"
+    " observed difference and spread."
 )
-"""What the columns are."""
+"""The explanation of the columns."""
 
 
 def to_text(rows: Sequence[ScheduleDifference], headline: str) -> str:
     """The differences by one metric for a terminal, with a sentence for each schedule.
 
     Args:
-      rows: of `find_differences`.
+      rows: from `find_differences`.
       headline: the metric.
     """
     chosen = [row for row in rows if row.metric == headline]
@@ -36,11 +37,11 @@ def to_text(rows: Sequence[ScheduleDifference], headline: str) -> str:
 
 
 def to_markdown(rows: Sequence[ScheduleDifference], headline: str) -> str:
-    """The conclusions, and below them the differences by every metric.
+    """The conclusions in Markdown, and below them the differences by every metric.
 
     Args:
-      rows: of `find_differences`.
-      headline: what the conclusions are about.
+      rows: from `find_differences`.
+      headline: the metric that the conclusions are about.
     """
     parts = ["\n".join(f"- {markdown(sentence(row))}" for row in rows if row.metric == headline)]
     for title, labels, cells, remarks in table_parts(rows):
@@ -53,7 +54,7 @@ def to_markdown(rows: Sequence[ScheduleDifference], headline: str) -> str:
 def table_parts(
     rows: Sequence[ScheduleDifference],
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
-    """Of every metric its table's title, labels, cells and remarks."""
+    """For each metric the title, labels, cells and remarks of its table."""
     groups = [list(group) for _, group in groupby(rows, lambda row: row.metric)]
     return [
         (_title(group), _labels(group), [_cells(row) for row in group], _remarks(group))
@@ -62,10 +63,10 @@ def table_parts(
 
 
 def to_latex(rows: Sequence[ScheduleDifference], headline: str) -> str:
-    """The differences by one metric in LaTeX, for the package booktabs.
+    """The differences by one metric in LaTeX, for the booktabs package.
 
     Args:
-      rows: of `find_differences`.
+      rows: from `find_differences`.
       headline: the metric.
     """
     chosen = [row for row in rows if row.metric == headline]
@@ -126,10 +127,10 @@ def _p_value(value: float) -> str:
 
 
 def _remarks(rows: Sequence[ScheduleDifference]) -> list[str]:
-    """Which rows are of seeds alone, and why."""
+    """Which rows were compared over seeds only, and why."""
     remarks = []
     for remark in dict.fromkeys(row.remark for row in rows if row.remark):
         of = [row.schedule for row in rows if row.remark == remark]
         who = "" if len(of) == len(rows) else f"{', '.join(of)}: "
-        remarks.append(f"{who}by seeds alone (paired t-test): {remark}.")
+        remarks.append(f"{who}compared over seeds only (paired t-test): {remark}.")
     return remarks

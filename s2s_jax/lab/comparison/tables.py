@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal, for Markdown and for LaTeX."""
+"""The comparison as a table for the terminal, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def to_text(runs: CollectedRuns, frame: DataFrame) -> str:
-    """The table for a terminal, columns of gold and own prefixes under their headings.
+    """The table for a terminal, with headings above the columns for gold and own prefixes.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     metrics = _metrics(runs, frame)
     rows = _rows(runs, frame)
@@ -51,11 +51,11 @@ def to_text(runs: CollectedRuns, frame: DataFrame) -> str:
 
 
 def to_markdown(runs: CollectedRuns, frame: DataFrame) -> str:
-    """The table in Markdown, with what was left out below it.
+    """The table in Markdown, followed by the remarks.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     labels, rows = table_parts(runs, frame)
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
@@ -68,11 +68,11 @@ def to_markdown(runs: CollectedRuns, frame: DataFrame) -> str:
 
 
 def table_parts(runs: CollectedRuns, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
-    """The labels of the table's columns, with the prefixes, and its cells row by row.
+    """The column labels of the table, with the prefixes, and its cells row by row.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     labels = ["schedule", "n"]
     for metric in _metrics(runs, frame):
@@ -81,11 +81,11 @@ def table_parts(runs: CollectedRuns, frame: DataFrame) -> tuple[list[str], list[
 
 
 def to_latex(runs: CollectedRuns, frame: DataFrame) -> str:
-    """The table in LaTeX, for the package booktabs, with what was left out as comments.
+    """The table in LaTeX, for the booktabs package, with the remarks as comments.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     metrics = _metrics(runs, frame)
     lines = [latex_comment(remark) for remark in remarks(runs, frame)]
@@ -114,7 +114,7 @@ def _metrics(runs: CollectedRuns, frame: DataFrame) -> list[Metric]:
 
 
 def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
-    """Neighbours of the same prefixes, with their number."""
+    """Groups of adjacent metrics with the same prefixes: the prefixes and the number of metrics."""
     groups: list[tuple[str, int]] = []
     for metric in metrics:
         if groups and groups[-1][0] == metric.prefixes:
@@ -125,7 +125,7 @@ def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
 
 
 def _rows(runs: CollectedRuns, frame: DataFrame) -> list[list[str]]:
-    """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
+    """Schedule, n and one cell per metric; the cells of a column are aligned at the ±."""
     columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
     for name in _names(frame):
         metric = runs.catalog.describe(name)
@@ -141,11 +141,11 @@ def _rows(runs: CollectedRuns, frame: DataFrame) -> list[list[str]]:
 
 
 def remarks(runs: CollectedRuns, frame: DataFrame) -> list[str]:
-    """What a reader has to know beside the numbers, a line each."""
+    """What a reader has to know besides the numbers, one line each."""
     scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
-    of = f" Of the {' and '.join(scope)} split." if scope else ""
+    of = f" Split: {' and '.join(scope)}." if scope else ""
     lines = [
-        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} where seeds are too few.{of}"
+        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} if there are too few.{of}"
     ]
     budget = to_budget_text(budgets(runs))
     lines += [budget] if budget else []

@@ -145,7 +145,10 @@ def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
     assert re.search(r"50\.00 ± 0\.00 +25\.5 ± 6\.4\n", text)
     assert "Against teacher_forcing by vowels\\x1b (lower is better), test split" in text
     assert "linear: not distinguishable from teacher_forcing at n=2 (vowels\\x1b -12.5 " in text
-    assert "by seeds alone (paired t-test): eval.scores is 'no_such_module_of_mine:vowels'" in text
+    assert (
+        "compared over seeds only (paired t-test): eval.scores is 'no_such_module_of_mine:vowels'"
+        in text
+    )
     layout = next(tmp_path.glob("over_seeds/teacher_forcing/*")).read_bytes()
     assert b"vowels\\x1b (%), test" in layout
 
@@ -402,7 +405,7 @@ def test_the_conclusion_is_that_of_the_paired_t_test_where_there_are_no_items(re
     line = next(one for one in text.splitlines() if one.startswith("linear:"))
     assert f"WER +1.70 [{low:.2f}, {high:.2f}] points, p={found.pvalue:.2g}" in line
     assert line in (sweep / "compare.md").read_text().replace("- linear", "linear")
-    assert "by seeds alone (paired t-test): there is no predictions_test.jsonl" in text
+    assert "compared over seeds only (paired t-test): there is no predictions_test.jsonl" in text
 
 
 def test_the_page_needs_nothing_but_itself(reported):
@@ -433,13 +436,16 @@ def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
 
 def test_budgets_that_are_not_equal_are_told(sweep):
     text = tables.to_text(collect(sweep), compare(collect(sweep)))
-    assert "Budget of a run: 20 updates, 1 s of wall-clock time. Equal, as far as is known." in text
+    assert (
+        "Budget per run: 20 updates, 1 s of wall-clock time. Equal for all schedules, as far as recorded."
+        in text
+    )
     for seed in range(3):
         path = sweep / "linear" / f"seed_{seed}" / "result.json"
         result = json.loads(path.read_text()) | {"steps": 30, "wall_seconds": 2.0 + seed}
         path.write_text(json.dumps(result))
     text = tables.to_text(collect(sweep), compare(collect(sweep)))
-    assert "Budget of a run: 20 to 30 updates, 1 to 4 s of wall-clock time." in text
+    assert "Budget per run: 20 to 30 updates, 1 to 4 s of wall-clock time." in text
     assert "Updates differ: teacher_forcing 20, linear 30." in text
     assert "Wall-clock time differs: teacher_forcing 1 s, linear 3 s." in text
 

@@ -78,7 +78,9 @@ def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
     )
     assert all(row.difference.num_items == 200 and not row.remark for row in wer)
     assert all(row.difference.num_items == 0 for row in nll)
-    assert all(row.remark == "the hypotheses do not give its value" for row in nll)
+    assert all(
+        row.remark == "the score cannot be recomputed from the saved hypotheses" for row in nll
+    )
     assert all(row.seeds == (0, 1, 2) for row in rows)
 
 
@@ -148,7 +150,7 @@ def found(
             "higher (better) than teacher_forcing at n=3 (own accuracy +2.00 [1.00, 3.00] points",
         ),
         (found(2.0, 1.0, 3.0, 0.01, metric="test/mine"), "linear: higher than teacher_forcing"),
-        (found(n=1, low=math.nan, high=math.nan, p=math.nan), "one seed says nothing"),
+        (found(n=1, low=math.nan, high=math.nan, p=math.nan), "cannot be estimated from one seed"),
         (found(n=0, value=math.nan), "no seed in common with teacher_forcing"),
         (found(value=0.0), "the observed difference is 0"),
     ],
@@ -176,14 +178,17 @@ def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
     whole = path.read_text()
     for content, remark in [
         (whole.replace("w0", "v0"), "the runs were tested on different items"),
-        (whole[:-5], "a predictions_test.jsonl is not whole"),
-        (whole.replace('is": "A', 'is": "B'), "the hypotheses do not give its value"),
+        (whole[:-5], "a predictions_test.jsonl is incomplete or damaged"),
+        (
+            whole.replace('is": "A', 'is": "B'),
+            "the score cannot be recomputed from the saved hypotheses",
+        ),
     ]:
         path.write_text(content)
         (row,) = find_differences(runs, ["test/own/wer"])
         assert (row.remark, row.difference.num_items) == (remark, 0)
         text = difference_tables.to_text([row], "test/own/wer")
-        assert f"by seeds alone (paired t-test): {remark}." in text
+        assert f"compared over seeds only (paired t-test): {remark}." in text
 
 
 @pytest.mark.parametrize(("tokenize", "num_items"), [("char", 60), ("13a", 0), ("no-such", 0)])
@@ -339,7 +344,7 @@ def test_accuracy_by_position_is_that_of_exposure_where_all_runs_were_measured_a
     panels, remark = drawn_positions(predicted)
     assert panels["gold prefixes"] == pytest.approx([80, 80])
     assert panels["own prefixes"] == pytest.approx([60, 70])
-    assert remark.startswith("Of the dev split; positions of 50 targets or more\n")
+    assert remark.startswith("Split: dev; positions with at least 50 targets\n")
 
 
 @pytest.mark.parametrize(
@@ -353,11 +358,11 @@ def test_accuracy_by_position_mixes_neither_splits_nor_checkpoints(predicted, se
         add_exposure(last, gold=0.8, own=0.7, **settings)
     panels, remark = drawn_positions(predicted)
     assert panels == {"own prefixes": [100, 100]}
-    assert remark.startswith("Of the test split; positions of 30 targets or more\n")
+    assert remark.startswith("Split: test; positions with at least 30 targets\n")
 
 
 def test_what_accuracy_by_position_is_of_is_said(predicted):
     for run in predicted.compared:
         add_exposure(run, 0.8, 0.7, split="test", checkpoint="latest", max_examples=1500)
     _, remark = drawn_positions(predicted)
-    assert remark.startswith("Of the test split, latest checkpoint, 1,500 sequences; positions")
+    assert remark.startswith("Split: test, latest checkpoint, 1,500 sequences; positions")

@@ -150,10 +150,10 @@ def test_files_that_are_not_whole_are_refused(tmp_path):
     path.write_text(f"{line}\n{line}\n")
     assert read_predictions(path) == Predictions(("a", "a"), (("b",), ("b",)), ("c", "c"))
     for content, message in [
-        (f"{line}\n{line[:9]}", "is not whole"),
-        ("", "is not whole"),
-        ('{"source": "a", "references": [], "hypothesis": ""}\n', "is not whole"),
-        ('{"source": "a"}\n', "is no file of predictions"),
+        (f"{line}\n{line[:9]}", "is incomplete or damaged"),
+        ("", "is incomplete or damaged"),
+        ('{"source": "a", "references": [], "hypothesis": ""}\n', "is incomplete or damaged"),
+        ('{"source": "a"}\n', "is not a predictions file"),
     ]:
         path.write_text(content)
         with pytest.raises(LabError, match=message):

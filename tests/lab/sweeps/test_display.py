@@ -300,7 +300,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
 
     code, shown = sweep("3/4", b"\x03")
     assert code == 75, shown
-    assert "stopped; the same command goes on from the checkpoints" in shown
+    assert "stopped; run the same command to continue from the checkpoints" in shown
     assert "1 of 2 runs done, 1 stopped" in shown
     assert (tmp_path / "b" / "stopped").exists()
     assert not (tmp_path / "b" / "done").exists()

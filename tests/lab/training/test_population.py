@@ -300,7 +300,7 @@ def test_groups_are_capped_and_cut_between_seeds():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--population", "--jobs=2"], "--jobs=2 has no part in it"),
+        (["--population", "--jobs=2"], "leave out --jobs=2"),
         (["--population", "--launcher=print"], "leave one of them out"),
         (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be in [1, 4096]"),
         (["--max-lanes=4"], "add --population"),

@@ -20,8 +20,8 @@ def make_parser() -> Parser:
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
         epilog="See `s2s COMMAND --help` for details. Exit codes: 0 success, 1 a run of a sweep"
-        " failed or a row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the same"
-        " command continues from its checkpoint; a second signal stops it without waiting for"
+        " failed or a row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the"
+        " same command continues from its checkpoint; a second signal stops it without waiting for"
         " one), 130 another command was interrupted.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""A sweep: the runs of an experiment, planned whole and checked before one of them starts."""
+"""Plans a sweep: all runs of an experiment are checked before the first one starts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,15 +22,15 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-      name: "<schedule>/seed_<n>", and what else the sweep varies.
+      name: "<schedule>/seed_<n>", with whatever else the sweep varies.
       assignment: what the process that trains it is told.
       status: "finished", "stopped", "failed" or "waiting".
       schedule: its schedule's name.
       seed: its seed.
-      varied: (dotted key, value as text) of what the sweep varies besides schedule and seed.
-      num_steps: updates that it makes in all.
+      varied: (dotted key, value as text) of everything the sweep varies besides schedule and seed.
+      num_steps: the total number of updates.
       steps_made: updates that it had made when it was planned.
-      score: the metric that tells how it fares while it trains, such as "eval/own/wer".
+      score: the metric that is shown while it trains, such as "eval/own/wer".
       group: the same for runs that can share compiled code or be one program; see `group_key`.
       catalog: how `score` is shown.
     """
@@ -54,7 +54,7 @@ class PlannedRun:
 
     @property
     def log_file(self) -> Path:
-        """Where what it prints goes."""
+        """The file that takes its output."""
         return log_file(self.workdir)
 
 
@@ -67,19 +67,19 @@ def plan_sweep(
     *,
     needs_data: bool = False,
 ) -> list[PlannedRun]:
-    """The runs of an experiment's `sweep()`, every one of them checked; nothing is written.
+    """Plans and checks every run of an experiment's `sweep()`; writes nothing.
 
     Args:
       config_file: the experiment; `sweep()` says what each run sets.
       override_flags: `--config.KEY=VALUE` for all runs.
       workdir: the sweep's folder; run folders are `<workdir>/<schedule>/seed_<n>`.
-      num_seeds: only the seeds below it; None for all.
-      report: takes a line on what could not be checked.
-      needs_data: whether the data of runs that are not finished have to be there.
+      num_seeds: only seeds below this number; None for all.
+      report: takes a line about anything that could not be checked.
+      needs_data: whether the data of unfinished runs must be available.
 
     Raises:
-      LabError, DataError: a run's config or data cannot be used, or the data of a finished run have
-        changed.
+      LabError, DataError: a run's config or data cannot be used, or the data of a finished run
+        have changed.
     """
     file, argument = split_config(config_file)
     if argument:
@@ -93,7 +93,7 @@ def plan_sweep(
         varied = {key: plain_value(key, value) for key, value in values.items()}
         clash = sorted(varied.keys() & fixed.keys())
         if clash:
-            raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs")
+            raise LabError(f"{clash[0]} is varied by this sweep; it cannot be set for all runs")
         config, _ = with_varied(base, fixed, varied)
         if num_seeds is not None and config.seed >= num_seeds:
             continue
@@ -134,10 +134,10 @@ def plan_sweep(
 
 
 def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
-    """Refuses a plan in which two runs have one folder."""
+    """Rejects a plan in which two runs have the same folder."""
     folders: dict[str, PlannedRun] = {}
     for one in plan:
-        # Some file systems do not tell "A" from "a".
+        # Some file systems do not distinguish "A" from "a".
         other = folders.setdefault(one.name.casefold(), one)
         if other is one:
             continue
@@ -145,16 +145,16 @@ def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
             raise LabError(f"two runs of the sweep of {config_file} are the same: {one.name}")
         raise LabError(
             f"two runs of the sweep of {config_file} would share the folder {one.name}, which is"
-            " named by the last part of each key that is varied; vary one alone of the keys that"
-            " end alike"
+            " named after the last part of each varied key; of the keys that end alike, vary only"
+            " one"
         )
 
 
 def plan_table(plan: Sequence[PlannedRun]) -> str:
-    """The grid of a sweep: what varies, a row for each combination and a column for each seed.
+    """The grid of a sweep, with one row per combination of values and one column per seed.
 
     Args:
-      plan: of `plan_sweep`; at least one run.
+      plan: from `plan_sweep`, with at least one run.
 
     Example:
       >>> nothing = Assignment("", Path())

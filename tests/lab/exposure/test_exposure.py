@@ -161,7 +161,7 @@ def test_long_labels_are_cut_off_nowhere(tmp_path, count):
 
 def test_bins_without_enough_sequences_are_named(tmp_path):
     text = to_text([made_run(tmp_path, "linear", 0, 0.8)], Settings())
-    assert "Left out for too few sequences: position 4-5, 7." in text
+    assert "Left out because of too few sequences: position 4-5, 7." in text
 
 
 def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, monkeypatch):
@@ -262,7 +262,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run
     one, again = copy_run("one"), copy_run("again", **{"train.log_every": 7})
     other = copy_run("other", data=base_config("reverse").data.to_dict())
     for second, message in (
-        (again, f"{again} is {one} once more: inverse_sigmoid with seed 0"),
+        (again, f"{again} and {one} are the same experiment: inverse_sigmoid with seed 0"),
         (other, f"the runs are of different tasks: reverse ({other}), tsv ({one})"),
     ):
         before = snapshot(one.parent)
@@ -292,7 +292,7 @@ def test_some_measures_alone(copied, s2s):
         (["--measures=truth"], "need a task whose distribution is known"),
         (["--measures=trooth"], "no measures 'trooth'"),
         (["--split=tset"], "no split 'tset'"),
-        (["--min-count=1000"], "min_count is 1000, and decoder states are compared for 512"),
+        (["--min-count=1000"], "min_count is 1000, but decoder states are compared for only 512"),
         (["--min-count=1000", "--measures=states"], "leave states out (--measures=positions,"),
         (["--min-count=1000", "--measures=positions,recovery"], "no position has min_count = 1000"),
         (["--min-count=0"], "--min-count is 0; it must be in"),

@@ -208,7 +208,7 @@ def test_the_live_lines_are_drawn_in_place(terminal, tmp_path, monkeypatch):
     display.close()
     assert read().splitlines()[-2:] == [
         "\x1b[J1 of 2 runs failed:",
-        f"  b: exit code 2: no such data (all of it: {tmp_path}/b.log)",
+        f"  b: exit code 2: no such data (full log: {tmp_path}/b.log)",
     ]
 
 

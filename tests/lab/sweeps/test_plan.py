@@ -101,7 +101,7 @@ def write(tmp_path, experiment_file):
         (
             "def sweep():\n    yield {'train.batch_size': 9}\n    yield {'eval.batch_size': 9}\n",
             [],
-            "would share the folder teacher_forcing,batch_size=9/seed_0, which is named by the",
+            "would share the folder teacher_forcing,batch_size=9/seed_0, which is named after the",
         ),
         ("def sweep():\n    yield {1: 2}\n", [], "must yield dicts such as"),
         ("def sweep():\n    yield {'schedule.name': 'lineer'}\n", [], "did you mean 'linear'"),
@@ -401,7 +401,7 @@ def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
         "run_1: started (2 of 3 done)",
         "run_1: finished (3 of 3 done)",
         "1 of 3 runs failed:",
-        f"  run_0: exit code 2: the loss is gone (all of it: {log})",
+        f"  run_0: exit code 2: the loss is gone (full log: {log})",
     ]
     assert log.read_text() == "a word\nthe loss is gone\n"
     assert [one.poll() for one in started] == [0]
@@ -468,7 +468,7 @@ def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
     assert run_sweep(plan, 1, display=PlainDisplay(report)) == []
     owner = f"process {os.getpid()} on {socket.gethostname()}"
     assert lines == [
-        f"run_0: is being trained by {owner}; waiting for its end",
+        f"run_0: is being trained by {owner}; waiting for it to end",
         "run_1: started (0 of 2 done)",
         "run_1: finished (1 of 2 done)",
         "run_0: started (1 of 2 done)",
@@ -488,7 +488,7 @@ def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_
     lines = []
     assert run_sweep(make_plan((script, "waiting")), 1, display=PlainDisplay(lines.append)) == []
     assert lines[1:3] == [
-        "run_0: is being trained by process 7 on a; waiting for its end",
+        "run_0: is being trained by process 7 on a; waiting for it to end",
         "run_0: started (0 of 1 done)",
     ]
 
@@ -679,8 +679,8 @@ def test_a_group_that_lacks_memory_goes_on_in_halves(fake_groups):
     assert run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan]) == []
     assert sizes == [3, 2, 1, 1, 1]
     assert [line for line in lines if "memory" in line] == [
-        "out of memory with 3 lanes; going on with 2 lanes at a time",
-        "out of memory with 2 lanes; going on with one run after another",
+        "out of memory with 3 lanes; continuing with 2 lanes at a time",
+        "out of memory with 2 lanes; continuing with one run after another",
     ]
     assert lines[-1] == "run_2: finished (3 of 3 done)"
 

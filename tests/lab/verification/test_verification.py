@@ -143,7 +143,7 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained,
         (["--picture=x.png"], "--picture has no effect without --dependence"),
         (["--dependence=0,2"], "dependence is 2.0; it must be in [0, 1]"),
         (["--dependence=0,1", "--model=lstm"], "--model has no effect with --dependence"),
-        (["--dependence=1", "--length=9"], "make more than 8192 pairs"),
+        (["--dependence=1", "--length=9"], "there are more than 8192 pairs"),
         (["--dependence=1", "--length=0"], "length is 0"),
     ],
 )

@@ -200,13 +200,13 @@ def test_a_section_without_a_value_is_listed(refused, experiment_file, tmp_path)
         (
             "JAX_PLATFORMS",
             "cuda",
-            "JAX_PLATFORMS is cuda, and JAX cannot open that here; there is cpu;"
-            " install jax[cuda13] where there is such a device, or unset it\n",
+            "JAX_PLATFORMS is cuda, which JAX cannot open here; available: cpu;"
+            " install jax[cuda13] on a machine with such a device, or unset it\n",
         ),
         (
             "JAX_PLATFORMS",
             "foo",
-            "JAX_PLATFORMS is foo, and JAX cannot open that here; there is cpu;"
+            "JAX_PLATFORMS is foo, which JAX cannot open here; available: cpu;"
             " unset it, or set it to cpu, cuda or tpu\n",
         ),
         (

@@ -1,4 +1,4 @@
-"""The keys of a config with their defaults, and the files that make one."""
+"""The keys of a config with their defaults, and the experiment files that make configs."""
 
 from s2s_jax.lab.config.grids import COMPARED_SCHEDULES, sweep_product, sweep_schedules
 from s2s_jax.lab.config.keys import Config, Overrides, base_config, flat_keys

@@ -66,7 +66,7 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path):
 def test_a_truncated_json_file_is_named(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"a": 1, "b')
-    with pytest.raises(LabError, match=r"result\.json is not whole JSON"):
+    with pytest.raises(LabError, match=r"result\.json is not complete JSON"):
         files.read_json(path)
     with pytest.raises(LabError, match=r"cannot read .*none\.json: No such file"):
         files.read_json(tmp_path / "none.json")

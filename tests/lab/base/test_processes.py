@@ -77,7 +77,7 @@ def test_a_signal_ends_a_process_at_once_where_nothing_is_lost(body, number):
     assert (code, out) == (EXIT_STOPPED, "cleared\n")
     name = signal.Signals(number).name
     assert err == [
-        f"s2s: stopped by {name}; no update would be lost, and the same command goes on\n"
+        f"s2s: stopped by {name}; no update is lost, and the same command will continue\n"
     ]
 
 
@@ -98,7 +98,7 @@ def test_a_process_at_work_leaves_a_checkpoint(number):
 def test_a_second_signal_does_not_wait(second):
     code, out, err = signalled(LONG_STEP, signal.SIGTERM, second)
     assert (code, out, len(err)) == (EXIT_STOPPED, "", 2)
-    assert "ended at once" in err[1]
+    assert f"{second.name} again: stopped" in err[1]
 
 
 def test_a_terminal_that_goes_away_twice_is_not_in_a_hurry():

@@ -61,7 +61,7 @@ def shell(tmp_path):
 def test_training_goes_on_where_nobody_reads_and_says_so_once(shell, redirection, reason):
     assert shell("train", redirection) == (
         0,
-        f"s2s: cannot print: {reason}; the command goes on without it\n",
+        f"s2s: cannot print: {reason}; the command continues without it\n",
     )
 
 

@@ -248,7 +248,7 @@ def test_failed_and_unfinished_runs_are_listed_and_not_averaged(sweep):
     reasons = left_out(sweep)
     assert reasons["linear/seed_3"] == "its status is failed: the loss is NaN"
     assert reasons["linear/seed_4"] == "has not finished: there is no result.json"
-    assert "is not whole JSON" in reasons["linear/seed_5"]
+    assert "is not complete JSON" in reasons["linear/seed_5"]
     assert "status is 1, not one of failed, finished, stopped" in reasons["linear/seed_6"]
     assert "config is missing" in reasons["linear/seed_7"]
     assert all("\n" not in reason for reason in reasons.values())
@@ -266,7 +266,7 @@ def test_runs_that_differ_in_more_than_schedule_and_seed_are_left_out(sweep):
     )
     write_run(sweep, "linear", 2, metrics_of(99.0), folder="linear/seed_2_again")
     assert left_out(sweep) == {
-        "linear/seed_2_again": "is linear/seed_2 once more: the same schedule and seed",
+        "linear/seed_2_again": "repeats linear/seed_2: the same schedule and seed",
         "linear/seed_3": 'differs in more than schedule and seed: model.cell is "gru", most runs '
         "have no such key; model.hidden_size is 512, most runs have 256",
     }

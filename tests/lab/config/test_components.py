@@ -83,13 +83,13 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere:make", "there is no module nowhere in the environment or beside the experiment"),
+        ("nowhere:make", "there is no module nowhere in the environment or next to the experiment"),
         ("mne:make", r"there is no module mne .*; did you mean 'mine'\?"),
         ("mine:mke", r"mine has no 'mke'; did you mean 'make'\?"),
-        ("mine:number", "is 'mine:number', which is no function"),
+        ("mine:number", "is 'mine:number', which is not a function"),
         ("mine.py:make", "name the module, not its file: mine:make"),
         ("mine:", "write module:function"),
-        ("linaer", r"did you mean 'linear'\? .*; one of your own is module:function"),
+        ("linaer", r"did you mean 'linear'\? .*; name your own as module:function"),
         ("mine:takes_a_list", "the default of sizes is of type list; a config holds None, bools"),
         ("mine:takes_a_name", "no option can be called name; rename the argument"),
         ("mine:needs", "mine:needs needs schedule.low, which is not set"),
@@ -106,7 +106,7 @@ def test_what_cannot_be_a_component_is_said_in_a_line(mine, name, message):
 
 def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(mine):
     mine(MINE)
-    with pytest.raises(LabError, match="takes 0 arguments by position; it is given 2"):
+    with pytest.raises(LabError, match="takes 0 arguments by position; it must take 2"):
         base_config("copy", model="mine:make")
     with pytest.raises(LabError, match=r"model.name=mine:takes_two returns NoneType; it must"):
         check_config(base_config("copy", model="mine:takes_two"))
@@ -162,7 +162,7 @@ def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("symbol", r"did you mean 'symbols'\? .*; one of your own is module:name"),
+        ("symbol", r"did you mean 'symbols'\? .*; name your own as module:name"),
         ("mine:number", "eval.scores=mine:number is of type int, not a Scorer"),
         ("mine:takes_two", r"eval.scores=mine:takes_two fails: TypeError: .*missing 2 required"),
         ("mine:fails", r"eval.scores=mine:fails fails: mine.py, line 12: IndexError"),

@@ -283,7 +283,7 @@ def test_none_is_a_value_of_keys_that_may_be_none(write):
 
 
 def test_a_value_that_is_not_utf8_is_refused(write: Callable[[str], str]) -> None:
-    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, which a config is kept in"):
+    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, as configs have to be"):
         parse_config([f"--config={write(GOOD)}", "--config.model.cell=caf\udce9"])
 
 

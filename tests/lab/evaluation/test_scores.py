@@ -146,19 +146,19 @@ def test_a_tokenizer_that_leaves_lines_whole_is_pointed_out(texts):
     scorer = make_scorer("translation")
     assert scorer(texts, [(text,) for text in texts])["bleu"] == 0
     (line,) = bleu_remarks("13a", [(text,) for text in texts])
-    assert line.startswith("BLEU will be 0 whatever is translated: no dev reference has 4 tokens")
+    assert line.startswith("BLEU will be 0 for any translation: no dev reference has 4 tokens")
     assert "set eval.bleu_tokenize to zh for Chinese, ja-mecab for Japanese" in line
     # Where a few lines have digits and Latin words among them there are 4-grams, and not enough.
     some = [(text,) for text in texts * 20] + [("A B C D 2020",)]
     (line,) = bleu_remarks("13a", some)
-    assert line.startswith("BLEU will be near 0: eval.bleu_tokenize=13a leaves lines of a script")
+    assert line.startswith("BLEU will be near 0: eval.bleu_tokenize=13a hardly splits lines of a")
 
 
 def test_targets_of_three_words_are_pointed_out():
     three = [("one two three",), ("two three four", "two four")]
     assert make_scorer("translation")([one[0] for one in three], three)["bleu"] == 0
     (line,) = bleu_remarks("13a", three)
-    assert "no dev reference has 4 tokens by eval.bleu_tokenize=13a; eval.scores=symbols" in line
+    assert "no dev reference has 4 tokens with eval.bleu_tokenize=13a; eval.scores=symbols" in line
     assert bleu_remarks("13a", [*three, ("one two three.",)]) == []
 
 
@@ -176,9 +176,9 @@ def test_a_tokenizer_without_effect_or_unknown_is_refused():
         (
             "flores200",
             OSError("no route to host"),
-            r"no route to host; fetch its model to .*/models/",
+            r"no route to host; download its model to .*/models/",
         ),
-        ("flores101", SystemExit(1), r"fetch its model to .*sacrebleu_tokenizer_spm\.model, or"),
+        ("flores101", SystemExit(1), r"download its model to .*sacrebleu_tokenizer_spm\.model, or"),
         ("ja-mecab", None, r'cannot be used here; run pip install "sacrebleu\[ja\]"$'),
         ("ko-mecab", None, r'cannot be used here; run pip install "sacrebleu\[ko\]"$'),
     ],
@@ -278,7 +278,7 @@ def test_a_scorer_of_ones_own():
     ("scores", "said"),
     [
         ((), "scorer 'mine' has no scores"),
-        ((FINAL, FINAL), "scorer 'mine' has 2 scores of the name 'final'"),
+        ((FINAL, FINAL), "scorer 'mine' has 2 scores named 'final'"),
         ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must have no"),
         ((Metric("exact_match", "e", better="higher"),), "cannot be called 'exact_match': that is"),
         ((Metric("last", "f"), FINAL), "'last' .* its metric must say better=\"higher\" or"),
@@ -291,5 +291,5 @@ def test_scores_that_do_not_go_together_are_refused(scores, said):
 
 def test_statistics_of_another_shape_are_refused():
     score = Score(FINAL, lambda hypotheses, references: np.ones(len(hypotheses)), ratio)
-    with pytest.raises(LabError, match=r"score 'final': .* 2 items are of shape \(2,\); they must"):
+    with pytest.raises(LabError, match=r"score 'final': .* 2 items have shape \(2,\); they must"):
         score(["a", "b"], [("a",), ("b",)])

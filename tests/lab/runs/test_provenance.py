@@ -57,7 +57,7 @@ def test_a_finished_run_of_which_the_data_are_gone_is_still_finished(moved):
     shutil.rmtree(pairs)
     result, lines = train(folder, config)
     assert result["status"] == "finished"
-    assert lines[0].startswith(f"whether the data of {folder} have changed cannot be told: ")
+    assert lines[0].startswith(f"cannot tell whether the data of {folder} have changed: ")
     assert lines[1:] == [f"{folder} is finished already; nothing to do"]
 
 
@@ -178,7 +178,7 @@ def test_what_a_run_has_lost_is_said_when_it_goes_on(copied, make_config):
     result, lines = train(copied, make_config())
     assert result["status"] == "finished"
     assert lines[0].startswith(f"{copied} says that it is finished, but not after its 12 updates")
-    assert f"{log} has lost what was logged at step 6" in lines
+    assert f"{log} lacks what was logged at step 6" in lines
     assert (
         f"{copied} was started with jax 0.1, now {jax.__version__}: the result is of both" in lines
     )
@@ -215,7 +215,7 @@ def switched(request):
 def test_under_other_switches_a_run_opens_and_does_not_go_on(
     finished, trained, make_config, switched
 ):
-    with pytest.raises(LabError, match=f"other switches of JAX: {switched} is "):
+    with pytest.raises(LabError, match=f"other JAX switches: {switched} is "):
         train(finished, make_config())
     opened = load_run(finished)
     for one, other in zip(

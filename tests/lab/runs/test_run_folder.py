@@ -260,7 +260,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 def test_a_config_that_is_cut_short_is_named(copied, make_config):
     (copied / "config.json").write_text('{"seed": 0')
-    with pytest.raises(LabError, match=r"config\.json is not whole JSON"):
+    with pytest.raises(LabError, match=r"config\.json is not complete JSON"):
         RunFolder(copied).check(make_config())
 
 

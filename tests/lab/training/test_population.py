@@ -375,7 +375,7 @@ def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypa
     assert last.pop("seed_9") == "s2s: config key sed does not exist; did you mean 'seed'?"
     assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 4294967295]"
     assert last.pop("seed_2").endswith("seed_2 is a file; name a folder")
-    assert "seed_3/config.json is not whole JSON" in last.pop("seed_3")
+    assert "seed_3/config.json is not complete JSON" in last.pop("seed_3")
 
 
 SWEEP = """

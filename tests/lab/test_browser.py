@@ -249,7 +249,7 @@ def test_every_run_is_in_the_time_series_once_in_its_schedules_colour(browser, p
     assert len({str(color) for color in colors.values()}) == len(SCHEDULES)
 
 
-def test_hparams_has_a_row_a_schedule_with_its_seeds_averaged(browser, port):
+def test_hparams_has_one_row_per_schedule_with_its_seeds_averaged(browser, port):
     browser.open(f"http://localhost:{port}/#hparams")
     text = browser.wait_for("Trial ID", "WER, test", *SCHEDULES, "30.125", "31.125")
     assert has_no_error(text)

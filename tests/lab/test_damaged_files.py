@@ -136,7 +136,7 @@ def test_a_damaged_file_is_one_line(sweep, make_config, name):
         ("metrics.jsonl", '{"stop": 6}\n'),
     ],
 )
-def test_the_command_line_says_it_in_a_line(copied, experiment_file, s2s, name, text):
+def test_the_command_line_reports_it_in_one_line(copied, experiment_file, s2s, name, text):
     (copied / name).write_text(text)
     (copied / "in").write_text("ab\n")
     config = f"--config={experiment_file}:inverse_sigmoid"

@@ -56,7 +56,7 @@ def train_steps(cache: Path) -> set[str]:
     return {path.name for path in cache.iterdir() if path.name.startswith("jit_step-")}
 
 
-def test_one_compiled_step_serves_every_schedule_from_the_same_start(
+def test_every_schedule_uses_the_same_compiled_step_and_the_same_start(
     finished, own_cache, started, make_config, tmp_path
 ):
     before = train_steps(own_cache)
@@ -91,7 +91,7 @@ def test_another_seed_is_another_start(make_config):
     assert (batches[0] != batches[1]).any()
 
 
-def test_nothing_is_written_before_the_data_is_there(make_config, tmp_path):
+def test_nothing_is_written_before_the_data_is_available(make_config, tmp_path):
     config = make_config(**{"data.folder": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="nowhere is not a folder"):
         train_and_evaluate(config, tmp_path / "run")
@@ -150,7 +150,7 @@ def test_the_command_line_says_so_in_a_line(exploded, experiment_file, s2s, tmp_
     assert RunFolder(copied).result()["status"] == "failed"  # type: ignore  # a None fails here, too
 
 
-def test_every_loss_is_looked_at_when_each_is_logged(make_config, tmp_path, monkeypatch):
+def test_every_loss_is_checked_if_each_is_logged(make_config, tmp_path, monkeypatch):
     """log_every=1: found at the next step, not at the next evaluation."""
     config = make_config(**(EXPLODING | {"eval.every": 12, "train.log_every": 1}))
     with pytest.raises(NonFiniteLossError, match="there is no checkpoint") as error:
@@ -159,7 +159,7 @@ def test_every_loss_is_looked_at_when_each_is_logged(make_config, tmp_path, monk
     assert json.loads(lines[-1])["step"] <= error.value.step + 2
 
 
-def test_an_option_that_the_vocabulary_cannot_honour_is_refused(make_config, tmp_path):
+def test_an_option_that_the_vocabulary_cannot_satisfy_is_rejected(make_config, tmp_path):
     config = make_config(**{"rollout.top_k": 100})
     with pytest.raises(LabError, match="top_k is 100, and the vocabulary has 10 tokens"):
         train_and_evaluate(config, tmp_path / "run")

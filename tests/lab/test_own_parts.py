@@ -66,7 +66,7 @@ def test_a_run_keeps_copies_of_the_modules_that_it_names(own_run):
     assert set(code) == names
 
 
-def test_a_lane_is_what_the_run_alone_is(parts, own_run, tmp_path):
+def test_a_lane_equals_the_run_trained_alone(parts, own_run, tmp_path):
     config, overrides, _ = parse_config(flags(parts))
     alone = train_and_evaluate(config, tmp_path / "alone", overrides, report=lambda line: None)
     lane = json.loads((own_run / "result.json").read_text())
@@ -88,7 +88,7 @@ def test_it_opens_anywhere_without_the_modules(own_run, monkeypatch, capsys):
     assert "gold" in capsys.readouterr().out
 
 
-def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
+def test_a_sweep_of_custom_parts_is_compared(sweep, capsys):
     assert [run.schedule for run in collect(sweep).compared] == [
         "teacher_forcing",
         "sawtooth_schedule:make",
@@ -99,7 +99,7 @@ def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
     assert "Against teacher_forcing by final (lower is better), test split" in said
 
 
-def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsys):
+def test_changed_code_is_reported_and_not_trained_on(parts, own_run, tmp_path, capsys):
     changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
     record = json.loads((own_run / "provenance.json").read_text())
     model = changed / "bag_model.py"
@@ -117,7 +117,7 @@ def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsy
     assert err.count("\n") == 1
 
 
-def test_an_altered_copy_is_refused(own_run):
+def test_an_altered_copy_is_rejected(own_run):
     copy = own_run / "code" / "bag_model.py"
     copy.write_text(copy.read_text() + "\n")
     with pytest.raises(LabError, match=r"bag_model.py is not what the run was started with"):

@@ -72,7 +72,7 @@ def test_nothing_for_a_terminal_to_obey_is_printed_or_written(hostile):
         assert r"\x1b" in one or "textbackslash{}x1b" in one
 
 
-def test_no_command_of_latex_comes_from_a_name(hostile):
+def test_no_latex_command_comes_from_a_name(hostile):
     commands = set()
     for line in (hostile[0] / "compare.tex").read_text().splitlines():
         if not line.startswith("% "):
@@ -83,7 +83,7 @@ def test_no_command_of_latex_comes_from_a_name(hostile):
     assert commands == {f"\\{name}" for name in own}
 
 
-def test_no_cell_of_the_csv_is_a_formula_and_no_number_is_changed(hostile):
+def test_no_csv_cell_is_a_formula_and_no_number_is_changed(hostile):
     with (hostile[0] / "compare.csv").open() as file:
         rows = list(csv.reader(file))
     names = {row[0] for row in rows}
@@ -94,7 +94,7 @@ def test_no_cell_of_the_csv_is_a_formula_and_no_number_is_changed(hostile):
             assert not cell.startswith("-") or float(cell) < 0
 
 
-def test_the_page_has_the_elements_of_any_other(hostile):
+def test_names_add_no_elements_to_the_page(hostile):
     found = set()
 
     class Tags(HTMLParser):
@@ -106,7 +106,7 @@ def test_the_page_has_the_elements_of_any_other(hostile):
     assert not found & {"script", "img", "src", "onerror", "href"}
 
 
-def test_no_markup_of_markdown_comes_from_a_name(hostile):
+def test_no_markdown_markup_comes_from_a_name(hostile):
     text = (hostile[0] / "compare.md").read_text()
     assert r"a\|b\`c\`\<img src=x onerror=y>[d]\(http://e)" in text
     widths = {}
@@ -133,11 +133,11 @@ def test_ordinary_text_stays_as_it_is():
         ("a\nb", r"a\textbackslash{}nb"),
     ],
 )
-def test_every_special_character_of_latex(text, expected):
+def test_every_special_latex_character_is_escaped(text, expected):
     assert latex(text) == expected
 
 
-def test_a_row_and_a_comment_of_latex_end_where_they_end():
+def test_latex_rows_and_comments_end_where_they_should():
     assert latex_row(["*", "[2]"]) == r"{}* & [2] \\"
     assert latex_row(["a & b"]) == r"a \& b \\"
     assert latex_comment("a\nb") == r"% a\nb"

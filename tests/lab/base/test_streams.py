@@ -58,14 +58,14 @@ def shell(tmp_path):
         (">&- <&-", "Bad file descriptor"),
     ],
 )
-def test_training_goes_on_where_nobody_reads_and_says_so_once(shell, redirection, reason):
+def test_training_continues_without_a_reader_and_warns_once(shell, redirection, reason):
     assert shell("train", redirection) == (
         0,
         f"s2s: cannot print: {reason}; the command continues without it\n",
     )
 
 
-def test_nobody_is_told_where_nobody_listens(shell):
+def test_training_continues_without_any_open_stream(shell):
     assert shell("train", ">&- 2>&-") == (0, "")
     assert shell("train", "2>/dev/full >/dev/full") == (0, "")
 
@@ -91,7 +91,7 @@ def test_a_result_that_cannot_be_printed_is_an_error_after_the_work(
 @pytest.mark.parametrize(
     ("redirection", "code"), [("| true", EXIT_FAILED), (">/dev/full", EXIT_BAD_INPUT)]
 )
-def test_help_that_nobody_reads_ends_in_one_line_at_most(redirection, code):
+def test_unread_help_ends_in_at_most_one_line(redirection, code):
     script = f"{sys.executable} -m s2s_jax.lab.cli --help {redirection}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == code

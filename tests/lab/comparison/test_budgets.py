@@ -13,7 +13,7 @@ def run(*records):
     return FinishedRun(Path(), "linear", 0, {}, {}, list(records), num_steps=20)
 
 
-def test_tokens_are_those_that_were_counted():
+def test_tokens_are_taken_from_the_count():
     rates = [
         {"step": step, "train/tokens_per_second": 100.0, "train/seconds": step / 5}
         for step in (5, 10, 20)

@@ -78,7 +78,7 @@ def test_the_interval_is_that_of_scipy(count, confidence):
     assert math.isclose(t_half_width(values, confidence), (high - low) / 2, rel_tol=1e-9)
 
 
-def test_runs_with_another_tokenizer_of_bleu_are_left_out(sweep):
+def test_runs_with_another_bleu_tokenizer_are_left_out(sweep):
     """Also where the sweep itself sets it: scores by two tokenizers say nothing of each other."""
     for path in sorted(sweep.glob("*/seed_*/result.json")):
         result = json.loads(path.read_text())
@@ -129,7 +129,7 @@ def test_means_and_intervals(sweep):
 OWN = Metric("vowels", "vowels\x1b", "%", 100, digits=1, better="lower")
 
 
-def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
+def test_a_runs_own_scores_are_shown_as_its_result_says(tmp_path):
     """Where the code that made them is not there any more."""
     for schedule, value in (("teacher_forcing", 0.25), ("linear", 0.125)):
         for seed in range(2):
@@ -165,7 +165,7 @@ def test_a_score_that_cannot_be_shown_leaves_its_run_out(sweep, change):
     assert "\n" not in reason
 
 
-def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
+def test_metrics_are_chosen_by_either_name_and_unknown_ones_reported(sweep):
     runs = collect(sweep)
     frame = compare(runs, ["own/wer", "test/own/wer", "eval/own/wer"])
     assert list(frame.columns[1::3]) == ["test/own/wer/mean", "eval/own/wer/mean"]
@@ -176,7 +176,7 @@ def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
         compare(runs, ["bleu"])
 
 
-def test_a_metric_of_one_seed_alone_has_no_interval(sweep):
+def test_a_metric_with_a_single_seed_has_no_interval(sweep):
     shutil.rmtree(sweep / "linear" / "seed_1")
     path = sweep / "linear" / "seed_2" / "result.json"
     result = json.loads(path.read_text())
@@ -273,7 +273,7 @@ def test_runs_that_differ_in_more_than_schedule_and_seed_are_left_out(sweep):
     assert compare(collect(sweep)).loc["linear", "test/own/wer/mean"] == pytest.approx(32.3)
 
 
-def test_schedules_of_one_name_and_other_parameters_are_rows_of_their_own(sweep):
+def test_schedules_that_differ_in_parameters_have_separate_rows(sweep):
     for seed in range(2):
         config = {"schedule": {"name": "linear", "k": 0.5}}
         write_run(
@@ -283,7 +283,7 @@ def test_schedules_of_one_name_and_other_parameters_are_rows_of_their_own(sweep)
     assert frame["n"].to_dict() == {"teacher_forcing": 3, "linear": 3, "linear (k=0.5)": 2}
 
 
-def test_a_cut_record_is_used_as_far_as_it_is_whole_and_told(sweep):
+def test_a_truncated_record_is_used_and_reported(sweep):
     path = sweep / "linear" / "seed_0" / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     runs = collect(sweep)
@@ -291,7 +291,7 @@ def test_a_cut_record_is_used_as_far_as_it_is_whole_and_told(sweep):
     assert len(runs.by_schedule["linear"][0].records) == 3
 
 
-def test_where_nothing_can_be_compared_it_is_said(sweep, tmp_path):
+def test_nothing_to_compare_is_an_error(sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in [
         (tmp_path / "none", "there is no folder .*none"),
@@ -323,7 +323,7 @@ def test_the_text_is_aligned(sweep):
     ]
 
 
-def test_what_the_sweep_varies_besides_is_a_row_of_its_own(tmp_path):
+def test_other_varied_keys_have_separate_rows(tmp_path):
     for coin in ("token", "sequence"):
         for seed in range(2):
             config = {"rollout": {"coin": coin, "feed": "sample"}}
@@ -375,7 +375,7 @@ def reported(tmp_path_factory):
 NAMES = ["differences", "final", "gold_own", "learning", "schedules"]
 
 
-def test_what_is_left_in_the_folder(reported):
+def test_the_files_written_to_the_folder(reported):
     sweep, text = reported
     pictures = [f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
     others = ["compare.csv", "compare.md", "compare.parquet", "compare.tex", "report.html"]
@@ -398,7 +398,7 @@ def test_what_is_left_in_the_folder(reported):
     pd.testing.assert_frame_equal(frame, points(collect(sweep)))
 
 
-def test_the_conclusion_is_that_of_the_paired_t_test_where_there_are_no_items(reported):
+def test_without_items_the_conclusion_is_that_of_the_paired_t_test(reported):
     sweep, text = reported
     found = scipy.stats.ttest_rel(WER["linear"], WER["teacher_forcing"])
     low, high = found.confidence_interval()
@@ -408,7 +408,7 @@ def test_the_conclusion_is_that_of_the_paired_t_test_where_there_are_no_items(re
     assert "compared over seeds only (paired t-test): there is no predictions_test.jsonl" in text
 
 
-def test_the_page_needs_nothing_but_itself(reported):
+def test_the_page_is_self_contained(reported):
     page = (reported[0] / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=.(?!data:)", page)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
@@ -416,14 +416,14 @@ def test_the_page_needs_nothing_but_itself(reported):
     assert "linear: higher (worse) than teacher_forcing" in page or "not distinguishable" in page
 
 
-def test_pictures_do_without_colour(reported):
+def test_pictures_are_readable_without_colour(reported):
     for name in NAMES:
         grey = np.asarray(Image.open(reported[0] / f"{name}.png").convert("L"))
         assert np.quantile(grey, 0.005) < 140 < 250 < np.median(grey), name
         assert "<svg" in (reported[0] / f"{name}.svg").read_text()[:1000]
 
 
-def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
+def test_comparing_again_changes_nothing(reported, snapshot, tmp_path):
     copy = tmp_path / "sweep"
     shutil.copytree(reported[0], copy)
     before = snapshot(copy)
@@ -434,7 +434,7 @@ def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
     assert snapshot(copy) == before
 
 
-def test_budgets_that_are_not_equal_are_told(sweep):
+def test_unequal_budgets_are_reported(sweep):
     text = tables.to_text(collect(sweep), compare(collect(sweep)))
     budget = "Budget per run: 20 updates, 1 s of wall-clock time."
     assert f"{budget} Equal for all schedules, as far as recorded." in text
@@ -448,7 +448,7 @@ def test_budgets_that_are_not_equal_are_told(sweep):
     assert "Wall-clock time differs: teacher_forcing 1 s, linear 3 s." in text
 
 
-def test_tokens_are_made_up_from_their_rate(sweep):
+def test_tokens_are_estimated_from_their_rate(sweep):
     lines = [
         {"step": step, "train/tokens_per_second": 100.0, "train/seconds": seconds}
         for step, seconds in ((5, 9.0), (10, 10.0), (15, 11.0), (20, 52.0))
@@ -479,7 +479,7 @@ def test_bad_input_is_one_line_and_exit_code_2(s2s, sweep, tmp_path):
     assert not list(sweep.glob("compare*"))
 
 
-def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
+def test_a_failed_comparison_writes_nothing(sweep, monkeypatch):
     def fail(*_):
         raise LabError("no page")
 

@@ -71,7 +71,7 @@ def rows(runs) -> list[ScheduleDifference]:
     return find_differences(runs, ["test/own/wer", "test/gold/nll"])
 
 
-def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
+def test_items_are_used_if_available_and_otherwise_only_seeds(rows):
     wer, nll = rows[:2], rows[2:]
     assert (
         [row.schedule for row in wer] == [row.schedule for row in nll] == ["linear", "exponential"]
@@ -84,7 +84,7 @@ def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
     assert all(row.seeds == (0, 1, 2) for row in rows)
 
 
-def test_a_difference_of_30_points_is_found_and_of_one_not(runs, rows):
+def test_a_difference_of_30_points_is_found_but_not_one_of_1_point(runs, rows):
     near, far = rows[:2]
     assert far.differs
     assert not near.differs
@@ -172,7 +172,7 @@ def test_what_cannot_be_paired_is_not_compared(runs):
     assert NO_INTERVAL in difference_tables.to_text(rows, "test/own/wer")
 
 
-def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
+def test_with_unusable_files_only_seeds_are_compared(tmp_path):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.3, "linear": 0.3}, num_items=40)
     path = tmp_path / "linear" / "seed_1" / "predictions_test.jsonl"
     whole = path.read_text()
@@ -192,7 +192,7 @@ def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
 
 
 @pytest.mark.parametrize(("tokenize", "num_items"), [("char", 60), ("13a", 0), ("no-such", 0)])
-def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_items):
+def test_item_bleu_uses_the_runs_own_tokenizer(tmp_path, tokenize, num_items):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.2, "linear": 0.5}, num_items=60)
     scorer = make_scorer("translation", "char")
 
@@ -213,7 +213,7 @@ def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_item
         assert row.remark.startswith("eval.bleu_tokenize is 'no-such'")
 
 
-def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):
+def test_with_a_single_test_item_only_seeds_are_compared(tmp_path):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.0, "linear": 0.5}, num_items=1)
     (row,) = find_differences(runs, ["test/own/wer"])
     totals = [
@@ -226,7 +226,7 @@ def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):
     assert row.remark == "the test set has one item"
 
 
-def test_each_row_is_held_against_the_baseline_with_its_other_keys(tmp_path):
+def test_each_row_is_compared_with_the_baseline_of_the_same_other_keys(tmp_path):
     members = []
     for coin in ("sequence", "token"):
         varied = (("rollout.coin", f'"{coin}"'),)
@@ -282,7 +282,7 @@ def test_tables_in_every_form(rows):
     assert frame.loc["linear", "baseline"] == "teacher_forcing"
 
 
-def test_examples_are_of_items_on_which_schedules_part(runs):
+def test_examples_are_items_on_which_schedules_differ(runs):
     found = find_examples(runs, most=5)
     assert found is not None
     assert (found.seed, found.num_items, len(found.items)) == (0, 200, 5)
@@ -338,7 +338,7 @@ def with_accuracy(run: FinishedRun) -> FinishedRun:
     return replace(run, metrics=run.metrics | {"test/own/token_accuracy": accuracy})
 
 
-def test_accuracy_by_position_is_that_of_exposure_where_all_runs_were_measured_alike(predicted):
+def test_accuracy_by_position_is_from_exposure_if_all_runs_were_measured_alike(predicted):
     for run in predicted.compared:
         add_exposure(run, gold=0.8, own=0.7 if run.schedule == "linear" else 0.6)
     panels, remark = drawn_positions(predicted)
@@ -361,7 +361,7 @@ def test_accuracy_by_position_mixes_neither_splits_nor_checkpoints(predicted, se
     assert remark.startswith("Split: test; positions with at least 30 targets\n")
 
 
-def test_what_accuracy_by_position_is_of_is_said(predicted):
+def test_the_source_of_accuracy_by_position_is_shown(predicted):
     for run in predicted.compared:
         add_exposure(run, 0.8, 0.7, split="test", checkpoint="latest", max_examples=1500)
     _, remark = drawn_positions(predicted)

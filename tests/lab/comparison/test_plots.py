@@ -76,7 +76,7 @@ def test_symbols_are_judged_by_their_error_rate():
     assert headline(sorted(runs.compared[0].metrics), False, runs.catalog) == "test/own/ser"
 
 
-def test_scores_of_a_runs_own_are_drawn_as_it_says():
+def test_a_runs_own_scores_are_drawn_as_it_says():
     own = Metric("vowels", "vowels", "%", 100, better="lower", long_label="vowels missed")
     runs = symbols_runs()
     members = [
@@ -101,7 +101,7 @@ def test_scores_of_a_runs_own_are_drawn_as_it_says():
     assert headline([row.metric for row in reversed(rows)], False, runs.catalog) == rows[0].metric
 
 
-def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
+def test_gold_and_own_prefixes_are_side_by_side_on_one_scale(runs):
     figure = plots.learning_figure(runs)
     assert figure is not None
     gold, own, _ = figure.axes
@@ -109,7 +109,7 @@ def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
     assert gold.get_ylim() == own.get_ylim()
 
 
-def test_bands_are_of_schedules_with_more_than_one_seed(runs):
+def test_only_schedules_with_several_seeds_have_bands(runs):
     figure = plots.learning_figure(runs)
     assert figure is not None
     axes = figure.axes[0]
@@ -119,7 +119,7 @@ def test_bands_are_of_schedules_with_more_than_one_seed(runs):
     assert (min(step_1000), max(step_1000)) == pytest.approx((99.9, 101.9))
 
 
-def test_the_realised_share_stands_beside_the_curve(runs):
+def test_the_realised_share_is_drawn_with_the_curve(runs):
     figure = plots.schedule_figure(runs)
     assert figure is not None
     curve, *dots = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines[1:])
@@ -127,7 +127,7 @@ def test_the_realised_share_stands_beside_the_curve(runs):
     assert dots[0] == pytest.approx(1 - np.arange(1, 11) / 10)
 
 
-def test_one_seed_has_no_bar(runs):
+def test_a_single_seed_has_no_error_bar(runs):
     figure = plots.final_figure(runs, ["test/own/wer"])
     assert figure is not None
     bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]  # all are bars
@@ -154,12 +154,12 @@ def test_styles_differ_without_colour(runs):
         assert len({getattr(style, attribute) for style in styles}) == 7
 
 
-def test_what_the_runs_have_not_is_left_out():
+def test_figures_without_data_are_left_out():
     bare = CollectedRuns(Path(), [FinishedRun(Path(), "linear", 0, {}, {}, [])], [], [])
     assert plots.make_figures(bare, []) == {}
 
 
-def test_pyplot_and_the_backend_of_a_notebook_stay_untouched():
+def test_pyplot_and_a_notebooks_backend_stay_untouched():
     code = """
 import importlib, os, sys
 for name in (
@@ -205,7 +205,7 @@ def test_numbers_keep_their_powers_of_ten():
     assert not axes.get_xticklabels()[0].get_parse_math()
 
 
-def test_fonts_of_other_scripts_are_used_where_they_are(monkeypatch):
+def test_fonts_of_other_scripts_are_used_if_installed(monkeypatch):
     monkeypatch.setattr(figures, "_FONTS", ("No Such Font", "DejaVu Serif"))
     figures._other_scripts.cache_clear()
     figure, (axes,) = figures.new_figure(1, 1, (3, 3))

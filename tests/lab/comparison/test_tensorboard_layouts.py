@@ -151,7 +151,7 @@ def test_runs_without_curves_leave_no_empty_ones(runs):
     assert event_files(bare, []) == {}
 
 
-def test_only_what_comparisons_leave_is_removed(tmp_path):
+def test_only_files_from_comparisons_are_removed(tmp_path):
     names = [
         "over_seeds/old/events.out.tfevents.0000000000.compare",
         "linear/events.out.tfevents.1",

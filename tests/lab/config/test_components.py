@@ -60,7 +60,7 @@ def test_a_config_holds_every_option_of_every_built_in(section, name):
         assert keys[f"{section}.{option}"] == about.default
 
 
-def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
+def test_options_are_the_arguments_that_the_lab_does_not_pass(mine):
     mine(MINE)
     component = find_component("schedule", "mine:make")
     assert component.options == {
@@ -98,13 +98,13 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
         ("mine:returns_nothing", "returns NoneType; it must return a schedule, a function of"),
     ],
 )
-def test_what_cannot_be_a_component_is_said_in_a_line(mine, name, message):
+def test_an_invalid_component_is_reported_in_one_line(mine, name, message):
     mine(MINE)
     with pytest.raises(LabError, match=message):
         check_config(base_config("copy", name))
 
 
-def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(mine):
+def test_a_function_with_too_few_arguments_or_a_wrong_result_is_rejected(mine):
     mine(MINE)
     with pytest.raises(LabError, match="takes 0 arguments by position; it must take 2"):
         base_config("copy", model="mine:make")
@@ -127,7 +127,7 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, 
         base_config("copy", "mine:make")
 
 
-def test_another_name_brings_its_own_keys_and_keeps_what_both_have(mine):
+def test_another_component_brings_its_own_keys_and_keeps_shared_ones(mine):
     mine("def make(source_size, target_size, *, hidden_size=4, depth=1, dropout='none'): ...\n")
     config = base_config("copy")
     config.model.update(hidden_size=64, embedding_size=8, dropout=0.5)
@@ -142,7 +142,7 @@ def test_another_name_brings_its_own_keys_and_keeps_what_both_have(mine):
         apply_overrides(config, {"model.name": "mine:make", "model.embedding_size": 8})
 
 
-def test_an_option_that_was_removed_or_added_since_is_named(mine):
+def test_an_option_added_or_removed_later_is_named(mine):
     mine("def make(*, size=1): return lambda step: 1.0\n")
     config = base_config("copy", "mine:make")
     mine("def make(*, width=1): return lambda step: 1.0\n")
@@ -150,7 +150,7 @@ def test_an_option_that_was_removed_or_added_since_is_named(mine):
         check_config(config)
 
 
-def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
+def test_rollout_settings_that_an_objective_does_not_take_are_rejected(mine):
     mine("def make(model, *, coin='token'): return lambda *_: (0.0, {})\n")
     config = base_config("copy", objective="mine:make")
     assert find_component("objective", "mine:make").supplied == {"coin": "rollout.coin"}
@@ -169,7 +169,7 @@ def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
         ("mine:scores", r"mine has no 'scores'"),
     ],
 )
-def test_what_is_not_a_scorer_is_refused(mine, name, message):
+def test_something_that_is_not_a_scorer_is_rejected(mine, name, message):
     mine(MINE)
     config = apply_overrides(base_config("copy"), {"eval.scores": name})
     with pytest.raises(LabError, match=message):

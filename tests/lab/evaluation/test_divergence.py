@@ -79,7 +79,7 @@ def test_a_constant_source_is_enumerated():
     assert found["mass_outside"] == pytest.approx(0.25, abs=1e-6)
 
 
-def test_exact_and_drawn_agree_where_the_pairs_are_the_distribution(monkeypatch):
+def test_exact_and_sampled_means_agree_if_the_pairs_follow_the_distribution(monkeypatch):
     """Pairs drawn from an hmm in bulk: the chain rule over them nears the exact mean."""
     truth = make_hmm_truth(*HMM, length=2)
     generator = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_the_prediction_is_the_mean_over_sources():
     assert predicted_divergence(long, pairs, 0.5, optimum_divergences) is None
 
 
-def test_a_source_of_one_mark_tells_nothing():
+def test_a_source_of_a_single_mark_reveals_nothing():
     assert told_symbols(np.array(["_", "_"]), 3).tolist() == [[-1] * 3] * 2
     assert told_symbols(np.array(["0 _ 2"]), 3).tolist() == [[0, -1, 2]]
 
@@ -149,7 +149,7 @@ def test_what_theory_covers(overrides, is_covered, tmp_path):
     assert ("kl_predicted" in found) == is_covered
 
 
-def test_a_symbol_that_training_never_showed_has_no_id(tmp_path):
+def test_a_symbol_that_is_not_in_the_training_data_has_no_id(tmp_path):
     options: Any = {"num_train": 20, "num_dev": 2, "num_test": 2, "transition": ((1.0, 0.0),) * 2}
     pairs = load_splits("markov", options | {"initial": (1.0, 0.0)}, str(tmp_path))["train"]
     vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
@@ -177,7 +177,7 @@ def run(tmp_path_factory):
     return result["metrics"], [json.loads(line) for line in lines]
 
 
-def test_a_run_logs_its_divergence_and_what_theory_says_of_its_end(run):
+def test_a_run_logs_its_divergence_and_the_predicted_one(run):
     metrics, logged = run
     # The schedule ends at teacher_prob 0.5.
     assert metrics["eval/kl_predicted"] == pytest.approx(0.113018, abs=1e-6)

@@ -94,7 +94,7 @@ def test_tensorboard_shows_curves_over_positions_and_a_picture(measured):
     assert value.step == run.step
 
 
-def test_measuring_again_leaves_the_same_and_nothing_twice(measured, snapshot):
+def test_measuring_again_changes_nothing_and_duplicates_nothing(measured, snapshot):
     folder, _, _ = measured
     before = snapshot(folder)
     measure_runs([folder], SETTINGS, output=folder, report=lambda line: None)
@@ -120,7 +120,7 @@ def test_the_table_and_the_picture_of_one_run(measured):
     assert pixels.std() > 5
 
 
-def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
+def test_seeds_are_aggregated_and_schedules_are_side_by_side(tmp_path):
     runs = [
         made_run(tmp_path, "teacher_forcing", 0, 0.70),
         made_run(tmp_path, "teacher_forcing", 1, 0.74),
@@ -144,7 +144,7 @@ def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_long_labels_are_cut_off_nowhere(tmp_path, count):
+def test_long_labels_are_never_cut_off(tmp_path, count):
     keys = "dropout=0.1, coin=sequence, feed=argmax, hidden_size=384, num_steps=34000"
     labels = [f"inverse_sigmoid, {keys}, batch_size={number}" for number in range(count)]
     runs = [made_run(tmp_path, label, 0, 0.8) for label in labels]
@@ -164,7 +164,7 @@ def test_bins_without_enough_sequences_are_named(tmp_path):
     assert "Left out because of too few sequences: position 4-5, 7." in text
 
 
-def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, monkeypatch):
+def test_a_sweep_stands_for_its_finished_runs_and_others_are_reported(tmp_path, monkeypatch):
     for name, status in (
         ("exponential/seed_0", None),
         ("linear/seed_0", "stopped"),
@@ -258,7 +258,7 @@ def test_seeds_of_one_experiment_are_averaged_however_they_were_logged(s2s, copy
     assert "half the 95 % t-interval over seeds" in out
 
 
-def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run, snapshot):
+def test_runs_that_cannot_be_shown_together_are_rejected_in_one_line(s2s, copy_run, snapshot):
     one, again = copy_run("one"), copy_run("again", **{"train.log_every": 7})
     other = copy_run("other", data=base_config("reverse").data.to_dict())
     for second, message in (
@@ -273,7 +273,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run
         assert snapshot(one.parent) == before
 
 
-def test_some_measures_alone(copied, s2s):
+def test_only_some_measures(copied, s2s):
     code, out, err = s2s(
         "exposure", copied, "--measures=outputs", "--min-count=2", "--num-resamples=10"
     )
@@ -301,7 +301,7 @@ def test_some_measures_alone(copied, s2s):
         (["--checkpoint=newest"], "invalid choice"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arguments, message):
+def test_what_cannot_be_measured_is_rejected_in_one_line(copied, s2s, snapshot, arguments, message):
     before = snapshot(copied)
     code, _, err = s2s("exposure", copied, *arguments)
     assert code == 2
@@ -310,7 +310,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arg
     assert snapshot(copied) == before
 
 
-def test_an_output_that_cannot_be_a_folder_is_refused_before_anything_is_measured(
+def test_an_invalid_output_folder_is_rejected_before_anything_is_measured(
     copied, s2s, snapshot, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("s2s_jax.lab.exposure._measure", lambda *_: pytest.fail("it measures"))

@@ -202,7 +202,7 @@ def test_the_vocabularies_are_those_of_the_training_split(finished, trained):
     assert target.decode(target.encode("A F B")) == "A F B"
 
 
-def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snapshot):
+def test_a_folder_accepts_only_its_own_config(copied, make_config, snapshot):
     before = snapshot(copied)
     RunFolder(copied).check(make_config())
     with pytest.raises(LabError) as refused:
@@ -216,7 +216,7 @@ def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snaps
     assert snapshot(copied) == before
 
 
-def test_of_two_that_start_at_once_the_later_sees_the_config_of_the_first(
+def test_of_two_simultaneous_starts_the_later_sees_the_config_of_the_first(
     trained, make_config, tmp_path
 ):
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):
     assert file.read_text() == "mine"
 
 
-def test_what_a_killed_writer_left_is_cleared_by_the_next_who_trains_there(
+def test_files_left_by_a_killed_writer_are_removed_by_the_next_training(
     make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Group, "_train", lambda *_: None)
@@ -258,7 +258,7 @@ def test_a_folder_without_a_run(tmp_path):
     assert RunFolder(tmp_path).seconds(None) == 0
 
 
-def test_a_config_that_is_cut_short_is_named(copied, make_config):
+def test_a_truncated_config_is_named(copied, make_config):
     (copied / "config.json").write_text('{"seed": 0')
     with pytest.raises(LabError, match=r"config\.json is not complete JSON"):
         RunFolder(copied).check(make_config())
@@ -277,7 +277,7 @@ def test_the_best_and_the_latest_checkpoint_open(finished):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.params))
 
 
-def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
+def test_waiting_for_a_later_program_is_logged_where_it_happened(
     make_config, monkeypatch, tmp_path
 ):
     asked = []

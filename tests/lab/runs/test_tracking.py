@@ -134,7 +134,7 @@ def wait_for(expected, ask, timeout=15.0):
     assert answer == expected
 
 
-def test_the_server_that_runs_sees_no_step_twice(tmp_path, data_server):
+def test_a_running_server_sees_no_step_twice(tmp_path, data_server):
     def shown(last):
         every = list(range(1, last + 1))
         tags = {"train/loss": every, "train/gold_share": every, "eval/own/wer": every[1::2]}
@@ -150,7 +150,7 @@ def test_the_server_that_runs_sees_no_step_twice(tmp_path, data_server):
     wait_for(shown(8), data_server)
 
 
-def test_a_damaged_event_file_is_kept_as_far_as_it_is_whole(tmp_path):
+def test_the_valid_part_of_a_damaged_event_file_is_kept(tmp_path):
     with Tracker(tmp_path) as tracker:
         log(tracker, 1, 6)
     path = next(tmp_path.glob("events*"))
@@ -183,7 +183,7 @@ def hparams_table(folder):
     return experiment, list_session_groups.Handler(request, backend, "", ask).run().session_groups
 
 
-def test_the_hparams_table_has_one_row_a_schedule_with_its_seeds_averaged(tmp_path):
+def test_the_hparams_table_has_one_row_per_schedule_with_its_seeds_averaged(tmp_path):
     for schedule in ["linear", "constant"]:
         for seed in range(3):
             with Tracker(tmp_path / schedule / f"seed_{seed}") as tracker:
@@ -199,7 +199,7 @@ def test_the_hparams_table_has_one_row_a_schedule_with_its_seeds_averaged(tmp_pa
         assert {session.status for session in row.sessions} == {api_pb2.STATUS_SUCCESS}
 
 
-def test_a_run_that_raises_is_a_failed_session_and_a_resumed_one_no_more(tmp_path):
+def test_a_run_that_raises_is_a_failed_session_until_it_is_resumed(tmp_path):
     def status():
         return hparams_table(tmp_path)[1][0].sessions[0].status
 
@@ -216,7 +216,7 @@ def test_a_run_that_raises_is_a_failed_session_and_a_resumed_one_no_more(tmp_pat
     assert status() == api_pb2.STATUS_SUCCESS
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write to .*run: Not a directory"):
         Tracker(tmp_path / "file" / "run")

@@ -98,7 +98,7 @@ def log(folder, *records):
             file.write(json.dumps(one) + "\n")
 
 
-def test_a_score_of_ones_own_is_shown_in_its_unit():
+def test_a_custom_score_is_shown_in_its_unit():
     catalog = CATALOG.with_scores([Metric("mine", "my errors", "%", 100, digits=1)])
     run = dataclasses.replace(planned("a"), score="eval/own/mine", catalog=catalog)
     (line, _) = live_lines([RunState(run, "running", progress=RunProgress(8, 0.25))], 1, NOW, 9)
@@ -124,7 +124,7 @@ def test_progress_is_read_from_the_record(tmp_path):
     assert found.logged_at == (folder / "metrics.jsonl").stat().st_mtime
 
 
-def test_of_a_long_record_the_ends_are_read(tmp_path):
+def test_only_the_ends_of_a_long_record_are_read(tmp_path):
     log(tmp_path, {"step": 0, "train/compile_seconds": 10.0})
     log(tmp_path, *({"step": step, "train/seconds": 10.0 + step} for step in range(1, 9001)))
     assert (tmp_path / "metrics.jsonl").stat().st_size > 300_000
@@ -132,7 +132,7 @@ def test_of_a_long_record_the_ends_are_read(tmp_path):
     assert (found.step, found.seconds_per_step) == (9000, 1.0)
 
 
-def test_a_line_a_run_and_a_total():
+def test_one_line_per_run_and_a_total():
     running = RunProgress(500, 41.25, 200.0, 0.2, logged_at=NOW - 60)
     states = [
         state("a/seed_0", "finished", RunProgress(2000, 25.5, 3723.0, 0.2, NOW - 999)),
@@ -152,7 +152,7 @@ def test_a_line_a_run_and_a_total():
     ]
 
 
-def test_the_total_is_no_less_than_its_longest_run():
+def test_the_total_time_is_at_least_that_of_the_longest_run():
     running = RunProgress(0, math.nan, 1.0, 1.0, logged_at=NOW)
     (one, two) = (state(name, "running", running) for name in ("a", "b"))
     two.run = planned("b", num_steps=10)
@@ -160,7 +160,7 @@ def test_the_total_is_no_less_than_its_longest_run():
     assert live_lines([state("a", "waiting")], 1, NOW, 10)[-1] == "0 of 1 runs done, 1 waiting"
 
 
-def test_where_rows_are_few_the_running_and_failed_ones_stay():
+def test_with_few_rows_the_running_and_failed_runs_are_shown():
     kinds = ("finished", "waiting", "running", "waiting", "failed")
     states = [state(f"{kind}_{number}", kind) for number, kind in enumerate(kinds)]
     lines = live_lines(states, 1, NOW, 3)
@@ -220,7 +220,7 @@ def test_wide_characters_take_two_columns(terminal):
     assert read().split("\x1b[K")[0] == "\r" + "\u6f22" * 9 + "…"
 
 
-def test_drawing_is_seldom(terminal):
+def test_drawing_is_rate_limited(terminal):
     stream, _, read = terminal
     display = LiveDisplay(stream)
     display.begin([state("a", "running")], 1)
@@ -230,7 +230,7 @@ def test_drawing_is_seldom(terminal):
     assert read() == ""
 
 
-def test_lines_are_for_what_is_no_terminal(terminal, monkeypatch):
+def test_plain_lines_are_used_without_a_terminal(terminal, monkeypatch):
     assert isinstance(make_display(io.StringIO(), print), PlainDisplay)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_display(terminal[0], print), PlainDisplay)
@@ -276,7 +276,7 @@ print(0)
 """
 
 
-def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_stops_a_sweep_and_the_same_command_continues(tmp_path):
     def sweep(until, then):
         """Runs the sweep on a terminal of its own; types once something is shown."""
         outside, inside = pty.openpty()

@@ -75,7 +75,7 @@ def test_the_error_is_chosen_by_structure(log, error):
     assert error_of(log.splitlines()) == error
 
 
-def test_of_what_python_and_jax_really_print():
+def test_the_error_is_found_in_what_python_and_jax_really_print():
     program = (
         "import jax\n"
         "class Noisy:\n"

@@ -116,7 +116,7 @@ def write(tmp_path, experiment_file):
         ("def sweep():\n    yield 'seed'\n", [], "sweep"),
     ],
 )
-def test_a_sweep_that_cannot_run_is_refused_before_it_starts(
+def test_a_sweep_that_cannot_run_is_rejected_before_it_starts(
     write, tmp_path, sweep, flags, message
 ):
     path = write(sweep)
@@ -125,7 +125,7 @@ def test_a_sweep_that_cannot_run_is_refused_before_it_starts(
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_sweep_names_no_schedule_and_has_a_job(experiment_file, tmp_path):
+def test_a_sweep_rejects_a_schedule_argument_and_no_jobs(experiment_file, tmp_path):
     with pytest.raises(LabError, match=f"write --config={experiment_file}"):
         plan_sweep(f"{experiment_file}:linear", [], tmp_path)
     with pytest.raises(LabError, match="--jobs is 0; it must be at least 1"):
@@ -154,7 +154,7 @@ def test_no_two_values_share_a_folder():
     assert trial_of(Path(name) / "seed_0", "linear", varied) == (name, varied)
 
 
-def test_a_row_of_the_hparams_table_is_what_differs_in_the_seed_alone(tmp_path):
+def test_runs_that_differ_only_in_the_seed_are_one_row_of_the_hparams_table(tmp_path):
     varied = {"schedule.name": "linear", "seed": 3, "rollout.coin": "sequence"}
     for_all = {"train.num_steps": 20}
     name = run_name("linear", 3, varied)
@@ -273,7 +273,7 @@ def sweep():
 """
 
 
-def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_path):
+def test_every_value_of_a_plan_reaches_the_run_unchanged(experiment_file, tmp_path):
     path = tmp_path / "values.py"
     path.write_text(VALUES.format(path=str(experiment_file)))
     flags = ["--config.train.num_steps=3", "--config.schedule.floor=0.1"]
@@ -302,9 +302,7 @@ def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_pat
     assert found["mine.text"][5:] == ["-x", "a\nb", "=", "é", "1e-5"]
 
 
-def test_a_value_without_a_form_on_the_command_line_is_refused_there(
-    s2s, experiment_file, tmp_path
-):
+def test_a_value_that_a_command_line_cannot_express_is_rejected(s2s, experiment_file, tmp_path):
     path = tmp_path / "values.py"
     text = VALUES.format(path=str(experiment_file))
     path.write_text(f"{text}\ndef sweep():\n    yield {{'mine.word': 'None'}}\n")
@@ -315,7 +313,7 @@ def test_a_value_without_a_form_on_the_command_line_is_refused_there(
     assert s2s(*front, "--dry-run")[0] == 0
 
 
-def test_a_folder_of_another_config_is_refused(experiment_file, finished, tmp_path):
+def test_a_folder_with_another_config_is_rejected(experiment_file, finished, tmp_path):
     import shutil
 
     shutil.copytree(finished, tmp_path / "linear" / "seed_0")
@@ -407,7 +405,7 @@ def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
     assert [one.poll() for one in started] == [0]
 
 
-def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
+def test_the_reason_is_the_last_error_of_this_attempt(fake_runs, tmp_path):
     make_plan, _ = fake_runs
     ours = (
         "import sys; print('s2s: no such data', file=sys.stderr)\n"
@@ -476,7 +474,9 @@ def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
     ]
 
 
-def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_path, monkeypatch):
+def test_a_run_that_another_process_has_just_started_does_not_fail(
+    fake_runs, tmp_path, monkeypatch
+):
     make_plan, _started = fake_runs
     tried = tmp_path / "tried"
     script = (
@@ -559,7 +559,7 @@ def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
     assert lines[-1] == "stopping: the running processes save their checkpoints"
 
 
-def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
+def test_no_process_outlives_a_sweep_that_fails(fake_runs, tmp_path):
     make_plan, started = fake_runs
     plan = make_plan(("import time; time.sleep(60)", "waiting"), ("", "waiting"))
     other = tmp_path / "file"
@@ -570,7 +570,7 @@ def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
     assert [one.poll() for one in started] == [-signal.SIGTERM]
 
 
-def test_a_process_goes_on_with_the_next_run_but_not_after_what_broke_it(fake_runs, tmp_path):
+def test_a_process_continues_with_the_next_run_unless_it_broke(fake_runs, tmp_path):
     make_plan, started = fake_runs
     told = "import os; print(os.getpid(), flush=True)"
     plan = make_plan(
@@ -584,7 +584,7 @@ def test_a_process_goes_on_with_the_next_run_but_not_after_what_broke_it(fake_ru
     assert [one.poll() for one in started] == [1, 0]
 
 
-def test_a_process_prefers_runs_of_the_program_that_it_has(fake_runs, tmp_path):
+def test_a_process_prefers_runs_of_the_program_that_it_has_compiled(fake_runs, tmp_path):
     make_plan, _ = fake_runs
     order = tmp_path / "order"
     scripts = [
@@ -657,7 +657,7 @@ def fake_groups(start_workers, monkeypatch, tmp_path):
     return plan, sizes
 
 
-def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
+def test_a_failed_lane_is_reported_while_the_others_train(fake_groups):
     make_plan, sizes = fake_groups
     plan = make_plan(9, "failed", "finished", "finished")
     lines = []
@@ -672,7 +672,7 @@ def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
     assert lines[-2] == "1 of 3 runs failed:"
 
 
-def test_a_group_that_lacks_memory_goes_on_in_halves(fake_groups):
+def test_a_group_that_runs_out_of_memory_continues_in_halves(fake_groups):
     make_plan, sizes = fake_groups
     plan = make_plan(1, *["finished"] * 3)
     lines = []
@@ -693,7 +693,7 @@ def test_nothing_to_do(fake_runs):
     assert (started, lines) == ([], ["run_0: finished before"])
 
 
-def test_a_folder_that_cannot_be_written_is_refused(experiment_file, tmp_path):
+def test_a_folder_that_cannot_be_written_is_rejected(experiment_file, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write to workdir .*: Not a directory"):
         plan_sweep(str(experiment_file), [], tmp_path / "file" / "sweep", 1)
@@ -726,7 +726,7 @@ def test_print_and_dry_run_show_and_write_nothing(s2s, experiment_file, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
+def test_a_sweep_runs_continues_and_is_compared(s2s, experiment_file, tmp_path):
     folder = tmp_path / "sweep"
     command = ["sweep", f"--config={experiment_file}", f"--workdir={folder}", "--seeds=1"]
     code, out, err = s2s(*command, "--jobs=2")
@@ -750,7 +750,7 @@ def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shell")
-def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_file, tmp_path):
+def test_a_sweep_with_a_failed_run_exits_with_1(s2s, monkeypatch, experiment_file, tmp_path):
     monkeypatch.setattr(sweep_pool, "run_sweep", lambda *_, **__: ["linear/seed_0"])
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1
 
@@ -764,7 +764,7 @@ def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_
         (["sweep", "--launcher=print"], []),
     ],
 )
-def test_what_is_printed_beside_the_work_is_decoration_before_it_begins(
+def test_output_is_decoration_from_the_start_of_the_work(
     s2s: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     experiment_file: Path,
@@ -786,7 +786,7 @@ def test_what_is_printed_beside_the_work_is_decoration_before_it_begins(
     assert said == order
 
 
-def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path, s2s):
+def test_missing_data_are_reported_before_a_run_starts(experiment_file, tmp_path, s2s):
     workdir = tmp_path / "sweep"
     flags = f"--config={experiment_file}", f"--workdir={workdir}", "--config.data.folder=/no/such"
     code, out, err = s2s("sweep", *flags)

@@ -49,7 +49,7 @@ def test_two_tokens_converge_to_the_predicted_optimum(way):
         assert row.lands
 
 
-def test_the_two_coins_part_at_three_tokens():
+def test_the_two_coins_differ_at_three_tokens():
     token, sequence = (
         scheduled_sampling_optimum(INITIAL, TRANSITION, 3, 0.5, coin=coin)
         for coin in ("token", "sequence")

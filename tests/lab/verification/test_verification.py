@@ -39,7 +39,7 @@ def rows() -> list[VerifiedCase]:
     return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
 
 
-def test_a_row_holds_the_prediction_and_what_was_trained(rows):
+def test_a_row_holds_the_prediction_and_the_trained_value(rows):
     mixed, _ = rows
     assert [row.teacher_prob for row in rows] == [0.5, 0.0]
     assert mixed.kl_predicted == pytest.approx(0.036705, abs=1e-6)
@@ -49,7 +49,7 @@ def test_a_row_holds_the_prediction_and_what_was_trained(rows):
     assert (mixed.num_prefixes, mixed.num_never_fed) == (3, 0)
 
 
-def test_what_is_never_fed_is_said_and_not_compared(rows):
+def test_prefixes_that_are_never_fed_are_reported_and_not_compared(rows):
     own = rows[1]
     assert own.kl_predicted is None
     assert own.num_never_fed == 1
@@ -64,7 +64,7 @@ def one_coin_a_sequence(key, teacher_prob, batch_size, num_steps, coin="token"):
     return jnp.broadcast_to(draws < teacher_prob, (batch_size, num_steps))
 
 
-def test_one_coin_too_few_is_told():
+def test_a_missing_coin_is_detected():
     """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
     token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
@@ -111,7 +111,7 @@ def untrained(monkeypatch):
     return seen
 
 
-def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained, tmp_path):
+def test_the_command_prints_a_table_and_says_whether_all_rows_land(s2s, untrained, tmp_path):
     code, out, err = s2s("verify", f"--output={tmp_path}/rows.json")
     assert (code, err) == (0, "training\n")
     assert out.splitlines()[0].split()[:4] == ["model", "coin", "feed", "teacher_prob"]
@@ -147,7 +147,7 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained,
         (["--dependence=1", "--length=0"], "length is 0"),
     ],
 )
-def test_what_the_command_refuses(s2s, untrained, flags, message):
+def test_what_the_command_rejects(s2s, untrained, flags, message):
     code, out, err = s2s("verify", *flags)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
@@ -172,7 +172,7 @@ def test_damage_grows_with_what_the_source_hides():
 
 
 @pytest.mark.slow
-def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
+def test_an_lstm_on_revealed_symbols_is_near_the_truth_and_drawn():
     truth = make_hmm_truth(*HMM, length=2)
     recipe = DependenceRecipe(hidden_size=8, num_rows=64, num_steps=200, learning_rate=0.03)
     rows = verify_dependence(truth, [0.0, 1.0], [1.0, 0.0], recipe=recipe)

@@ -1,4 +1,4 @@
-"""What a run has left in its folder, without what the clock decides."""
+"""The content of a run's folder, without measured times."""
 
 import json
 from pathlib import Path
@@ -35,13 +35,13 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
 
 
 def state(folder: Path) -> tuple[int, dict[str, bytes]]:
-    """The same to the last bit."""
+    """The newest checkpoint as bytes: its step, and its leaves by name."""
     step, leaves = newest(folder)
     return step, {name: leaf.tobytes() for name, leaf in leaves.items()}
 
 
 def disown(folder: Path) -> None:
-    """Lets a run's checkpoints be those of another config, as before that was recorded."""
+    """Makes a run's checkpoints look as if saved before their config was recorded."""
     for path in folder.glob("checkpoints/*/_CHECKPOINT_METADATA"):
         record = json.loads(path.read_text())
         del record["custom_metadata"]["belongs_to"]

@@ -1,4 +1,4 @@
-"""TensorBoard and the report in a real browser, by its own protocol over a pipe.
+"""TensorBoard and the report page in a real browser, controlled by its protocol over a pipe.
 
 What TensorBoard shows is in shadow trees, which a dump of the document leaves out; so the pages are
 asked for their text by a script that walks into them.
@@ -106,7 +106,7 @@ class Browser:
         return found["result"].get("value")
 
     def wait_for(self, *texts: str) -> str:
-        """The page's text once it has all of these; an error with what it has, if it never does."""
+        """The page's text once it contains all of these; otherwise an error with the text."""
         text, end = "", time.monotonic() + SECONDS
         while time.monotonic() < end:
             text = self.evaluate(TEXT_OF_ALL_TREES) or ""
@@ -148,7 +148,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two schedules and two seeds as runs leave it, compared twice."""
+    """The files of a finished sweep of two schedules and two seeds, compared twice."""
     folder = tmp_path_factory.mktemp("browser") / "sweep"
     for place, schedule in enumerate(SCHEDULES):
         for seed in range(2):
@@ -199,7 +199,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def port(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a `tensorboard` of the sweep listens."""
+    """The address of a `tensorboard` for the sweep."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         number = free.getsockname()[1]

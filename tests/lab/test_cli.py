@@ -1,4 +1,4 @@
-"""The command line: what it does, and one line on stderr for what it cannot."""
+"""The command line: what it does, and its one-line errors on stderr."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
 
 @pytest.fixture
 def refused(s2s, snapshot, tmp_path):
-    """Runs a command that must end in one line and leave the test's folder as it was."""
+    """Runs a command that must fail with one line and leave the test's folder unchanged."""
 
     def run(*arguments, stdin=b""):
         before = snapshot(tmp_path)
@@ -253,7 +253,7 @@ def test_a_config_that_raises_is_rejected(refused, tmp_path):
 
 @pytest.fixture
 def text_flags(tmp_path):
-    """Flags of a training on parallel text; the files of its folder, to be spoilt."""
+    """Flags for training on parallel text; the test may damage the files in its folder."""
     folder = tmp_path / "text"
     folder.mkdir()
     for split in ("train", "dev"):

@@ -1,4 +1,4 @@
-"""Lines in, hypotheses out: one a line, in order."""
+"""Decoding lines: one hypothesis per line, in order."""
 
 import dataclasses
 import gzip
@@ -18,7 +18,7 @@ LINES = ["abcdef", "a", "", "fed", "abc", "cab", "x", "ab"]
 
 @pytest.fixture(scope="module")
 def talkative(trained):
-    """The finished run with weights so large that every line is decoded to something else."""
+    """The finished run with weights so large that different lines get different hypotheses."""
     generator = np.random.default_rng(1)
     params = jax.tree.map(
         lambda leaf: generator.normal(0, 1.0, leaf.shape).astype(leaf.dtype), trained.params

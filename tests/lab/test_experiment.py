@@ -20,7 +20,7 @@ from s2s_jax.lab.training.solo_program import SoloProgram
 
 @pytest.fixture
 def started(monkeypatch):
-    """Every run's initial parameters and batches, as the loop saw them."""
+    """Every run's initial parameters and batches, as the training loop received them."""
     seen = []
     init = SoloProgram.__init__
 
@@ -35,7 +35,7 @@ def started(monkeypatch):
 
 @pytest.fixture
 def own_cache(finished, session_folder, tmp_path):
-    """A cache of compiled programs that holds what `finished` has compiled."""
+    """A cache of compiled programs with those of `finished`."""
     folder = tmp_path / "xla"
     shutil.copytree(session_folder / "xla", folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -109,7 +109,7 @@ EXPLODING = {
 
 @pytest.fixture(scope="module")
 def exploded(make_config, tmp_path_factory):
-    """A run whose loss is no number after a few steps; each is followed by a checkpoint."""
+    """A run whose loss becomes NaN after a few steps, with a checkpoint after each step."""
     folder = tmp_path_factory.mktemp("exploded") / "run"
     with pytest.raises(NonFiniteLossError) as error:
         train_and_evaluate(make_config(**EXPLODING), folder, report=lambda line: None)
@@ -151,7 +151,7 @@ def test_the_command_line_says_so_in_a_line(exploded, experiment_file, s2s, tmp_
 
 
 def test_every_loss_is_checked_if_each_is_logged(make_config, tmp_path, monkeypatch):
-    """log_every=1: found at the next step, not at the next evaluation."""
+    """With log_every=1 it is found at the next step, not at the next evaluation."""
     config = make_config(**(EXPLODING | {"eval.every": 12, "train.log_every": 1}))
     with pytest.raises(NonFiniteLossError, match="there is no checkpoint") as error:
         train_and_evaluate(config, tmp_path / "run", report=lambda line: None)

@@ -1,4 +1,4 @@
-"""The parts of examples/own_parts: everything of one's own, from training to the comparison."""
+"""The custom parts of examples/own_parts, from training to the comparison."""
 
 import json
 import random
@@ -22,7 +22,7 @@ FEW = ["--config.train.num_steps=6", "--config.eval.every=3", "--config.data.num
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the example in a folder of its own, with data beside it."""
+    """A copy of the example in a separate folder, with its data."""
     folder = tmp_path_factory.mktemp("own") / "own_parts"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     generator = random.Random(0)
@@ -41,7 +41,7 @@ def flags(parts: Path, data: Path | None = None) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sweep(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's schedules as lanes of one program, one seed each."""
+    """The example's schedules as lanes of one program, with one seed each."""
     folder = tmp_path_factory.mktemp("sweep")
     names = ("teacher_forcing", "sawtooth_schedule:make")
     specs = []
@@ -55,7 +55,7 @@ def sweep(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_run(sweep: Path, tmp_path: Path) -> Path:
-    """A copy of the run with the schedule of one's own."""
+    """A copy of the run with the custom schedule."""
     return Path(shutil.copytree(sweep / "sawtooth_schedule:make" / "seed_0", tmp_path / "run"))
 
 

@@ -61,7 +61,7 @@ def write_run(
     folder: Path, name: str, schedule: str, seed: int, metrics: dict[str, float],
     changed: dict[str, Any], varied: dict[str, Any],
 ) -> None:  # fmt: skip
-    """A run's folder as training leaves it, with the metrics given."""
+    """A run's folder as training writes it, with the given metrics."""
     config = load_experiment(str(ROOT / f"experiments/{name}.py")).get_config(schedule)
     config.update_from_flattened_dict({**changed, **varied, "seed": seed})
     path = folder / run_name(schedule, seed, varied)
@@ -146,13 +146,13 @@ def page(written) -> str:
 
 
 def sections(page: str) -> dict[str, str]:
-    """Title of the second level -> its text."""
+    """Second-level heading -> its text."""
     found = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Every table's cells, headings first, without the line of alignment."""
+    """The cells of every table, headings first, without the alignment row."""
     found: list[list[list[str]]] = []
     before = ""
     for line in text.splitlines():
@@ -165,19 +165,19 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def lists(text: str) -> tuple[str, str]:
-    """What can be concluded, and what cannot."""
+    """The lines of what can be concluded and what cannot."""
     can, cannot = text.split("**What can be concluded**")[1].split("**What cannot be concluded**")
     return can, cannot.partition("\n### ")[0]
 
 
 def seeds_flag(name: str, count: int) -> int | None:
-    """The --seeds for the first seeds of an experiment; None if these are all seeds."""
+    """The value of --seeds for the first seeds of an experiment; None if these are all seeds."""
     own = {one["seed"] for one in sweep_of(str(ROOT / f"experiments/{name}.py"))}
     return None if len(own) == count else count
 
 
 def check_numbers(page: str) -> None:
-    """Every table has n, and every mean or difference has an interval; so have the conclusions."""
+    """Checks that all tables have n, and all means, differences and conclusions an interval."""
     found = tables(page)
     assert found
     for headings, *rows in found:
@@ -346,7 +346,7 @@ def test_the_command_gives_the_configs_of_the_runs(page, sweeps, monkeypatch):
 
 
 def test_what_a_run_leaves_is_what_a_page_needs(results, finished, tmp_path):
-    """Copies of a run that was trained, with another seed and schedule."""
+    """Copies of a trained run with another seed and schedule."""
     result = json.loads((finished / "result.json").read_text())
     result["config"]["data"]["name"] = "cmudict"
     for schedule in ("teacher_forcing", "inverse_sigmoid"):

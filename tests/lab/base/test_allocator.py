@@ -1,4 +1,4 @@
-"""Freed memory stays in the process, unless the user has set the allocator."""
+"""Freed memory is kept in the process unless the user has configured the allocator."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""One process at a time, and nothing that outlives it."""
+"""A lock admits one process at a time and does not outlive it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a name that somebody sent can do to a terminal, a table or a folder: nothing."""
+"""Hostile names have no effect on a terminal, a table or a folder."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ METRICS = ["own/wer", r"own/=1+1\x1b[31m"]
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Iterator[tuple[Path, str]]:
-    """A sweep whose rows have such names, and what its comparison printed."""
+    """A sweep whose rows have hostile names, and the text that its comparison printed."""
     root = tmp_path_factory.mktemp("sent") / "sweep"
     for number, name in enumerate(["teacher_forcing", *HOSTILE]):
         for seed in range(2):

@@ -1,4 +1,4 @@
-"""What signals do to a process that trains, and how one is prepared."""
+"""What signals do to a training process, and how a process is prepared."""
 
 import json
 import os
@@ -45,7 +45,7 @@ SWEEP = f"signals.interrupt_from_now_on(); {WAIT}"
 
 
 def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, list[str]]:
-    """Sends signals to a process that is ready; its exit code, stdout and lines of stderr.
+    """Sends signals to a ready process; returns its exit code, stdout and lines of stderr.
 
     A signal is sent when what the one before it leads to has been said; SIGHUP may lead to nothing.
     """
@@ -139,7 +139,7 @@ def test_little_is_imported_before_the_signals_are_handled():
 
 @pytest.fixture
 def homeless(monkeypatch, tmp_path):
-    """No home folder: a number for a user that no account has."""
+    """No home folder: a user id without an account."""
 
     def unknown(number):
         raise KeyError(number)

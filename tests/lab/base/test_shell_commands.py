@@ -1,4 +1,4 @@
-"""What a user is told to type can be typed."""
+"""The commands shown to a user work in a shell."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from s2s_jax.lab.base.shell_commands import called, command_line
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder with an environment that has one program; the shell finds none."""
+    """A project folder with an environment that has one program, which is not on the path."""
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("python", "tensorboard"):

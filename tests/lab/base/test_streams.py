@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by somebody who has gone."""
+"""Standard streams that are closed or full, or whose reader has gone."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ ARGUMENTS = {"train": "--config=x --workdir=x", "evaluate": "x"}
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs a command in a shell, with what follows it there; gives exit code and stderr."""
+    """Runs a command in a shell with the given redirections; returns exit code and stderr."""
 
     def run(command: str, redirection: str) -> tuple[int, str]:
         script = f'"{sys.executable}" -c "$0" {command} {ARGUMENTS[command]} {redirection}'

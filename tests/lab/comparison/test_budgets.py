@@ -1,4 +1,4 @@
-"""The target tokens of a run: counted, or made up where its record does not have them."""
+"""The target tokens of a run: counted, or estimated if its records do not have them."""
 
 import math
 from pathlib import Path

@@ -79,7 +79,7 @@ def test_the_interval_is_that_of_scipy(count, confidence):
 
 
 def test_runs_with_another_bleu_tokenizer_are_left_out(sweep):
-    """Also where the sweep itself sets it: scores by two tokenizers say nothing of each other."""
+    """Also if the sweep itself sets it: scores with different tokenizers cannot be compared."""
     for path in sorted(sweep.glob("*/seed_*/result.json")):
         result = json.loads(path.read_text())
         result["config"]["eval"] = {"bleu_tokenize": "13a"}
@@ -130,7 +130,7 @@ OWN = Metric("vowels", "vowels\x1b", "%", 100, digits=1, better="lower")
 
 
 def test_a_runs_own_scores_are_shown_as_its_result_says(tmp_path):
-    """Where the code that made them is not there any more."""
+    """Even if the code that made them is gone."""
     for schedule, value in (("teacher_forcing", 0.25), ("linear", 0.125)):
         for seed in range(2):
             metrics = {"test/own/vowels": value + seed / 100, "test/own/exact_match": 0.5}
@@ -364,7 +364,7 @@ def test_every_number_of_every_run_is_a_point(sweep):
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """A sweep that was compared, and what was printed."""
+    """A compared sweep, and the printed text."""
     root = tmp_path_factory.mktemp("reported") / "sweep"
     for schedule, values in WER.items():
         for seed, wer in enumerate(values):

@@ -1,4 +1,4 @@
-"""What is said of schedules: rows, baselines, corrections and sentences."""
+"""Differences between schedules: rows, baselines, corrections and sentences."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def make_runs(
     num_items: int = 200,
     varied: tuple[tuple[str, str], ...] = (),
 ) -> CollectedRuns:
-    """Runs with hypotheses that are wrong at random, as often as is said."""
+    """Runs with hypotheses that are wrong at random with the given probability."""
     members = []
     generator = np.random.default_rng(0)
     for schedule, rate in error_rates.items():
@@ -304,7 +304,7 @@ def test_examples_are_items_on_which_schedules_differ(runs):
 
 
 def add_exposure(run: FinishedRun, gold: float, own: float, **settings: object) -> None:
-    """Leaves what `s2s exposure` does; its accuracies are those of no predictions."""
+    """Writes the file of `s2s exposure`, with accuracies that no predictions have."""
     measures = {
         f"{kind}/accuracy_by_position": {"at": [1, 2], "value": [value, value], "n": [200, 200]}
         for kind, value in (("gold", gold), ("own", own))
@@ -315,7 +315,7 @@ def add_exposure(run: FinishedRun, gold: float, own: float, **settings: object) 
 
 
 def drawn_positions(runs: CollectedRuns) -> tuple[dict[str, list[float]], str]:
-    """Of each panel the first position's accuracies in percent, a row each; what is said below."""
+    """Panel -> the accuracies of the rows at the first position, in percent; the remark below."""
     figure = positions_figure(runs)
     assert figure is not None
     panels = {
@@ -333,7 +333,7 @@ def predicted(tmp_path) -> CollectedRuns:
 
 
 def with_accuracy(run: FinishedRun) -> FinishedRun:
-    """The run with the accuracy that its predictions have: of A, B, the number and the end."""
+    """The run with the accuracy of its predictions over A, B, the number and the end."""
     accuracy = 1 - run.metrics["test/own/wer"] / 100 / 4
     return replace(run, metrics=run.metrics | {"test/own/token_accuracy": accuracy})
 

@@ -49,7 +49,7 @@ def test_the_figures_are_pictures_with_named_axes(runs):
 
 
 def symbols_runs() -> CollectedRuns:
-    """Of targets that are drawn at random: exact match says nothing of them."""
+    """Runs with random targets, for which exact match is meaningless."""
     values = {"own/ser": 71.0, "own/exact_match": 0.002, "gold/token_accuracy": 0.3}
     members = [
         FinishedRun(

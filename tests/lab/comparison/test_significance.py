@@ -95,7 +95,7 @@ def test_if_all_noise_is_from_seeds_items_add_nothing_to_the_t_test():
 
 @pytest.mark.parametrize("confidence", [0.95, 0.7])
 def test_the_p_value_matches_the_interval(confidence):
-    """Both ways: an interval that leaves out 0 is significant at its level, and no other is."""
+    """An interval excludes 0 exactly when the difference is significant at its level."""
     generator = np.random.default_rng(14)
     outside = 0
     for number in range(300):
@@ -113,7 +113,7 @@ def test_the_p_value_matches_the_interval(confidence):
 @pytest.mark.parametrize("num_items", [1, 60])
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 600])
 def test_seeds_that_tie_are_not_taken_for_seeds_without_noise(num_seeds, num_items):
-    """As runs that end at 0 or at 1: all differences are 1, or all are -1, with 2 * 4^-n."""
+    """If runs end at 0 or 1, all differences are 1 or all are -1 with probability 2 * 4^-n."""
     found = paired_difference(
         *np.repeat([1.0, 0.1], num_seeds * num_items).reshape(2, num_seeds, num_items)
     )
@@ -194,7 +194,7 @@ def named(cases):
 
 
 def most_at(level: float, count: int) -> float:
-    """The share above which `count` independent tests of this level are too many by chance."""
+    """The share of rejections in `count` independent tests that chance hardly exceeds."""
     return level + 3 * math.sqrt(level * (1 - level) / count)
 
 
@@ -241,7 +241,7 @@ def test_swapping_items_regardless_of_seeds_finds_false_differences():
 
 
 def shown_sizes() -> dict[tuple[str, str], float]:
-    """The share of the page by case and number of seeds."""
+    """The shares on the page, by case and number of seeds."""
     page = (Path(__file__).parents[3] / "docs/comparing.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines()]
     numbers = [row for row in rows if len(row) == 6 and row[-1][-1].isdigit()]

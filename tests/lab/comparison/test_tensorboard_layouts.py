@@ -80,7 +80,7 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
 
 
 def hparam_columns(files: dict[str, bytes], folder: Path) -> dict[str, tuple[str, list]]:
-    """Column -> (type, values) of the one table that the files hold."""
+    """Column -> (type, values) of the only table in the files."""
     first = next(iter(written(folder, files).values()))
     content = first.summary_metadata["_hparams_/experiment"].plugin_data.content
     experiment = hparams_metadata.parse_experiment_plugin_data(content)
@@ -91,7 +91,7 @@ def hparam_columns(files: dict[str, bytes], folder: Path) -> dict[str, tuple[str
 
 
 def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_config, tmp_path):
-    """As the runs themselves enter it, so that the table finds them."""
+    """The values are written as in the runs' own entries, so that the table finds them."""
     members, entered = [], []
     for schedule, size, rate, tie in (
         ("linear", 8, 0.01, True),

@@ -1,4 +1,4 @@
-"""No number of a config or of the command line is without bounds, and none is a traceback."""
+"""Every number in a config or on the command line has bounds, and none causes a traceback."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ VALUES = {int: INTEGERS, float: FLOATS}
 
 
 def numeric_keys() -> dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]]:
-    """Every key that takes a number: the components that have it, and values to try."""
+    """Every key that takes a number, with the components that have it and values to try."""
     found: dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]] = {}
     for section, kind in KINDS.items():
         for name in kind.built_in:

@@ -1,4 +1,4 @@
-"""Components by name: their options come from signatures, and what cannot be one is said."""
+"""Components by name: options come from signatures, and invalid components are reported."""
 
 import sys
 from collections.abc import Callable
@@ -36,7 +36,7 @@ number = 3
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Writes a module `mine` that an experiment beside it could name."""
+    """Writes a module `mine` that an experiment next to it could name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def write(content: str) -> Path:

@@ -1,4 +1,4 @@
-"""Configs: every key present and locked; what is wrong with one is said in a line."""
+"""Configs: every key is present and locked; errors are one line."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The user's modules: which belong to a run, and how copies of them are opened."""
+"""The user's modules: which ones belong to a run, and how copies of them are imported."""
 
 import importlib
 import shutil

@@ -1,4 +1,4 @@
-"""KL to a known truth: exact where all can be enumerated, by the chain rule otherwise."""
+"""KL to a known truth: exact if everything can be enumerated, otherwise by the chain rule."""
 
 import json
 from functools import partial
@@ -37,7 +37,7 @@ HMM = (0.6, 0.4), ((0.8, 0.2), (0.3, 0.7)), ((0.7, 0.2, 0.1), (0.1, 0.3, 0.6))
 
 
 def by_last_token(logits: np.ndarray) -> Seq2SeqModel:
-    """A model that looks at the last token fed alone; its parameters are its logits."""
+    """A model that depends only on the last fed token; its parameters are its logits."""
     return Seq2SeqModel(
         init=lambda key: jnp.asarray(logits),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
@@ -53,7 +53,7 @@ def ids_of(vocabularies: Vocabularies, num_symbols: int) -> list[int]:
 
 
 def test_a_constant_source_is_enumerated():
-    """The truth's own table has no divergence; another's is that of two Markov chains."""
+    """The truth itself has divergence 0; another table has that of two Markov chains."""
     truth = make_markov_truth(*CHAIN, length=3)
     pairs = one_reference(["_"] * 4, ["0 0 1", "1 1 0", "0 0 0", "1 0 1"])
     vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
@@ -80,7 +80,7 @@ def test_a_constant_source_is_enumerated():
 
 
 def test_exact_and_sampled_means_agree_if_the_pairs_follow_the_distribution(monkeypatch):
-    """Pairs drawn from an hmm in bulk: the chain rule over them nears the exact mean."""
+    """With many pairs sampled from an hmm, the chain rule is close to the exact mean."""
     truth = make_hmm_truth(*HMM, length=2)
     generator = np.random.default_rng(0)
     target = truth.sample(30_000, generator)
@@ -160,7 +160,7 @@ def test_a_symbol_that_is_not_in_the_training_data_has_no_id(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A tiny markov run from its own experiment file: the result, and what was logged."""
+    """A tiny markov run from its own experiment file: the result, and the logged records."""
     folder = tmp_path_factory.mktemp("markov")
     path = Path(__file__).parents[3] / "experiments" / "markov.py"
     config = load_experiment(str(path)).get_config("linear")

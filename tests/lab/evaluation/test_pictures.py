@@ -1,4 +1,4 @@
-"""The table and the picture of an evaluation."""
+"""The table of examples and the attention image of an evaluation."""
 
 import io
 

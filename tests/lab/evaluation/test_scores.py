@@ -29,7 +29,7 @@ from s2s_jax.lab.runs.result_shapes import SCORE_METRIC
 
 
 def error_rates(hypotheses, references, split) -> tuple[float, float]:
-    """Edit errors a hundred symbols, and how many of a hundred texts are not exact."""
+    """Edit errors per hundred symbols, and inexact texts per hundred."""
     rates = (
         percentage(statistics(split, hypotheses, references).sum(0)).item()
         for statistics in (error_statistics, inexact_statistics)
@@ -225,7 +225,7 @@ def test_flores_is_used_if_its_model_is_present(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", SCORER_NAMES)
 def test_a_score_is_a_function_of_the_sums_of_its_statistics(name):
-    """That of what sacrebleu publishes, too."""
+    """Also for the scores that sacrebleu computes itself."""
     for one in make_scorer(name).scores:
         statistics = one.items(HYPOTHESES, REFERENCES)
         assert len(statistics) == len(HYPOTHESES)

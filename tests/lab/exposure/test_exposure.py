@@ -1,4 +1,4 @@
-"""`s2s exposure`: what it leaves in a run's folder, prints, and refuses."""
+"""`s2s exposure`: what it writes to a run's folder, prints and rejects."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def made_run(folder, label: str, seed: int, accuracy: float) -> RunExposure:
 
 @pytest.fixture(scope="module")
 def measured(finished, tmp_path_factory):
-    """A copy of the finished run, measured, with what was reported."""
+    """A measured copy of the finished run, with the reported lines."""
     folder = tmp_path_factory.mktemp("measured") / "run"
     shutil.copytree(finished, folder)
     lines: list[str] = []
@@ -200,7 +200,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_others_are_reported(tmp_path, 
 
 @pytest.fixture
 def copy_run(finished, tmp_path):
-    """Copies the finished run, with another config; `changes` by dotted key."""
+    """Copies the finished run with another config; `changes` is by dotted key."""
 
     def copy(name, **changes):
         folder = Path(shutil.copytree(finished, tmp_path / "runs" / name))

@@ -58,7 +58,7 @@ def copied(saved, tmp_path):
 
 
 def test_only_the_parameters_are_restored_in_the_requested_dtypes(tmp_path):
-    """As of a run that was trained with 64 bits and another generator."""
+    """As for a run that was trained with 64 bits and another random generator."""
     wide = {"kernel": np.linspace(0, 1, 6).reshape(2, 3), "bias": np.ones(3, np.float32)}
     state = TrainState(np.int64(7), wide, {}, jax.random.key(0, impl="rbg"))
     with Checkpoints(tmp_path) as checkpoints:

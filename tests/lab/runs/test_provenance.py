@@ -1,4 +1,4 @@
-"""What a result depends on beside its config, and what is refused when that has changed."""
+"""What a result depends on besides its config, and what is rejected if that has changed."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from s2s_jax.lab.training.workbench import RunSpec, Workbench
 
 @pytest.fixture
 def moved(copied, make_config, tmp_path):
-    """A copy of the finished run whose data have moved, content as it was: folder, config, data."""
+    """A copy of the finished run whose data have moved unchanged: folder, config, data."""
     config = make_config()
     pairs = Path(shutil.copytree(config.data.folder, tmp_path / "pairs"))
     config.data.folder = str(pairs)
@@ -197,7 +197,7 @@ def test_a_run_of_an_earlier_version_continues_and_says_that_its_data_are_unknow
 
 
 def test_a_killed_start_does_not_affect_the_next(trained, make_config, tmp_path):
-    """Vocabularies of data that may have changed since."""
+    """The vocabularies may be of data that have changed since."""
     assert trained.provenance is not None
     (tmp_path / "target_vocabulary.json").write_text("of another time")
     assert RunFolder(tmp_path).vocabularies() is None

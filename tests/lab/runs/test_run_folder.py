@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and whom it lets in."""
+"""The files that a run writes to its folder, and which runs the folder accepts."""
 
 # TensorBoard's message classes are made at import, where a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
@@ -283,7 +283,7 @@ def test_waiting_for_a_later_program_is_logged_where_it_happened(
     asked = []
 
     class Slow(CompiledInTurn):
-        """As if the compiler took 1,000 seconds for the second shape."""
+        """Pretends that the compiler takes 1,000 seconds for the second shape."""
 
         def __getitem__(self, case):
             program = super().__getitem__(case)

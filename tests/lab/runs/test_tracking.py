@@ -98,7 +98,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, restarts, cut
 
 @pytest.fixture
 def data_server(tmp_path):
-    """TensorBoard's default backend, running: called, it gives run -> tag -> steps."""
+    """TensorBoard's default backend, running; calling it returns run -> tag -> steps."""
     try:
         binary = server_ingester.get_server_binary()
     except server_ingester.NoDataServerError:

@@ -1,4 +1,4 @@
-"""How a sweep is shown: in place on a terminal, as lines elsewhere, and how it is interrupted."""
+"""How a sweep is shown (in place on a terminal, else as lines) and interrupted."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ def state(name, status, progress=None, **more):
 
 
 class Screen:
-    """What a terminal of some width shows of what was written; knows what the display uses."""
+    """What a terminal of a given width shows after some output; supports what the display uses."""
 
     def __init__(self, width):
         self.rows, self.row, self.column, self.width = [""], 0, 0, width
@@ -278,7 +278,7 @@ print(0)
 
 def test_ctrl_c_stops_a_sweep_and_the_same_command_continues(tmp_path):
     def sweep(until, then):
-        """Runs the sweep on a terminal of its own; types once something is shown."""
+        """Runs the sweep on its own terminal; types once something is shown."""
         outside, inside = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", SWEEP, str(tmp_path), RUN],

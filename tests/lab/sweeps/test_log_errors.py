@@ -1,4 +1,4 @@
-"""Why a run failed is the exception's own line, whatever else its log ends with."""
+"""The reason of a failure is the exception's own line, whatever else the log ends with."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A sweep: planned whole, run in processes, taken up again."""
+"""A sweep: planned completely, run in processes, resumed."""
 
 import json
 import os
@@ -342,12 +342,12 @@ for line in sys.stdin:
             raise
     answers.write(f"{2 * ('sys.exit(2)' in script)}\\n")
 """
-"""Runs scripts in the place of runs; like the real one it ends with any code but 0 and 2."""
+"""Runs scripts instead of runs; like the real worker it exits after any code but 0 and 2."""
 
 
 @pytest.fixture
 def start_workers(monkeypatch):
-    """Has a sweep start a script as its processes; the fixture makes the list of those started."""
+    """Makes a sweep start a script as its processes; returns the list of started ones."""
     start = subprocess.Popen
 
     def make(script):
@@ -367,7 +367,7 @@ def start_workers(monkeypatch):
 
 @pytest.fixture
 def fake_runs(start_workers, tmp_path):
-    """Makes a plan of runs that are small scripts; and the processes that were started."""
+    """A function that plans runs that are small scripts, and the list of started processes."""
 
     def plan(*scripts, programs=""):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(scripts))]
@@ -631,7 +631,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def fake_groups(start_workers, monkeypatch, tmp_path):
-    """Makes a plan for a process that only writes results; and the sizes of what it was sent."""
+    """A function that plans for a process that only writes results, and the sizes of its jobs."""
     sizes = []
     send = worker_process.WorkerProcess.send
 

@@ -1,4 +1,4 @@
-"""A process of a sweep: what it is sent, and what it does when the sweep dies."""
+"""A process of a sweep: the jobs it is sent, and what it does when the sweep dies."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def pipe():
 
 @pytest.fixture
 def terminated():
-    """Is set by a SIGTERM, which ends nothing."""
+    """An event that SIGTERM sets instead of ending the process."""
     event = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     yield event

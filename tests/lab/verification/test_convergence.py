@@ -1,4 +1,4 @@
-"""The real train step, run to its end, lands where theory says it must."""
+"""The real train step, run to convergence, ends where theory predicts."""
 
 import dataclasses
 from functools import partial

@@ -1,4 +1,4 @@
-"""`s2s verify`: its table is what was trained, and it tells a train step that is wrong."""
+"""`s2s verify`: its table shows what was trained, and it detects a wrong train step."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def test_batches_hold_every_sequence_as_often_as_its_probability_says():
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """`s2s verify` without the training; gives what would have been trained."""
+    """Runs `s2s verify` without the training; returns what would have been trained."""
     seen = []
 
     def fake(chain, models, **options):

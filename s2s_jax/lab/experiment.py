@@ -20,7 +20,7 @@ def train_and_evaluate(
     report: Callable[[str], None] = print,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains a config in a folder, or goes on where an earlier call stopped.
+    """Trains a config in a folder, or continues where an earlier call stopped.
 
     `s2s_jax.lab.runs.run_folder.RunFolder` lists the files that the folder then holds. A run that
     was stopped and resumed ends up bit-identical to one that was never stopped; a finished run is

@@ -76,7 +76,7 @@ def session_environment(session_folder: Path) -> Iterator[None]:
         options = {
             "jax_compilation_cache_dir": cache,
             "jax_persistent_cache_min_compile_time_secs": 0.0,
-            # Else the cache's own path is part of what a program is found by.
+            # Otherwise the cache's path is part of its keys.
             "jax_persistent_cache_enable_xla_caches": "none",
         }
         old = {name: getattr(jax.config, name) for name in options}
@@ -100,7 +100,7 @@ def experiment_file(session_folder: Path) -> Path:
     words = [
         "".join(word) for count in (2, 3) for word in itertools.product("abcdef", repeat=count)
     ]
-    held_out = words[-180::4]  # some of the three letters
+    held_out = words[-180::4]  # some of the words of three letters
     lines = [f"{word}\t{' '.join(word.upper())}\n" for word in words if word not in held_out]
     files = {"pairs/train.tsv": lines}
     for split, some in (("dev", held_out[:16]), ("test", held_out[16:32])):

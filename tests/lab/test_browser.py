@@ -25,7 +25,7 @@ from s2s_jax.lab.comparison.comparison import write_comparison
 from s2s_jax.lab.comparison.tensorboard_layouts import address
 from s2s_jax.lab.runs.tracking import Tracker
 
-SECONDS = 240  # a busy machine; a page is looked at again until it shows what it should
+SECONDS = 240  # for a busy machine; a page is polled until it shows what it should
 SCHEDULES = ("teacher_forcing", "linear")
 
 CHROMIUM = next(
@@ -242,7 +242,7 @@ def test_every_run_is_in_the_time_series_once_in_its_schedules_colour(browser, p
         ])
     """
     found = {name: color for name, *color in browser.evaluate(rows)}
-    assert sorted(found) == sorted(names)  # none twice, none besides
+    assert sorted(found) == sorted(names)  # no duplicates, no others
     colors = {name: found[name] for name in names}
     for schedule in SCHEDULES:
         assert len({str(color) for name, color in colors.items() if schedule in name}) == 1
@@ -267,7 +267,7 @@ def test_custom_scalars_have_the_layout_once(browser, port):
 def test_the_report_shows_its_conclusion_and_all_its_figures(browser, sweep):
     browser.open((sweep / "report.html").as_uri())
     text = browser.wait_for("Conclusions", "linear:")
-    assert "Examples where the schedules differ" not in text  # the items are not the same
+    assert "Examples where the schedules differ" not in text  # the items differ
     widths = "[...document.images].map((one) => one.complete && one.naturalWidth)"
     found = browser.evaluate(widths)
     assert len(found) == len(list(sweep.glob("*.svg")))

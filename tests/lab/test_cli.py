@@ -20,7 +20,7 @@ from s2s_jax.lab.base.processes import prepare_jax
 from s2s_jax.lab.experiment import load_run
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("cli")
 
 COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
@@ -131,7 +131,7 @@ def test_an_unusable_path_is_rejected(refused, experiment_file, command, path, m
     arguments = [f"--config={experiment_file}", f"--workdir={path}"]
     line = refused(command, *(arguments if command == "train" else [path]))
     assert message in line
-    assert "LC_ALL" not in line  # the locale is of UTF-8
+    assert "LC_ALL" not in line  # the locale uses UTF-8
 
 
 def test_the_locale_is_named_as_a_possible_reason_for_a_path_that_is_not_utf8(refused, monkeypatch):
@@ -541,7 +541,9 @@ def test_a_value_may_follow_after_a_space(s2s, monkeypatch, experiment_file, tmp
         assert s2s(*arguments)[0] == 0
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][2] == {"train.num_steps": 3, "schedule.name": "linear"}
-    assert s2s(*front, "--config.schedule.floor", "-1")[0] == 0  # checked by what is replaced here
+    assert (
+        s2s(*front, "--config.schedule.floor", "-1")[0] == 0
+    )  # checked by what is monkeypatched here
     assert seen[3][0]["schedule"]["floor"] == -1
 
 
@@ -604,7 +606,7 @@ def test_decode_without_streams_is_one_line(finished):
 
 
 def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_path):
-    config: Any = jax.config  # its options are attributes that no type checker knows
+    config: Any = jax.config  # type checkers do not know its options
     theirs = config.jax_compilation_cache_dir
     seconds = config.jax_persistent_cache_min_compile_time_secs
     caches = config.jax_persistent_cache_enable_xla_caches
@@ -618,7 +620,7 @@ def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_pat
     try:
         prepare_jax()
         assert config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
-        # With any of XLA's own caches a program's key has the cache's path in it.
+        # With any of XLA's own caches, a program's key contains the cache's path.
         assert config.jax_persistent_cache_enable_xla_caches == "none"
     finally:
         config.update("jax_compilation_cache_dir", theirs)

@@ -108,7 +108,7 @@ def test_a_damaged_file_is_one_line(sweep, make_config, name):
     before = path.read_text()
     first, rest = before.split("\n", 1) if name.endswith("l") else (before, "")
     cases = [(what, json.dumps(value)) for what, value in damaged(json.loads(first))]
-    if name == "result.json":  # of its copy of the config as much as is read
+    if name == "result.json":  # the parts of its config that are read
         cases = [one for one in cases if not one[0].startswith(("config.model", "config.eval"))]
     lines: list[str] = []
     try:

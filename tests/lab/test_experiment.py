@@ -73,7 +73,7 @@ def test_every_schedule_uses_the_same_compiled_step_and_the_same_start(
     assert same(forced_params, sampled_params)
     assert len(forced_batches) == 12
     assert same(forced_batches, sampled_batches)
-    # What they were fed is where they part.
+    # They differ in what they were fed.
     lines = [
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         for name in ("teacher_forcing", "inverse_sigmoid")

@@ -243,7 +243,7 @@ def test_only_differences_are_concluded(page):
     assert "linear: higher" not in cannot
     assert "3 seeds give only a first impression" in cannot
     assert "Gold minus own, with 95 % t-intervals that exclude 0: teacher_forcing 6.73 ±" in can
-    # Two of three runs had been better on dev before they ended.
+    # Two of three runs were better on dev before the end.
     assert "3 of 9 runs were at their best on dev when they ended" in cannot
 
 
@@ -433,7 +433,7 @@ def test_measurements_are_shown_next_to_predictions(page):
 
 
 def test_overlapping_intervals_show_no_order(results, tmp_path):
-    measured = {**MEASURED, 0.5: (0.45, 0.55, 0.52)}  # apart from that of 1, not of 0
+    measured = {**MEASURED, 0.5: (0.45, 0.55, 0.52)}  # separate from that of 1, but not of 0
     sweep = results.read_sweep("markov", write_markov(tmp_path, measured))
     rows = results.results_theory.theory_rows(sweep)
     against = results.results_theory.differences(sweep, rows)

@@ -269,7 +269,7 @@ CATALOG = Catalog(
         Metric("accumulated", "AccErr", digits=3, long_label="accumulated error"),
         Metric("excess_percent", "ExAccErr", "%", long_label="excess accumulated error"),
         Metric("half_life", "half-life", "tokens", digits=3),
-        Metric("nll_increase", "NLL +", "nats", digits=3, long_label="NLL over uncorrupted"),
+        Metric("nll_increase", "NLL +", "nats", digits=3, long_label="NLL increase"),
         Metric("length_ratio", "length ratio", digits=3),
         _percentage("no_eos_rate", "no EOS"),
         _percentage("repetition", "repetition"),

@@ -31,7 +31,7 @@ _PANELS = (
     ("token accuracy", ("gold/accuracy_by_position", "own/accuracy_by_position")),
     ("error rate", ("own/hazard_by_position", "own/post_error_rate_by_distance")),
     (
-        "NLL over uncorrupted",
+        "NLL increase",
         (
             "recovery/uniform/nll_increase_by_distance",
             "recovery/plausible/nll_increase_by_distance",

@@ -31,7 +31,7 @@ def test_a_lock_ends_with_its_process_even_if_killed(tmp_path):
         assert "\n" not in str(refused.value)
         assert str(lock_owner(path)).startswith(f"process {other.pid} on ")
         other.send_signal(signal.SIGKILL)
-    assert lock_owner(path) is None  # nor does to ask hold it
+    assert lock_owner(path) is None  # asking does not take the lock either
     FileLock(path).release()
     assert lock_owner(tmp_path / "nowhere" / "x.lock") is None
 

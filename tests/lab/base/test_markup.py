@@ -44,7 +44,7 @@ def hostile(tmp_path_factory) -> Iterator[tuple[Path, str]]:
             (path / "predictions_test.jsonl").write_text(json.dumps(row) + "\n")
     failed = write_run(root, "linear", 9, {}, status="failed", error="\x1b]0;title\x07\n% \\input")
     assert failed.exists()
-    with pytest.MonkeyPatch.context() as patch:  # what figures make of text is theirs to test
+    with pytest.MonkeyPatch.context() as patch:  # figures have their own tests for text
         for module, name in (
             (plots, "make_figures"),
             (difference_plots, "make_difference_figures"),
@@ -57,7 +57,7 @@ def test_nothing_is_written_outside_the_sweep_and_every_row_has_its_curves(hosti
     root, _ = hostile
     assert [path.name for path in root.parent.iterdir()] == ["sweep"]
     events = list(root.glob("over_seeds/*/events.*"))
-    assert len(events) == len(HOSTILE)  # without the run that has half a character in its result
+    assert len(events) == len(HOSTILE)  # without the run whose result contains a surrogate
     assert len(list(root.rglob("*compare"))) == len(events)
     again = {path: path.read_bytes() for path in events}
     write_comparison(root, METRICS)

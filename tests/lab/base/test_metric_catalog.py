@@ -66,7 +66,7 @@ def test_a_runs_own_scores_come_first_and_in_their_order():
     assert len(catalog.scores) == len(CATALOG.scores) + 1
     assert catalog.describe("own/wer").label == "my WER"
     assert CATALOG.describe("own/wer").label == "WER"
-    # What is measured is no score that a run could call something else.
+    # Measures are not scores: a run cannot rename them.
     other = CATALOG.with_scores([Metric("token_accuracy", "mine")])
     assert other.describe("own/token_accuracy") == CATALOG.describe("own/token_accuracy")
 

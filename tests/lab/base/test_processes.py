@@ -33,7 +33,7 @@ finally:
 """
 
 WAIT = 'say("ready"); sys.stdin.read()'
-# Waits on in C, whatever arrives.
+# Waits in C regardless of signals.
 HELD_UP = 'ctypes.CDLL(None).system(b"echo ready; exec cat >/dev/null 2>&1")'
 AT_WORK = """signals.is_set(); say("ready")
     while not signals.is_set(): time.sleep(0.01)
@@ -62,7 +62,7 @@ def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, lis
             child.send_signal(number)
             if left and number != signal.SIGHUP:
                 said.append(child.stderr.readline())
-        # Whatever waits for the end of its input goes on waiting: it is not closed yet.
+        # The input is not closed yet, so a process that reads it keeps waiting.
         try:
             code = child.wait(timeout=30)
         finally:
@@ -121,7 +121,7 @@ def test_a_sweep_is_interrupted(number):
 def test_signal_handlers_are_restored():
     script = CHILD.format(
         body="signals.close(); import signal\n"
-        "    # A process that a shell has put into the background ignores SIGINT from its start.\n"
+        "    # A process that a shell starts in the background ignores SIGINT from the start.\n"
         "    say([signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler,"
         " signal.SIG_IGN) for one in processes._STOPPING]); say(signal.set_wakeup_fd(-1))"
     )
@@ -157,7 +157,7 @@ def test_a_temporary_folder_replaces_a_missing_home(homeless, capsys, monkeypatc
     assert capsys.readouterr().err == (
         f"s2s: there is no home folder; {homeless} takes its place (set HOME to choose another)\n"
     )
-    provide_home()  # there is one now
+    provide_home()  # now there is one
     assert not capsys.readouterr().err
 
 

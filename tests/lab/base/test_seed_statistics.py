@@ -66,7 +66,7 @@ def test_differences_that_no_number_of_seeds_can_show():
     assert seeds_needed(0.1, 1.0) is None
     assert seeds_needed(0.1, 1.0, most=1000) == 787
     assert seeds_needed(0.0, 1.0) is None
-    # Two of the items' standard errors are too little, however many seeds.
+    # Two standard errors of the items are too few, whatever the number of seeds.
     assert seeds_needed(2.0, 0.5, item_variance=1.0, most=1000) is None
     few = seeds_needed(2.0, 0.5)
     more = seeds_needed(2.0, 0.5, item_variance=0.3)

@@ -7,7 +7,7 @@ import pytest
 
 from s2s_jax.lab.base.processes import EXIT_BAD_INPUT, EXIT_FAILED
 
-# A command that prints, then leaves a file; its work is light, so that the process starts quickly.
+# A command that prints and then writes a file; it is light, so that the process starts quickly.
 COMMAND = """
 import sys
 from pathlib import Path

@@ -21,6 +21,6 @@ def test_tokens_are_taken_from_the_count():
     assert run_tokens(run(*rates)) == pytest.approx(400)
     counted = [one | {"train/target_tokens": one["step"] * 21.0} for one in rates]
     assert run_tokens(run(*counted, {"step": 20, "eval/gap": 0.1})) == 420
-    # Resumed by a version that counts: what is counted is of all steps.
+    # Resumed by a version that counts tokens: the count covers all steps.
     assert run_tokens(run(*rates[:2], counted[2])) == 420
     assert math.isnan(run_tokens(run({"step": 20, "train/target_tokens": None})))

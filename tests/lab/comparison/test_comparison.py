@@ -334,7 +334,7 @@ def test_other_varied_keys_have_separate_rows(tmp_path):
                 write_run(
                     tmp_path, schedule, seed, metrics, folder, config=config, overrides=overrides
                 )
-    # By hand into the sweep's folder: an override that no folder names.
+    # A run added to the sweep's folder by hand: its override is in no folder name.
     config = {"rollout": {"coin": "token", "feed": "argmax"}}
     overrides = {"rollout.feed": "argmax", "rollout.coin": "token"}
     write_run(tmp_path, "linear", 5, metrics_of(9.0), config=config, overrides=overrides)

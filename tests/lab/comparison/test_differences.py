@@ -100,7 +100,7 @@ def test_a_difference_of_30_points_is_found_but_not_one_of_1_point(runs, rows):
 
 
 def test_runs_with_the_same_output_do_not_differ(runs, rows):
-    # The likelihoods are the same seed by seed.
+    # The likelihoods are the same for each seed.
     for row in rows[2:]:
         assert (row.difference.value, row.difference.p_value, row.p_holm) == (0, 1, 1)
         assert row.improvement == 0.5
@@ -168,7 +168,7 @@ def test_what_cannot_be_paired_is_not_compared(runs):
     assert rows[0].seeds == (2,)
     assert math.isnan(rows[0].difference.p_value)
     assert math.isnan(rows[0].p_holm)
-    assert rows[1].p_holm == rows[1].difference.p_value  # one test alone
+    assert rows[1].p_holm == rows[1].difference.p_value  # only one test
     assert NO_INTERVAL in difference_tables.to_text(rows, "test/own/wer")
 
 

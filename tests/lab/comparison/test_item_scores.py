@@ -120,12 +120,12 @@ def test_scores_that_items_do_not_reproduce_are_not_used(predictions):
         ("own/hazard", 0.3),
     ]:
         assert item_scores(predictions, f"test/{name}", value, phonemes.scores) is None
-    assert item_scores(predictions, "test/own/wer", wer) is None  # of another scorer
+    assert item_scores(predictions, "test/own/wer", wer) is None  # a score of another scorer
 
 
 def test_tokens_by_position():
     found = Predictions(("1", "2", "3"), (("A B",), ("A B C",), ("C",)), ("A B", "A C", "C C"))
-    # Right: A, B and the end; A alone (C is not B, and it ended early); C, but no end.
+    # Right: A, B and the end; only A (C is not B, and it ended early); C without the end.
     known = right_by_position(found, 5 / 9)
     assert known is not None
     right, count = known

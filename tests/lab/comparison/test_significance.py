@@ -54,7 +54,7 @@ def test_with_totals_only_it_is_scipys_paired_t_test(count):
 
 
 def test_the_interval_by_hand():
-    # Seeds' means 2, 3, 4; items' means -1 to 7; nothing rests. V_seeds = 1/3, V_items = 7.5/9.
+    # Seed means 2, 3, 4; item means -1 to 7; no residual. V_seeds = 1/3, V_items = 7.5/9.
     paired = 3.0 + np.array([[-1], [0], [1]]) + np.arange(-4, 5)
     found = paired_difference(*sides(paired))
     assert found.value == pytest.approx(3)
@@ -120,7 +120,7 @@ def test_seeds_that_tie_are_not_taken_for_seeds_without_noise(num_seeds, num_ite
     assert found.p_value == pytest.approx(2 * 4.0**-num_seeds)
     assert (found.low <= 0) == (num_seeds == 2)
     assert found.low < 0.9 < found.high or num_seeds == 600
-    # The same total by other items is no more than a tie either.
+    # The same total from different items also counts as a tie.
     if num_items > 1:
         places = np.arange(num_items)
         other = np.stack([np.roll(places < 2, seed) for seed in range(num_seeds)])
@@ -134,7 +134,7 @@ def test_identical_runs_have_difference_0_and_p_1():
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
     totals = paired_difference(scores.mean(1), scores.mean(1))
     assert (totals.value, totals.low, totals.high, totals.p_value) == (0, 0, 0, 1)
-    # As linearised scores come: the same up to rounding.
+    # Like linearised scores: the same up to rounding.
     rounded = paired_difference(scores * (1 + 1e-15), scores)
     assert (rounded.value, rounded.p_value) == (0, 1)
 
@@ -231,8 +231,8 @@ def test_if_items_are_the_noise_the_power_is_that_of_swapping(case):
 
 
 def test_swapping_items_regardless_of_seeds_finds_false_differences():
-    # What the module is for: the same sweeps, by the usual randomisation over items; and by items
-    # within seeds, where one of them failed.
+    # Why the module does not swap labels: the same sweeps with the usual randomisation over items,
+    # and with items swapped within seeds if one of them failed.
     swaps = np.random.default_rng(12)
     words = next(case for case in NULL_CASES if case.about == "words, noise of seeds")
     assert size(words, lambda paired: p_of_items_together(paired, swaps), 200) > 0.3

@@ -64,7 +64,7 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
     assert [info.name.tag for info in experiment.metric_infos] == ["test/own/wer", "test/gap"]
     shown = [info.display_name for info in experiment.metric_infos]
     assert shown == ["WER (%), test", "gap (%), test"]
-    for part in ("mean", "low", "high"):  # in percent, as WER is
+    for part in ("mean", "low", "high"):  # in percent, like WER
         (point, _) = first.Tensors(f"over_seeds/gold/token_accuracy/{part}")
         assert point.tensor_proto.float_val[0] == pytest.approx(90)
     assert [chart.title for chart in margins.chart] == [
@@ -106,7 +106,7 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
         folder = tmp_path / run_name(schedule, 0, varied)
         config = make_config(schedule, **varied)
         records = [{"step": 1, "eval/gap": 0.1}]
-        # By way of JSON, as it is read.
+        # Through JSON, as when it is read.
         restored = json.loads(json.dumps(config.to_dict()))
         members.append(
             FinishedRun(folder, folder.parent.name, 0, restored, {}, records, (), overrides)

@@ -65,7 +65,7 @@ def test_an_extreme_number_is_accepted_or_rejected_in_one_line_that_names_it(key
                     assert message.startswith(f"{key} is {value}; it must be in [")
                     assert name in message
             else:
-                # No int32 and no float32 overflows, but what a schedule takes and can clip.
+                # No int32 or float32 may overflow, except values that a schedule accepts and clips.
                 assert abs(value) <= (2**32 if isinstance(value, int) else 1e30)
     assert refused
 

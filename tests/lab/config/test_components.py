@@ -134,9 +134,9 @@ def test_another_component_brings_its_own_keys_and_keeps_shared_ones(mine):
     changed = apply_overrides(config, {"model.name": "mine:make", "model.depth": 3})
     assert changed.model.to_dict() == {
         "name": "mine:make",
-        "hidden_size": 64,  # which was set, and is there too
+        "hidden_size": 64,  # was set, and exists there, too
         "depth": 3,
-        "dropout": "none",  # which is of another type
+        "dropout": "none",  # has another type
     }
     with pytest.raises(LabError, match="embedding_size has no effect on mine:make; did you"):
         apply_overrides(config, {"model.name": "mine:make", "model.embedding_size": 8})

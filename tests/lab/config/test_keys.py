@@ -274,7 +274,7 @@ def test_none_can_be_set_for_keys_that_may_be_none(write):
     config, overrides, _ = parse_config([f"--config={path}", *flags])
     assert (config.schedule.k, config.schedule.reach_step) == (None, 5)
     assert overrides == {"schedule.k": None, "schedule.reach_step": 5, "seed": 1}
-    # Of several the last one counts, and a string is a string.
+    # The last of several values counts, and a string stays a string.
     flags = ["--config.schedule.k=None", "--config.schedule.k=2", "--config.data.data_dir=None"]
     config, overrides, _ = parse_config([f"--config={path}", *flags, "--config.schedule.floor=1"])
     assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.floor": 1.0}

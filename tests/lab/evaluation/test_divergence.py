@@ -70,7 +70,7 @@ def test_a_constant_source_is_enumerated():
 
     other = np.array([[0.6, 0.4], [0.5, 0.5]])
     logits[np.ix_(ids, ids)] = np.log(other)
-    logits[:, EOS] = np.log(1 / 3)  # a quarter of all, which the restriction takes out
+    logits[:, EOS] = np.log(1 / 3)  # a quarter of the probability, which the restriction removes
     found = measure(jnp.asarray(logits))
     rows = kl_divergence(CHAIN[1], other)
     second = np.array(CHAIN[0]) @ np.array(CHAIN[1])
@@ -111,7 +111,7 @@ def test_the_prediction_is_the_mean_over_sources():
     }  # fmt: skip
     found = predicted_divergence(truth, pairs, 0.5, optimum_divergences)
     open_kl = scheduled_sampling_optimum(HMM[0], HMM[1], 2, 0.5, emission=HMM[2]).kl
-    # Of two symbols, one told: the other is then predicted with all that there is to know.
+    # One of two symbols is revealed: the other is then predicted from full knowledge.
     assert found == pytest.approx(open_kl / 2, abs=1e-12)
     assert (
         predicted_divergence(truth, pairs, 0.0, partial(optimum_divergences, feed="argmax")) is None
@@ -184,7 +184,7 @@ def test_a_run_logs_its_divergence_and_the_predicted_one(run):
     evaluated = [record for record in logged if "eval/kl_to_truth" in record]
     assert [record["step"] for record in evaluated] == [10, 20]
     assert all(0 < record["eval/mass_outside"] < 1 for record in evaluated)
-    # Of the last step, not of the best one.
+    # Logged for the last step, not the best one.
     assert metrics["eval/kl_to_truth"] == pytest.approx(evaluated[-1]["eval/kl_to_truth"])
     assert evaluated[0]["eval/kl_to_truth"] != evaluated[1]["eval/kl_to_truth"]
     assert not any(name.startswith("test/kl") for name in metrics)

@@ -148,7 +148,7 @@ def test_a_tokenizer_that_does_not_split_lines_is_pointed_out(texts):
     (line,) = bleu_remarks("13a", [(text,) for text in texts])
     assert line.startswith("BLEU will be 0 for any translation: no dev reference has 4 tokens")
     assert "set eval.bleu_tokenize to zh for Chinese, ja-mecab for Japanese" in line
-    # Where a few lines have digits and Latin words among them there are 4-grams, and not enough.
+    # If a few lines contain digits and Latin words, there are 4-grams, but not enough.
     some = [(text,) for text in texts * 20] + [("A B C D 2020",)]
     (line,) = bleu_remarks("13a", some)
     assert line.startswith("BLEU will be near 0: eval.bleu_tokenize=13a hardly splits lines of a")
@@ -231,7 +231,7 @@ def test_a_score_is_a_function_of_the_sums_of_its_statistics(name):
         assert len(statistics) == len(HYPOTHESES)
         value = one(HYPOTHESES, REFERENCES)
         assert float(one.from_sums(statistics.sum(0))) == pytest.approx(value, rel=1e-12)
-        # Of any number of corpora at once.
+        # Works on several corpora at once.
         both = np.stack([statistics.sum(0), statistics[0]])
         assert one.from_sums(both).tolist() == [
             pytest.approx(value),

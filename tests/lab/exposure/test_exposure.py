@@ -22,7 +22,7 @@ from s2s_jax.lab.exposure.settings import RunExposure, Settings
 from s2s_jax.lab.exposure.tables import to_text
 from tests.lab.run_content import disown
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("exposure")
 
 SETTINGS = Settings(min_count=2, num_resamples=20)
@@ -72,7 +72,7 @@ def test_the_file_holds_every_measure_with_its_interval_and_count(measured, fini
     for name, one in record["measures"].items():
         assert set(one) == {"value", "low", "high", "n", "axis", "at", "unit", "left_out"}, name
         assert (one["at"] is None) == (one["axis"] == "")
-    # What the evaluation in training said of the same checkpoint and split.
+    # The values from the evaluation during training, for the same checkpoint and split.
     result = json.loads((finished / "result.json").read_text())["metrics"]
     for name in ("gold/token_accuracy", "own/token_accuracy", "gap", "own/exact_match", "gold/nll"):
         assert record["measures"][name]["value"] == pytest.approx(result[f"eval/{name}"], abs=1e-6)
@@ -187,7 +187,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_others_are_reported(tmp_path, 
     assert lines == [
         "Left out (3):", unfinished, f"  {stopped}: its status is stopped", failed
     ]  # fmt: skip
-    # A run that is named stands for itself, and a folder counts once, whatever it is called.
+    # A named run stands for itself, and a folder counts once, however its path is written.
     lines.clear()
     monkeypatch.chdir(tmp_path)
     found = find_runs([stopped, tmp_path, "linear/seed_0", "."], lines.append)
@@ -240,7 +240,7 @@ def test_runs_of_other_data_or_switches_are_never_averaged_as_seeds(s2s, copy_ru
     provenance["data"]["train"] = "0123456789abcdef"
     provenance["switches"]["jax_enable_x64"] = True
     path.write_text(json.dumps(provenance))
-    (runs[1] / "provenance.json").unlink()  # of before it was recorded
+    (runs[1] / "provenance.json").unlink()  # as before it was recorded
     code, out, err = s2s("exposure", *runs, *FEW)
     assert (code, err) == (0, "")
     assert "(n=2)" not in out

@@ -176,7 +176,9 @@ def test_a_step_is_saved_again_for_a_score_or_to_replace_another_runs_checkpoint
         checkpoints.save(1, {"w": jnp.float32(3)}, score=0.6)
         checkpoints.wait()
         checkpoints.save(2, {"w": jnp.float32(3)})
-        checkpoints.save(2, {"w": jnp.float32(3)}, score=0.7)  # while the first still goes on
+        checkpoints.save(
+            2, {"w": jnp.float32(3)}, score=0.7
+        )  # while the first is still being saved
         checkpoints.wait()
         assert checkpoints.best_step == 1
     with Checkpoints(tmp_path) as checkpoints:
@@ -249,7 +251,7 @@ def test_the_error_for_a_damaged_checkpoint_names_the_one_to_continue_from(
         ) as told,
     ):
         checkpoints.restore(make_state())
-    if name != "_METADATA":  # found before orbax's threads meet it, which end in tracebacks
+    if name != "_METADATA":  # found before orbax's threads, which would print tracebacks
         assert isinstance(told.value.__cause__, ValueError)
     assert capfd.readouterr().err == ""
     shutil.rmtree(copied / "40")
@@ -262,7 +264,7 @@ def test_a_flipped_value_is_noticed(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
 
-    def flip(metadata):  # as if the stored data had another sum
+    def flip(metadata):  # as if the stored data had another checksum
         metadata["custom_metadata"]["crc32"] ^= 1
 
     change_metadata(tmp_path / "1", flip)
@@ -347,7 +349,7 @@ def test_an_incomplete_save_is_no_checkpoint_and_deletes_none(tmp_path, monkeypa
 
     save = ocp.save
 
-    def lose(path, arrays, **options):  # as orbax did where it found nothing to put together
+    def lose(path, arrays, **options):  # as orbax did when it found nothing to merge
         save(path, arrays, **options)
         (Path(path) / "state" / "manifest.ocdbt").unlink()
 

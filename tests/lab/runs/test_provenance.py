@@ -46,7 +46,7 @@ def test_a_finished_run_whose_data_have_changed_is_rejected(moved, snapshot):
     before = snapshot(folder)
     with pytest.raises(LabError, match=r"holds a run of other data \(test\)"):
         train(folder, config)
-    (pairs / "test.tsv").write_text("not two columns\n")  # nor is it taken for data that are lost
+    (pairs / "test.tsv").write_text("not two columns\n")  # and is not taken for missing data
     with pytest.raises(LabError, match=r"holds a run of other data \(test\)"):
         train(folder, config)
     assert snapshot(folder) == before
@@ -143,7 +143,7 @@ def test_an_altered_vocabulary_is_rejected_by_every_command(copied, make_config,
 
 def test_a_checkpoint_detects_an_altered_config(copied):
     config = json.loads((copied / "config.json").read_text())
-    config["data"]["folder"] = "elsewhere"  # where it is, is not what it is
+    config["data"]["folder"] = "elsewhere"  # the location of the data is not their content
     (copied / "config.json").write_text(json.dumps(config))
     assert load_run(copied).step
     config["model"]["dropout"] = 0.5

@@ -1,6 +1,6 @@
 """The files that a run writes to its folder, and which runs the folder accepts."""
 
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 import json
@@ -182,7 +182,7 @@ def test_tensorboard_has_scalars_texts_pictures_and_hyperparameters(finished):
                 scale = CATALOG.describe(name).scale
                 assert point == pytest.approx(scale * value, rel=1e-6), name
     (table,) = shown["eval/examples"][12].string_val
-    assert table.decode().count("\n") == 4  # a head of two lines, and num_examples rows
+    assert table.decode().count("\n") == 4  # two header lines and num_examples rows
     width, height, png = shown["eval/attention"][12].string_val
     assert png.startswith(b"\x89PNG")
     assert int(width) > 100

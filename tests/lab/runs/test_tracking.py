@@ -1,4 +1,4 @@
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 import json
@@ -86,13 +86,13 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, restarts, cut
     with Tracker(tmp_path / "stopped") as tracker:
         log(tracker, 1, 7)
     with (tmp_path / "stopped" / "metrics.jsonl").open("a") as file:
-        file.write(cut)  # killed while it wrote
+        file.write(cut)  # killed while writing
     for resume_step, last in restarts:
         with Tracker(tmp_path / "stopped", resume_step) as tracker:
             log(tracker, (resume_step or 0) + 1, last)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert (stopped / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert str(points(stopped)) == str(points(whole))  # as text, since NaN is not NaN
+    assert str(points(stopped)) == str(points(whole))  # as text, since NaN != NaN
     assert len(list(stopped.glob("events*"))) == 1
 
 
@@ -257,7 +257,7 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(tmp_path, capsys):
     tracker.scalars(1, {"train/loss": 1.0})
     worker.join()
     assert capsys.readouterr().err == ""
-    with pytest.raises(ZeroDivisionError):  # the writer says it itself
+    with pytest.raises(ZeroDivisionError):  # the writer raises it itself
         tracker.flush()
     tracker._metrics.close()
 
@@ -277,7 +277,7 @@ def test_tensorboard_has_what_is_shown_and_the_record_what_is_stored(tmp_path):
     assert shown == {
         "own/token_accuracy": [25, 25],
         "own/wer": [25, 25],
-        "own/mine": [50, 0.5],  # which another catalogue does not know
+        "own/mine": [50, 0.5],  # unknown to another catalogue
         "teacher_prob": [0.5, 0.5],
     }
     about = events.SummaryMetadata("own/token_accuracy").summary_description

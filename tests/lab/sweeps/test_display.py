@@ -117,7 +117,7 @@ def test_progress_is_read_from_the_record(tmp_path):
         {"step": 200, "train/loss": 1.0, "train/seconds": 110.0},
     )
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('broken\n{"step": 300, "train/sec')  # on its way to the disk
+        file.write('broken\n{"step": 300, "train/sec')  # still being written
     found = read_progress(folder, "eval/own/wer")
     assert (found.step, found.score, found.seconds) == (200, 40.0, 110.0)
     assert found.seconds_per_step == pytest.approx((110 - 60) / 200)  # without compiling
@@ -137,7 +137,7 @@ def test_one_line_per_run_and_a_total():
     states = [
         state("a/seed_0", "finished", RunProgress(2000, 25.5, 3723.0, 0.2, NOW - 999)),
         state("linear/seed_0", "running", running, started_at=NOW - 500),
-        state("b/seed_0", "running", running, started_at=NOW - 5),  # the record is an older one
+        state("b/seed_0", "running", running, started_at=NOW - 5),  # the record is from before
         state("c/seed_0", "failed", reason="exit code 2: the loss is gone"),
         state("d/seed_0", "waiting", reason="is being trained by process 7 on a"),
     ]
@@ -196,7 +196,7 @@ def test_the_live_lines_are_drawn_in_place(terminal, tmp_path, monkeypatch):
     assert " exit code 2: no [2J such data xxx" in failed
     assert (len(failed), failed[-1]) == (79, "…")
     assert (total, note[:8], end) == ("1 of 2 runs done, 1 failed", "stopping", "")
-    # Narrower now: what stood there takes more rows by itself, and is written over.
+    # Now narrower: the old lines wrap onto more rows and are overwritten.
     resize(40, 24)
     display.stopping()
     drawn = read()
@@ -242,7 +242,7 @@ from pathlib import Path
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if tests run in the background
 os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from there
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from this terminal
 from s2s_jax.lab import cli
 from s2s_jax.lab.sweeps import plan as sweep
 from s2s_jax.lab.sweeps import worker_process
@@ -289,7 +289,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_continues(tmp_path):
         )
         os.close(inside)
         shown = ""
-        with contextlib.suppress(OSError):  # nobody writes to the terminal any more
+        with contextlib.suppress(OSError):  # the terminal has been closed
             while found := os.read(outside, 65536):
                 shown += found.decode()
                 if until and until in shown:
@@ -308,4 +308,4 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_continues(tmp_path):
     assert code == 0, shown
     assert "2 of 2 runs done" in shown
     assert (tmp_path / "b" / "done").exists()
-    assert not (tmp_path / "a").exists()  # it was done before
+    assert not (tmp_path / "a").exists()  # it was finished before

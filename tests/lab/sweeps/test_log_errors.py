@@ -57,7 +57,7 @@ GONE = "ValueError: the loss is gone"
         (f"{TRACEBACK}{GONE}\ns2s: no such data\n", "no such data"),
         (f"s2s: 3 lines are left out\n{TRACEBACK}{GONE}\n", GONE),
         (f"out of memory: RESOURCE_EXHAUSTED: 3\n{LEAKS}", "out of memory: RESOURCE_EXHAUSTED: 3"),
-        (f'    f()\n  File "x.py", line 3\n{GONE}\n{JAX}', GONE),  # from the middle on
+        (f'    f()\n  File "x.py", line 3\n{GONE}\n{JAX}', GONE),  # starts in the middle
         (
             "Fatal Python error: Segmentation fault\n\nExtension modules: numpy\n",
             "Fatal Python error: Segmentation fault",

@@ -145,7 +145,7 @@ def test_no_two_values_share_a_folder():
     values += ["x" * 300, "x" * 301, ("a", "b c"), ("a b", "c"), None, "None", "é", "ü", "-"]
     names = [row_name("linear", {"data.folder": value}) for value in values]
     assert len({name.lower() for name in names}) == len(values)
-    # A folder's parts are read again: "," parts them, and "=" ends a key.
+    # Folder names are parsed again: "," separates parts, and "=" ends a key.
     assert all(name.count(",") == name.count("=") == 1 for name in names)
     assert max(map(len, names)) < 100
     varied = {f"data.{letter * 9}": letter * 50 for letter in "abcdefg"}
@@ -164,7 +164,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_row_of_the_hparams_table(tmp_
     )
     plain = tmp_path / "linear" / "seed_3"
     assert trial_of(plain, "linear", for_all | {"seed": 3}) == ("linear", {})
-    # A run of its own, and one in somebody's folder of another name, are told by all they were set.
+    # A run outside a sweep, or in a folder of another name, is identified by all its overrides.
     for folder in (tmp_path / "mine", tmp_path / "trials" / "seed_3"):
         row, found = trial_of(folder, "linear", varied | for_all)
         assert row == row_name("linear", varied | for_all) == "linear,coin=sequence,num_steps=20"
@@ -279,7 +279,7 @@ def test_every_value_of_a_plan_reaches_the_run_unchanged(experiment_file, tmp_pa
     flags = ["--config.train.num_steps=3", "--config.schedule.floor=0.1"]
     found = {}
     for one in plan_sweep(str(path), flags, tmp_path / "sweep"):
-        # As a process of the sweep gets it, and as a cluster does.
+        # As a process of the sweep receives it, and as a cluster does.
         sent = Assignment.from_json(json.loads(json.dumps(one.assignment.to_json())))
         config, overrides = sent.config()
         command = shlex.split(one.assignment.command_line())
@@ -287,7 +287,7 @@ def test_every_value_of_a_plan_reaches_the_run_unchanged(experiment_file, tmp_pa
         assert repr(flat_keys(read)) == repr(flat_keys(config))
         assert chosen == overrides
         assert (config.train.num_steps, config.schedule.floor) == (3, 0.1)
-        # What the file ties to a key follows it.
+        # Values that the file derives from a key follow it.
         assert config.mine.batch_size == config.train.batch_size
         for key, value in flat_keys(config).items():
             found.setdefault(key, []).append(value)
@@ -495,7 +495,7 @@ def test_a_run_that_another_process_has_just_started_does_not_fail(
 
 def test_jobs_run_side_by_side(fake_runs, tmp_path):
     make_plan, _ = fake_runs
-    # Each waits until the other is there.
+    # Each waits until the other has started.
     script = (
         "import pathlib, time; here = pathlib.Path({mine!r}); here.touch()\n"
         "end = time.time() + 60\n"
@@ -596,7 +596,7 @@ def test_a_process_prefers_runs_of_the_program_that_it_has_compiled(fake_runs, t
 
 def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
     make_plan, started = fake_runs
-    # It ends behind its answer, as if the system had killed it.
+    # It ends after its answer, as if the system had killed it.
     dies = "import os, threading; threading.Timer(0.2, os._exit, [9]).start()"
     waits = "import time; time.sleep(1)"
     plan = make_plan((dies, "waiting"), (waits, "waiting"), ("", "waiting"))
@@ -698,7 +698,7 @@ def test_a_folder_that_cannot_be_written_is_rejected(experiment_file, tmp_path):
     with pytest.raises(LabError, match=r"cannot write to workdir .*: Not a directory"):
         plan_sweep(str(experiment_file), [], tmp_path / "file" / "sweep", 1)
     plan = plan_sweep(str(experiment_file), [], tmp_path / "sweep", 1)
-    (tmp_path / "sweep").write_text("")  # taken in between
+    (tmp_path / "sweep").write_text("")  # created in the meantime
     with pytest.raises(LabError, match=r"cannot write to .*sweep/teacher_forcing: "):
         run_sweep(plan, 1, display=quiet())
 
@@ -760,7 +760,7 @@ def test_a_sweep_with_a_failed_run_exits_with_1(s2s, monkeypatch, experiment_fil
     [
         (["train"], ["decoration", "work"]),
         (["sweep"], ["decoration", "work"]),
-        (["sweep", "--dry-run"], []),  # whose table is its result
+        (["sweep", "--dry-run"], []),  # its table is the result
         (["sweep", "--launcher=print"], []),
     ],
 )
@@ -792,5 +792,5 @@ def test_missing_data_are_reported_before_a_run_starts(experiment_file, tmp_path
     code, out, err = s2s("sweep", *flags)
     assert (code, out) == (2, "")
     assert err == "s2s: data.folder /no/such is not a folder\n"
-    assert s2s("sweep", *flags, "--dry-run")[0] == 0  # where no run would start here
+    assert s2s("sweep", *flags, "--dry-run")[0] == 0  # no run would start here
     assert not workdir.exists()

@@ -64,7 +64,7 @@ def test_a_dying_sweep_ends_an_idle_process(pipe, terminated):
     found = []
     for job in SentJobs(reader):
         found.append(job)
-        # The next line finds it waiting.
+        # When the next line arrives, it is waiting.
         threading.Timer(0.1, os.close, [writer]).start()
     assert found == [[1]]
     assert not terminated.is_set()

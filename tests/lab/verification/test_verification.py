@@ -166,7 +166,7 @@ def test_damage_grows_with_what_the_source_hides():
     assert (half[0], own[0]) == pytest.approx((0, 0), abs=1e-12)
     assert np.all(np.diff(own) > 0.005)
     assert np.all(np.diff(own) > np.diff(half))
-    # All hidden: the chain without a source.
+    # Everything is hidden: the chain without a source.
     alone = scheduled_sampling_optimum(HMM[0], HMM[1], 3, 0.5, emission=HMM[2])
     assert half[-1] == pytest.approx(alone.kl, abs=1e-12)
 
@@ -184,7 +184,7 @@ def test_an_lstm_on_revealed_symbols_is_near_the_truth_and_drawn():
     ]
     trained = [row.kl_trained for row in rows]
     assert trained[1] < 0.05
-    assert trained[3] > trained[1] + 0.05  # predicted 0.15 more
+    assert trained[3] > trained[1] + 0.05  # the prediction is 0.15 more
     figure = dependence_figure(truth, [*rows, DependenceCase(0.5, 0.25, 0.1, 0.1, True)])
     lines = figure.axes[0].get_lines()
     assert len(lines) == 6

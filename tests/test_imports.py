@@ -22,7 +22,7 @@ CONFIG_READERS = {
     "lab/config/components.py",
     "lab/config/keys.py",
     "lab/config/overrides.py",
-    "lab/runs/run.py",
+    "lab/runs/run_folder.py",
 }
 ROOMS = (
     "base",

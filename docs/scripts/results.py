@@ -34,7 +34,7 @@ from s2s_jax.lab.comparison import (
     plots,
     tables,
 )
-from s2s_jax.lab.comparison.differences import Row, find_differences, headline
+from s2s_jax.lab.comparison.differences import ScheduleDifference, find_differences, headline
 from s2s_jax.names import did_you_mean
 
 
@@ -216,7 +216,7 @@ def _folders(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _difference_tables(rows: Sequence[Row], first: str) -> list[str]:
+def _difference_tables(rows: Sequence[ScheduleDifference], first: str) -> list[str]:
     """The table by the metric of the conclusions, and those by the others folded away."""
     others = [row for row in rows if row.metric != first]
     found = _tables([row for row in rows if row.metric == first])
@@ -229,7 +229,7 @@ def _difference_tables(rows: Sequence[Row], first: str) -> list[str]:
     return found
 
 
-def _tables(rows: Sequence[Row]) -> list[str]:
+def _tables(rows: Sequence[ScheduleDifference]) -> list[str]:
     found: list[str] = []
     for title, labels, cells, remarks in difference_tables.table_parts(rows):
         found += [f"**{title}**", _table(labels, cells), *remarks]

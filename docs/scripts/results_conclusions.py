@@ -10,7 +10,7 @@ from results_sweeps import Sweep, listed
 from s2s_jax.lab.base.metric_catalog import ACCURACIES, GAP, Catalog
 from s2s_jax.lab.base.seed_statistics import Estimate, estimate
 from s2s_jax.lab.comparison.budgets import budgets, unequal
-from s2s_jax.lab.comparison.differences import Row, sentence
+from s2s_jax.lab.comparison.differences import ScheduleDifference, sentence
 
 LEAST_SEEDS, SEEDS_FOR_A_CLAIM = 5, 10
 """See docs/comparing.md."""
@@ -20,7 +20,7 @@ _NEAR_AN_END = 1.0
 
 
 def find_conclusions(
-    sweep: Sweep, rows: Sequence[Row], headlines: Sequence[str]
+    sweep: Sweep, rows: Sequence[ScheduleDifference], headlines: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """What can be concluded about schedules compared with a baseline, and what cannot.
 
@@ -145,7 +145,7 @@ def _listed(found: dict[str, Estimate], metric: str, catalog: Catalog) -> str:
     )
 
 
-def _changed_gaps(rows: Sequence[Row], metric: str) -> list[str]:
+def _changed_gaps(rows: Sequence[ScheduleDifference], metric: str) -> list[str]:
     """Why a gap is narrower or wider: own prefixes gain, or gold ones lose."""
     split = metric.split("/")[0]
     by_metric = {(row.metric, row.schedule): row for row in rows}
@@ -170,7 +170,7 @@ def _changed_gaps(rows: Sequence[Row], metric: str) -> list[str]:
     return found
 
 
-def _difference(row: Row) -> str:
+def _difference(row: ScheduleDifference) -> str:
     """Such as "own accuracy -1.60 [-1.89, -1.31] points at n=3"."""
     metric, found = row.shown, row.difference
     return (

@@ -17,7 +17,7 @@ from s2s_jax.lab.comparison import collect
 from s2s_jax.lab.config import flat_keys
 from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.evaluation.scores import make_scorer
-from s2s_jax.lab.runs.collect import Runs
+from s2s_jax.lab.runs.collect import CollectedRuns
 from s2s_jax.lab.runs.names import trial_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ class Sweep:
     """
 
     name: str
-    runs: Runs
+    runs: CollectedRuns
     changed: dict[str, tuple[Any, Any]]
     uneven: tuple[str, ...]
     own_seeds: tuple[int, ...]

@@ -15,13 +15,13 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.figures import make_styles, new_figure
 from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.seed_statistics import Estimate, estimate
-from s2s_jax.lab.comparison.differences import Row, find_differences, sentence
+from s2s_jax.lab.comparison.differences import ScheduleDifference, find_differences, sentence
 from s2s_jax.lab.comparison.plots import curve, draw_curves, finish_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from s2s_jax.lab.runs.collect import Run
+    from s2s_jax.lab.runs.collect import FinishedRun
 
 MEASURED, PREDICTED = "eval/kl_to_truth", "eval/kl_predicted"
 
@@ -74,7 +74,7 @@ def theory_rows(sweep: Sweep) -> list[TheoryRow]:
     return sorted(found, key=lambda row: -row.teacher_prob)
 
 
-def differences(sweep: Sweep, rows: Sequence[TheoryRow]) -> list[Row]:
+def differences(sweep: Sweep, rows: Sequence[TheoryRow]) -> list[ScheduleDifference]:
     """Every schedule against that of the highest `teacher_prob`, by the distance measured."""
     return find_differences(sweep.runs, [MEASURED], rows[0].schedule)
 
@@ -109,7 +109,7 @@ def to_markdown(rows: Sequence[TheoryRow]) -> str:
 
 
 def find_conclusions(
-    rows: Sequence[TheoryRow], against: Sequence[Row]
+    rows: Sequence[TheoryRow], against: Sequence[ScheduleDifference]
 ) -> tuple[list[str], list[str]]:
     """What can be concluded about the measured distances, and what cannot.
 
@@ -205,7 +205,7 @@ def _show(value: float) -> str:
     return CATALOG.describe(MEASURED).show(value)
 
 
-def _last_teacher_prob(members: list[Run]) -> float:
+def _last_teacher_prob(members: list[FinishedRun]) -> float:
     _, values = curve(members, "train/teacher_prob")
     if not values.size or math.isnan(values[0, -1]):
         raise LabError(f"{members[0].folder} has logged no train/teacher_prob")

@@ -20,14 +20,14 @@ VERSION = "1.0.0"
 HIDDEN = "_"
 """What a source has in place of a hidden symbol; `symbol_numbers` turns it into -1."""
 
-Row = tuple[float, ...]
+Probabilities = tuple[float, ...]
 
 
 def load_markov(
     data_dir: str = "",
     *,
-    initial: Row = (0.7, 0.3),
-    transition: tuple[Row, ...] = ((0.9, 0.1), (0.2, 0.8)),
+    initial: Probabilities = (0.7, 0.3),
+    transition: tuple[Probabilities, ...] = ((0.9, 0.1), (0.2, 0.8)),
     length: int = 3,
     num_train: int = 20_000,
     num_dev: int = 1_000,
@@ -67,9 +67,9 @@ def load_markov(
 def load_hmm(
     data_dir: str = "",
     *,
-    initial: Row = (0.5, 0.5),
-    transition: tuple[Row, ...] = ((0.9, 0.1), (0.1, 0.9)),
-    emission: tuple[Row, ...] = ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8)),
+    initial: Probabilities = (0.5, 0.5),
+    transition: tuple[Probabilities, ...] = ((0.9, 0.1), (0.1, 0.9)),
+    emission: tuple[Probabilities, ...] = ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8)),
     dependence: float = 1.0,
     length: int = 6,
     num_train: int = 20_000,
@@ -167,7 +167,10 @@ def symbol_numbers(texts: Sequence[str]) -> np.ndarray:
 
 
 def _truth_of_options(
-    initial: Row, transition: tuple[Row, ...], emission: tuple[Row, ...] | None, length: int
+    initial: Probabilities,
+    transition: tuple[Probabilities, ...],
+    emission: tuple[Probabilities, ...] | None,
+    length: int,
 ) -> ChainTruth:
     try:
         if emission is None:

@@ -1,6 +1,6 @@
 """Measures exposure bias: how much worse a model is on its own prefixes than on gold ones.
 
-    report            measure_exposure, measure_known_truth: everything, by name
+    all_measures      measure_exposure, measure_known_truth: everything, by name
     measure           Measure: a value or a curve, its interval, and the number of sequences
     observations      from a model and a split to arrays, jitted
     positions         accuracy and loss by position, the gap, hazard and post-error rate
@@ -18,6 +18,12 @@ Everything is numpy, except `observations` and the functions of `recovery` and `
 calls.
 """
 
+from s2s_jax.exposure.all_measures import (
+    GROUPS,
+    measure_exposure,
+    measure_known_truth,
+    measure_observations,
+)
 from s2s_jax.exposure.distances import DISTANCES, jensen_shannon, total_variation
 from s2s_jax.exposure.drawn_prefixes import (
     AccumulatedErrorEstimate,
@@ -44,12 +50,6 @@ from s2s_jax.exposure.observations import (
     make_observe_step,
     make_read_states,
     observe,
-)
-from s2s_jax.exposure.report import (
-    GROUPS,
-    measure_exposure,
-    measure_known_truth,
-    measure_observations,
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The arguments of every command, with the texts of their help."""
+"""The arguments of every command and their help texts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _OVERRIDE_HELP = (
 
 
 def make_parser() -> Parser:
-    """The parser of every command; `--config.KEY=VALUE` is not among what it knows."""
+    """The parser for all commands; it does not handle `--config.KEY=VALUE`."""
     parser = Parser(
         prog="s2s",
         description="Train, compare and inspect sequence-to-sequence experiments.",
-        epilog="`s2s COMMAND --help` says more. Exit codes: 0 done, 1 a run of a sweep failed or a"
-        " row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the same"
-        " command goes on from its checkpoint; a second signal does not wait for one), 130 another"
-        " command interrupted.",
+        epilog="See `s2s COMMAND --help` for details. Exit codes: 0 success, 1 a run of a sweep"
+        " failed or a row of verify missed, 2 bad input, 75 train or sweep stopped by a signal (the"
+        " same command continues from its checkpoint; a second signal stops it without waiting for"
+        " one), 130 another command was interrupted.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = _command(commands, "train", "train one config, or go on with it")
+    train = _command(commands, "train", "train one config, or resume its training")
     train.add_argument(
         "--config",
         required=True,
         metavar="FILE[:SCHEDULE]",
-        help="an experiment and the schedule it runs with, such as experiments/g2p.py:linear",
+        help="an experiment and the schedule to train it with, such as experiments/g2p.py:linear",
     )
     train.add_argument("--workdir", required=True, help="the run's folder")
 
@@ -40,30 +40,36 @@ def make_parser() -> Parser:
         "--config",
         required=True,
         metavar="FILE",
-        help="an experiment, such as experiments/g2p.py; its sweep() says what the runs differ in",
+        help="an experiment, such as experiments/g2p.py; its sweep() says how the runs differ",
     )
-    sweep.add_argument("--workdir", required=True, help="the sweep's folder, a subfolder a run")
-    sweep.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    sweep.add_argument(
+        "--workdir", required=True, help="the sweep's folder, with one subfolder per run"
+    )
+    sweep.add_argument(
+        "--jobs", type=int, default=1, help="how many runs to train at a time (default 1)"
+    )
     sweep.add_argument(
         "--population",
         action="store_true",
-        help="train runs that differ in schedule, seed and scalars alone as one vmapped program",
+        help="train runs that differ only in schedule, seed and scalars as one vmapped program",
     )
     sweep.add_argument(
         "--max-lanes",
         type=int,
         default=None,
-        help="the most runs of one program of a population (default 16)",
+        help="the maximum number of runs in one program of a population (default 16)",
     )
-    sweep.add_argument("--seeds", type=int, default=None, help="only the seeds below this number")
     sweep.add_argument(
-        "--dry-run", action="store_true", help="show the grid of runs, train nothing"
+        "--seeds", type=int, default=None, help="train only the seeds below this number"
+    )
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="show the grid of runs without training"
     )
     sweep.add_argument(
         "--launcher",
         choices=("local", "print"),
         default="local",
-        help="print shows each run's command, for a cluster",
+        help="print shows the command of each run, to start on a cluster",
     )
 
     evaluate = _command(commands, "evaluate", "evaluate a trained run on a split")
@@ -80,35 +86,51 @@ def make_parser() -> Parser:
         "--length-penalty",
         type=float,
         default=1.0,
-        help="a in log p / length**a, which ranks the hypotheses of a beam (default 1)",
+        help="a in log p / length**a, by which beam search ranks hypotheses (default 1)",
     )
-    decode.add_argument("--max-length", type=int, default=0, help="most tokens of a hypothesis")
+    decode.add_argument(
+        "--max-length", type=int, default=0, help="maximum number of tokens in a hypothesis"
+    )
     decode.add_argument("--batch-size", type=int, default=256)
     _add_checkpoint(decode)
 
     exposure = _command(commands, "exposure", "measure the exposure bias of trained runs")
     exposure.add_argument(
-        "workdirs", nargs="+", metavar="WORKDIR", help="a run's folder, or a sweep's for its runs"
+        "workdirs",
+        nargs="+",
+        metavar="WORKDIR",
+        help="the folder of a run, or of a sweep for all of its runs",
     )
     exposure.add_argument("--split", default="dev", help="dev, test, ... (default dev)")
     exposure.add_argument(
         "--measures",
         default="",
-        help="some alone, separated by commas: positions, outputs, recovery, edit_oracle, states,"
-        " truth (of tasks whose distribution is known); default all",
+        help="the measures to compute, separated by commas: positions, outputs, recovery,"
+        " edit_oracle, states, truth (for tasks whose distribution is known); default all",
     )
     exposure.add_argument(
-        "--max-examples", type=int, default=0, help="so many, spread over the split; 0 for all"
+        "--max-examples",
+        type=int,
+        default=0,
+        help="how many to use, spread over the split; 0 for all",
     )
     exposure.add_argument(
-        "--min-count", type=int, default=30, help="sequences that a bin needs (default 30)"
+        "--min-count",
+        type=int,
+        default=30,
+        help="minimum number of sequences in a bin (default 30)",
     )
     exposure.add_argument(
-        "--num-resamples", type=int, default=1000, help="of the bootstrap (default 1000)"
+        "--num-resamples",
+        type=int,
+        default=1000,
+        help="number of bootstrap resamples (default 1000)",
     )
-    exposure.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    exposure.add_argument("--seed", type=int, default=0, help="seed of everything that is sampled")
     exposure.add_argument(
-        "--output", default=None, help="folder for table and picture; default WORKDIR if it is one"
+        "--output",
+        default=None,
+        help="folder for the table and figure; default WORKDIR if there is only one",
     )
     _add_checkpoint(exposure)
 
@@ -123,38 +145,43 @@ def make_parser() -> Parser:
         "--baseline",
         default=None,
         metavar="SCHEDULE",
-        help="the row that the others are held against (default teacher_forcing, or the"
-        " first where there is none)",
+        help="the row to compare the others with (default teacher_forcing, or the first row"
+        " if there is none)",
     )
 
-    verify = _command(commands, "verify", "hold the train step against exact theory")
+    verify = _command(commands, "verify", "check the train step against exact theory")
     verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
-    verify.add_argument("--length", type=int, default=None, help="symbols of a sequence (3)")
     verify.add_argument(
-        "--initial", default=None, help='probabilities of the first symbol (".7,.3")'
+        "--length", type=int, default=None, help="number of symbols in a sequence (default 3)"
     )
     verify.add_argument(
-        "--transition", default=None, help='of what follows each symbol (".9,.1;.2,.8")'
+        "--initial", default=None, help='probabilities of the first symbol (default ".7,.3")'
+    )
+    verify.add_argument(
+        "--transition",
+        default=None,
+        help='transition probabilities, one row per symbol (default ".9,.1;.2,.8")',
     )
     verify.add_argument("--seed", type=int, default=0)
     verify.add_argument("--output", default=None, metavar="FILE.json", help="the table as JSON")
     verify.add_argument(
         "--dependence",
         default=None,
-        help="instead, an LSTM on a hidden chain behind sources that hide such shares of the"
-        ' symbols: "0,.25,.5,.75,1"; the chain is that of the dataset hmm, of length 4',
+        help="instead, train an LSTM on the hidden Markov chain of the dataset hmm (default"
+        " length 4), with sources that hide these shares of the target's symbols, such as"
+        ' "0,.25,.5,.75,1"',
     )
     verify.add_argument(
-        "--picture", default=None, metavar="FILE.png", help="the figure of --dependence"
+        "--picture", default=None, metavar="FILE.png", help="the figure for --dependence"
     )
     return parser
 
 
 def expand_paths(options: argparse.Namespace) -> None:
-    """Expands `~` in every path of a command; "-" and what was not given stay.
+    """Expands `~` in every path of a command; leaves "-" and missing options alone.
 
     Raises:
-      DataError: a path that cannot be used.
+      DataError: a path cannot be used.
     """
     for name in ("workdir", "workdirs", "sweep_dir", "config", "input", "output", "picture"):
         value = getattr(options, name, None)
@@ -163,7 +190,7 @@ def expand_paths(options: argparse.Namespace) -> None:
         flag = (
             name.upper().removesuffix("S") if name in _POSITIONAL[options.command] else f"--{name}"
         )
-        # Of a file that we alone read or write any bytes are a name.
+        # The name of a file that only we read or write may consist of any bytes.
         convert = (
             expand if name in ("input", "output") and options.command == "decode" else user_path
         )
@@ -185,10 +212,10 @@ _POSITIONAL = {
 
 
 class Parser(argparse.ArgumentParser):
-    """One line instead of the usage on an error; the help of a command that takes a config is long.
+    """Prints one line on an error instead of the usage, and may list components in its help.
 
     Attributes:
-      lists_components: whether the help ends with what a config can name.
+      lists_components: whether the help ends with a list of what a config can name.
     """
 
     lists_components = False
@@ -198,7 +225,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help() + (_components() if self.lists_components else "")
 
     def error(self, message: str, command: str = "") -> NoReturn:
-        """Says it of this parser, or of one of its commands, and ends."""
+        """Prints the message for this parser, or for one of its commands, and exits."""
         program = f"{self.prog} {command}".strip()
         self.exit(EXIT_BAD_INPUT, f"{program}: {message} ({program} --help lists the rest)\n")
 
@@ -212,13 +239,13 @@ def _command(commands, name: str, about: str) -> argparse.ArgumentParser:
 
 
 def _components() -> str:
-    """What a config can name, with the options of each: the end of a long help."""
+    """What a config can name, with the options of each: the end of the help."""
     from s2s_jax.lab.config.components import KINDS, built_in_options
     from s2s_jax.lab.evaluation.scores import SCORER_NAMES
 
     lines = [
         "",
-        "A config chooses by name; one of your own is module:function (docs/extending.md):",
+        "A config chooses by name; name your own as module:function (docs/extending.md):",
     ]
     for section in KINDS:
         lines += ["", f"  {section}.name, with its options as {section}.OPTION"]

@@ -1,4 +1,4 @@
-"""The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `compare`."""
+"""The command line: `s2s train`, `sweep`, `evaluate`, `decode`, `exposure`, `compare`, `verify`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Nothing more: what is imported here comes before the signals are heard.
+# Import nothing else here: imports at this level run before the signal handlers are installed.
 from s2s_jax.lab.base.errors import LabError, is_for_the_user, is_out_of_memory, out_of_memory_line
 from s2s_jax.lab.base.processes import (
     EXIT_BAD_INPUT,
@@ -37,9 +37,9 @@ _TRAINING = ("train", "sweep")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits 0, 2 on bad input, 75 or 130 when stopped by a signal."""
+    """Runs one command; exits with 2 on bad input, 75 or 130 when stopped by a signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    take_streams()  # first, or the descriptors of what is opened next could be theirs
+    take_streams()  # first: a file opened earlier could be given a missing stream's descriptor
     trains = bool(arguments) and arguments[0] in _TRAINING
     signals = stop_on_signals() if trains else None
     try:
@@ -52,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str], signals: StopSignals | None) -> int:
-    """Runs one command, and says what it cannot; returns its exit code."""
+    """Runs one command and prints its errors; returns its exit code."""
     tolerate_garbage()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the rules of a table, in a terminal without
+        sys.stdout.reconfigure(errors="replace")  # for table rules on a terminal that lacks them
     try:
         code = _run(arguments, signals)
         return code if check_stdout() else EXIT_FAILED
-    except KeyboardInterrupt:  # where nobody waits for the end of a step
+    except KeyboardInterrupt:  # outside a training step
         warn("interrupted")
         return EXIT_INTERRUPTED if signals is None else EXIT_STOPPED
     except (LabError, ValueError) as error:
@@ -94,7 +94,7 @@ def _run(arguments: Sequence[str], signals: StopSignals | None) -> int:
         if overrides and not hasattr(options, "config"):
             message = f"{options.command} takes no config; {overrides[0]} has no effect"
             parser.error(message, options.command)
-    except SystemExit as ended:  # a word of help, or of what is wrong
+    except SystemExit as ended:  # help or an error has been printed
         return int(ended.code or 0)
     check_flag_numbers(options)
     provide_home()
@@ -130,7 +130,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
         config, options.workdir, chosen, report=_report, should_stop=options.signals.is_set
     )
     if result["status"] == "stopped":
-        _report(f"stopped at step {result['steps']}; the same command goes on from there")
+        _report(f"stopped at step {result['steps']}; run the same command to continue")
         return EXIT_STOPPED
     _report(f"look at the run with: {command_line('tensorboard', '--logdir', options.workdir)}")
     return 0
@@ -166,7 +166,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     try:
         failed = run_sweep(plan, options.jobs, display=display, groups=groups)
     except KeyboardInterrupt:
-        _report("stopped; the same command goes on from the checkpoints")
+        _report("stopped; run the same command to continue from the checkpoints")
         return EXIT_STOPPED
     if failed:
         return EXIT_FAILED
@@ -175,19 +175,19 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check_population(options: argparse.Namespace) -> None:
-    """Refuses flags that exclude each other."""
+    """Rejects flags that exclude each other."""
     if not options.population:
         if options.max_lanes is not None:
-            raise LabError("--max-lanes is of a population; add --population")
+            raise LabError("--max-lanes applies only to a population; add --population")
         return
     if options.jobs > 1:
         raise LabError(
-            f"--population trains its runs in one process; --jobs={options.jobs} has no part in it"
+            f"--population trains its runs in one process; leave out --jobs={options.jobs}"
         )
     if options.launcher == "print":
         raise LabError(
-            "--population trains its runs in one process, and --launcher=print shows a command"
-            " for each; leave one of them out"
+            "--population trains its runs in one process, but --launcher=print shows one command"
+            " per run; leave one of them out"
         )
 
 
@@ -217,7 +217,7 @@ def _decode(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.decode import translate_file
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as the source is
+        sys.stdout.reconfigure(encoding="utf-8")  # like the source
     unknown, lines = translate_file(
         options.workdir,
         options.input,
@@ -259,18 +259,18 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     from s2s_jax.lab.base.shell_commands import command_line
-    from s2s_jax.lab.comparison.comparison import report
+    from s2s_jax.lab.comparison.comparison import write_comparison
     from s2s_jax.lab.comparison.tensorboard_layouts import address
 
     metrics = [one.strip() for one in options.metrics.split(",") if one.strip()] or None
-    print(report(options.sweep_dir, metrics, options.baseline))
+    print(write_comparison(options.sweep_dir, metrics, options.baseline))
     print(f"Look at it in a browser, at {address()}, with:")
     print(command_line("tensorboard", "--logdir", options.sweep_dir))
     return 0
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
-    from s2s_jax.lab.verification.report import run_verification
+    from s2s_jax.lab.verification.command import run_verification
 
     prepare_jax()
     table, lands = run_verification(

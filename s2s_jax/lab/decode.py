@@ -1,4 +1,4 @@
-"""Source lines in, hypotheses out, with a trained run."""
+"""Decodes source lines with a trained run."""
 
 import contextlib
 import gzip
@@ -39,12 +39,12 @@ def translate(
     """The hypothesis of each source line.
 
     Args:
-      run: of `load_run`.
+      run: from `load_run`.
       lines: source texts; an empty one is decoded like any other.
       beam_size: 1 is greedy.
       length_penalty: a in log p / length**a; see `beam_search`.
-      max_length: most tokens of a hypothesis; 0 for twice the longest source and 32 more.
-      batch_size: lines at a time.
+      max_length: maximum number of tokens in a hypothesis; 0 for twice the longest source plus 32.
+      batch_size: number of lines decoded at a time.
 
     Raises:
       LabError: a number is out of range.
@@ -93,16 +93,16 @@ def translate_file(
 ) -> tuple[int, int]:
     """Decodes the lines of a file ("-": standard input) into another ("-": standard output).
 
-    Lines are read as those of training files are, see `split_lines`. Each gets one line of output:
-    a line end within a hypothesis is written as a space. Files called *.gz are gzipped. `report`
+    Lines are read like those of training files, see `split_lines`. Each gets one line of output: a
+    line break within a hypothesis is written as a space. Files named *.gz are gzipped. `report`
     takes a line about the run.
 
     Returns:
-      How many source symbols were unknown, and how many lines there were.
+      The number of unknown source symbols and the number of lines.
 
     Raises:
-      LabError: a file that cannot be written or is the input, or no trained run.
-      DataError: a file that cannot be read, or what `split_lines` refuses.
+      LabError: the output cannot be written or is the input, or there is no trained run.
+      DataError: the input cannot be read, or `split_lines` rejects it.
     """
     _check_output(source, output)
     lines = _read_lines(source)
@@ -129,11 +129,11 @@ def translate_file(
 
 
 def _check_output(source: str, output: str) -> None:
-    """Refuses, before anything is decoded, a file that cannot be written or is the input."""
+    """Rejects an output file that cannot be written or is the input, before decoding starts."""
     if output == "-":
         return
     check_writable(output)
-    with contextlib.suppress(OSError):  # no descriptor, or no such file: others say so
+    with contextlib.suppress(OSError):  # no descriptor or no such file: reported elsewhere
         there = Path(output).stat()
         read = os.fstat(sys.stdin.fileno()) if source == "-" else Path(source).stat()
         if stat.S_ISREG(there.st_mode) and os.path.samestat(there, read):

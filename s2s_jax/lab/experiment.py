@@ -20,24 +20,26 @@ def train_and_evaluate(
     report: Callable[[str], None] = print,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains a config in a folder, or goes on where an earlier call stopped.
+    """Trains a config in a folder, or continues where an earlier call stopped.
 
-    The folder then holds what `s2s_jax.lab.runs.run.Run` lists. A run that was stopped and resumed
-    ends bit-identical to one that never was; a finished run is not trained again.
+    `s2s_jax.lab.runs.run_folder.RunFolder` lists the files that the folder then holds. A run that
+    was stopped and resumed ends up bit-identical to one that was never stopped; a finished run is
+    not trained again.
 
     Args:
       config: every key of `base_config`; experiments/*.py make them.
       workdir: the run's folder.
-      overrides: what of the config came from the command line, for the record.
+      overrides: the config values that were set on the command line, for the record.
       report: takes a line of progress.
       should_stop: asked after each step; True saves a checkpoint and ends the call.
 
     Returns:
-      The content of `result.json`: "status" is "finished", or "stopped" where should_stop said so.
+      The content of `result.json`: "status" is "finished", or "stopped" if should_stop returned
+      True.
 
     Raises:
-      LabError, DataError: bad input, before anything is written; or a loss that is not finite,
-        with the last finite checkpoint kept and the reason in `result.json`.
+      LabError, DataError: the input is bad, and nothing has been written; or the loss is not
+        finite, in which case the last finite checkpoint is kept and `result.json` has the reason.
 
     Example:
       from experiments import addition

@@ -1,4 +1,4 @@
-"""A tiny experiment, trained once and shared by the tests of the lab."""
+"""A tiny experiment, trained once and shared by the lab's tests."""
 
 import contextlib
 import io
@@ -63,7 +63,7 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def session_environment(session_folder: Path) -> Iterator[None]:
-    """Datasets and compiled programs are kept for the session, and nothing is in the home folder.
+    """Keeps datasets and compiled programs for the session; nothing is in the home folder.
 
     The variables are for processes that a test starts; this one has imported JAX already.
     """
@@ -76,7 +76,7 @@ def session_environment(session_folder: Path) -> Iterator[None]:
         options = {
             "jax_compilation_cache_dir": cache,
             "jax_persistent_cache_min_compile_time_secs": 0.0,
-            # Else the cache's own path is part of what a program is found by.
+            # Otherwise the cache's path is part of its keys.
             "jax_persistent_cache_enable_xla_caches": "none",
         }
         old = {name: getattr(jax.config, name) for name in options}
@@ -100,7 +100,7 @@ def experiment_file(session_folder: Path) -> Path:
     words = [
         "".join(word) for count in (2, 3) for word in itertools.product("abcdef", repeat=count)
     ]
-    held_out = words[-180::4]  # some of the three letters
+    held_out = words[-180::4]  # some of the words of three letters
     lines = [f"{word}\t{' '.join(word.upper())}\n" for word in words if word not in held_out]
     files = {"pairs/train.tsv": lines}
     for split, some in (("dev", held_out[:16]), ("test", held_out[16:32])):
@@ -136,7 +136,7 @@ def make_config(experiment_file: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def finished(make_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped, inverse sigmoid with dropout; its folder is only read."""
+    """A run that was never stopped, with inverse sigmoid and dropout; its folder is only read."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     train_and_evaluate(make_config(), folder, report=lambda line: None)
     return folder
@@ -150,7 +150,7 @@ def trained(finished: Path) -> TrainedRun:
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to be spoilt."""
+    """A copy of the finished run, which the test may damage."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -169,7 +169,7 @@ def snapshot() -> Callable[[Path], dict[str, bytes | None]]:
 
 @pytest.fixture
 def s2s(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process; gives the exit code, stdout and stderr."""
+    """Runs the command line in this process; returns the exit code, stdout and stderr."""
 
     def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()

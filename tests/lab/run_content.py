@@ -1,4 +1,4 @@
-"""What a run has left in its folder, without what the clock decides."""
+"""The content of a run's folder, without measured times."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.programs import Programs, batch_template
 
@@ -26,7 +26,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     """The newest checkpoint: its step, and its leaves by name."""
-    run = Run(folder)
+    run = RunFolder(folder)
     experiment, vocabularies = make_experiment(run.config()), run.vocabularies()
     assert vocabularies is not None
     model = experiment.make_model(vocabularies)
@@ -38,13 +38,13 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
 
 
 def state(folder: Path) -> tuple[int, dict[str, bytes]]:
-    """The same to the last bit."""
+    """The newest checkpoint as bytes: its step, and its leaves by name."""
     step, leaves = newest(folder)
     return step, {name: leaf.tobytes() for name, leaf in leaves.items()}
 
 
 def disown(folder: Path) -> None:
-    """Lets a run's checkpoints be those of another config, as before that was recorded."""
+    """Makes a run's checkpoints look as if saved before their config was recorded."""
     for path in folder.glob("checkpoints/*/_CHECKPOINT_METADATA"):
         record = json.loads(path.read_text())
         del record["custom_metadata"]["belongs_to"]

@@ -1,4 +1,4 @@
-"""TensorBoard and the report in a real browser, by its own protocol over a pipe.
+"""TensorBoard and the report page in a real browser, controlled by its protocol over a pipe.
 
 What TensorBoard shows is in shadow trees, which a dump of the document leaves out; so the pages are
 asked for their text by a script that walks into them.
@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from s2s_jax.lab.comparison.comparison import report
+from s2s_jax.lab.comparison.comparison import write_comparison
 from s2s_jax.lab.comparison.tensorboard_layouts import address
 from s2s_jax.lab.runs.tracking import Tracker
 
-SECONDS = 240  # a busy machine; a page is looked at again until it shows what it should
+SECONDS = 240  # for a busy machine; a page is polled until it shows what it should
 SCHEDULES = ("teacher_forcing", "linear")
 
 CHROMIUM = next(
@@ -106,7 +106,7 @@ class Browser:
         return found["result"].get("value")
 
     def wait_for(self, *texts: str) -> str:
-        """The page's text once it has all of these; an error with what it has, if it never does."""
+        """The page's text once it contains all of these; otherwise an error with the text."""
         text, end = "", time.monotonic() + SECONDS
         while time.monotonic() < end:
             text = self.evaluate(TEXT_OF_ALL_TREES) or ""
@@ -148,7 +148,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of two schedules and two seeds as runs leave it, compared twice."""
+    """The files of a finished sweep of two schedules and two seeds, compared twice."""
     folder = tmp_path_factory.mktemp("browser") / "sweep"
     for place, schedule in enumerate(SCHEDULES):
         for seed in range(2):
@@ -182,8 +182,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for i in range(40 + place)
             ]
             (run / "predictions_test.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    report(folder)
-    report(folder)
+    write_comparison(folder)
+    write_comparison(folder)
     return folder
 
 
@@ -199,7 +199,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def port(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a `tensorboard` of the sweep listens."""
+    """The address of a `tensorboard` for the sweep."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         number = free.getsockname()[1]
@@ -242,14 +242,14 @@ def test_every_run_is_in_the_time_series_once_in_its_schedules_colour(browser, p
         ])
     """
     found = {name: color for name, *color in browser.evaluate(rows)}
-    assert sorted(found) == sorted(names)  # none twice, none besides
+    assert sorted(found) == sorted(names)  # no duplicates, no others
     colors = {name: found[name] for name in names}
     for schedule in SCHEDULES:
         assert len({str(color) for name, color in colors.items() if schedule in name}) == 1
     assert len({str(color) for color in colors.values()}) == len(SCHEDULES)
 
 
-def test_hparams_has_a_row_a_schedule_with_its_seeds_averaged(browser, port):
+def test_hparams_has_one_row_per_schedule_with_its_seeds_averaged(browser, port):
     browser.open(f"http://localhost:{port}/#hparams")
     text = browser.wait_for("Trial ID", "WER, test", *SCHEDULES, "30.125", "31.125")
     assert has_no_error(text)
@@ -267,7 +267,7 @@ def test_custom_scalars_have_the_layout_once(browser, port):
 def test_the_report_shows_its_conclusion_and_all_its_figures(browser, sweep):
     browser.open((sweep / "report.html").as_uri())
     text = browser.wait_for("Conclusions", "linear:")
-    assert "Examples where the schedules differ" not in text  # the items are not the same
+    assert "Examples where the schedules differ" not in text  # the items differ
     widths = "[...document.images].map((one) => one.complete && one.naturalWidth)"
     found = browser.evaluate(widths)
     assert len(found) == len(list(sweep.glob("*.svg")))

@@ -1,4 +1,4 @@
-"""The command line: what it does, and one line on stderr for what it cannot."""
+"""The command line: what it does, and its one-line errors on stderr."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ from s2s_jax.lab.base.processes import prepare_jax
 from s2s_jax.lab.experiment import load_run
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("cli")
 
 COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
@@ -28,7 +28,7 @@ COMMANDS = ("train", "sweep", "evaluate", "decode", "compare")
 
 @pytest.fixture
 def refused(s2s, snapshot, tmp_path):
-    """Runs a command that must end in one line and leave the test's folder as it was."""
+    """Runs a command that must fail with one line and leave the test's folder unchanged."""
 
     def run(*arguments, stdin=b""):
         before = snapshot(tmp_path)
@@ -68,7 +68,7 @@ def refused(s2s, snapshot, tmp_path):
         (["train", "--config=nowhere.py", "--workdir=x"], "nowhere.py does not exist"),
     ],
 )
-def test_a_wrong_command_is_refused(refused, arguments, message):
+def test_a_wrong_command_is_rejected(refused, arguments, message):
     assert message in refused(*arguments)
 
 
@@ -93,7 +93,7 @@ def test_a_wrong_command_is_refused(refused, arguments, message):
         ("", ["--config.data.max_tokens=1"], "none of"),
     ],
 )
-def test_a_wrong_config_is_refused(refused, experiment_file, tmp_path, schedule, flags, message):
+def test_a_wrong_config_is_rejected(refused, experiment_file, tmp_path, schedule, flags, message):
     arguments = [f"--config={experiment_file}{schedule}", f"--workdir={tmp_path}/run"]
     assert message in refused("train", *arguments, *flags)
 
@@ -114,7 +114,7 @@ def test_a_wrong_config_is_refused(refused, experiment_file, tmp_path, schedule,
         ["verify", "--dependence=1", "--picture="],
     ],
 )
-def test_an_empty_path_is_refused(refused, arguments):
+def test_an_empty_path_is_rejected(refused, arguments):
     assert "is empty; perhaps a variable is not set" in refused(*arguments)
 
 
@@ -127,14 +127,14 @@ def test_an_empty_path_is_refused(refused, arguments):
     ],
 )
 @pytest.mark.parametrize("command", ["train", "evaluate", "compare"])
-def test_a_path_that_nobody_can_use_is_refused(refused, experiment_file, command, path, message):
+def test_an_unusable_path_is_rejected(refused, experiment_file, command, path, message):
     arguments = [f"--config={experiment_file}", f"--workdir={path}"]
     line = refused(command, *(arguments if command == "train" else [path]))
     assert message in line
-    assert "LC_ALL" not in line  # the locale is of UTF-8
+    assert "LC_ALL" not in line  # the locale uses UTF-8
 
 
-def test_another_locale_may_be_why_a_path_is_not_utf8(refused, monkeypatch):
+def test_the_locale_is_named_as_a_possible_reason_for_a_path_that_is_not_utf8(refused, monkeypatch):
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     assert "; rename it, or set LC_ALL=C.UTF-8" in refused("evaluate", os.fsdecode(b"caf\xe9"))
 
@@ -200,13 +200,13 @@ def test_a_section_without_a_value_is_listed(refused, experiment_file, tmp_path)
         (
             "JAX_PLATFORMS",
             "cuda",
-            "JAX_PLATFORMS is cuda, and JAX cannot open that here; there is cpu;"
-            " install jax[cuda13] where there is such a device, or unset it\n",
+            "JAX_PLATFORMS is cuda, which JAX cannot open here; available: cpu;"
+            " install jax[cuda13] on a machine with such a device, or unset it\n",
         ),
         (
             "JAX_PLATFORMS",
             "foo",
-            "JAX_PLATFORMS is foo, and JAX cannot open that here; there is cpu;"
+            "JAX_PLATFORMS is foo, which JAX cannot open here; available: cpu;"
             " unset it, or set it to cpu, cuda or tpu\n",
         ),
         (
@@ -231,12 +231,12 @@ def test_a_setting_that_jax_cannot_use_is_named(name, value, said, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_is_no_config(refused, tmp_path):
+def test_a_folder_is_not_a_config(refused, tmp_path):
     message = refused("train", f"--config={tmp_path}", f"--workdir={tmp_path / 'run'}")
     assert f"config file {tmp_path} is a folder; name a file in it" in message
 
 
-def test_an_unknown_key_of_a_section_is_told_what_the_section_has(
+def test_the_error_for_an_unknown_key_lists_the_keys_of_its_section(
     refused, experiment_file, tmp_path
 ):
     flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"
@@ -244,7 +244,7 @@ def test_an_unknown_key_of_a_section_is_told_what_the_section_has(
     assert "train.zzz does not exist; it must be one of train.batch_size, " in message
 
 
-def test_a_config_that_raises_is_refused(refused, tmp_path):
+def test_a_config_that_raises_is_rejected(refused, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config(schedule=''):\n    return 1 / 0\n")
     message = refused("train", f"--config={path}", f"--workdir={tmp_path}/run")
@@ -253,7 +253,7 @@ def test_a_config_that_raises_is_refused(refused, tmp_path):
 
 @pytest.fixture
 def text_flags(tmp_path):
-    """Flags of a training on parallel text; the files of its folder, to be spoilt."""
+    """Flags for training on parallel text; the test may damage the files in its folder."""
     folder = tmp_path / "text"
     folder.mkdir()
     for split in ("train", "dev"):
@@ -313,7 +313,7 @@ def test_an_empty_or_missing_split_is_named(refused, text_flags):
         ("wmt14_translate/de-em", "did you mean 'de-en'?"),
     ],
 )
-def test_a_tfds_set_that_is_not_here_is_refused(refused, tmp_path, name, message):
+def test_a_missing_tfds_dataset_is_rejected(refused, tmp_path, name, message):
     config = tmp_path / "wmt.py"
     config.write_text(
         "from s2s_jax.lab.config.keys import base_config\n"
@@ -325,7 +325,7 @@ def test_a_tfds_set_that_is_not_here_is_refused(refused, tmp_path, name, message
     assert message in line
 
 
-def test_a_workdir_that_cannot_be_one_is_refused(refused, experiment_file, tmp_path):
+def test_an_invalid_workdir_is_rejected(refused, experiment_file, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     assert "is a file; name a folder" in refused(
@@ -336,7 +336,7 @@ def test_a_workdir_that_cannot_be_one_is_refused(refused, experiment_file, tmp_p
     )
 
 
-def test_a_workdir_of_another_config_is_refused(refused, experiment_file, copied):
+def test_a_workdir_of_another_config_is_rejected(refused, experiment_file, copied):
     flags = [f"--config={experiment_file}:inverse_sigmoid", f"--workdir={copied}"]
     message = refused("train", *flags, "--config.model.hidden_size=16")
     assert "model.hidden_size is 8 there and 16 here" in message
@@ -344,7 +344,7 @@ def test_a_workdir_of_another_config_is_refused(refused, experiment_file, copied
     assert "schedule.name is 'inverse_sigmoid' there and 'linear' here" in message
 
 
-def test_a_workdir_where_another_process_trains_is_refused(refused, copied, experiment_file):
+def test_a_workdir_where_another_process_trains_is_rejected(refused, copied, experiment_file):
     (copied / "result.json").unlink()
     with Checkpoints(copied / "checkpoints"):
         message = refused(
@@ -353,7 +353,9 @@ def test_a_workdir_where_another_process_trains_is_refused(refused, copied, expe
     assert f"{copied} is in use by process {os.getpid()}" in message
 
 
-def test_a_workdir_that_another_process_has_just_made_is_left_to_it(s2s, tmp_path, experiment_file):
+def test_a_workdir_that_another_process_has_just_created_is_left_to_it(
+    s2s, tmp_path, experiment_file
+):
     with Checkpoints(tmp_path / "run" / "checkpoints"):
         code, _, err = s2s("train", f"--config={experiment_file}", "--workdir", tmp_path / "run")
     assert code == 2
@@ -371,7 +373,7 @@ def test_an_interruption_is_one_line(s2s, monkeypatch, tmp_path, command, expect
     assert s2s(command, *arguments) == (expected, "", "s2s: interrupted\n")
 
 
-def test_a_terminal_without_unicode_is_no_error(monkeypatch, tmp_path):
+def test_a_terminal_without_unicode_is_not_an_error(monkeypatch, tmp_path):
     monkeypatch.setitem(cli._COMMANDS, "compare", lambda options, overrides: print("─ ä"))
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
@@ -393,7 +395,7 @@ def test_the_same_command_on_a_finished_run_does_nothing(s2s, experiment_file, c
 
 
 @pytest.mark.parametrize("command", ["evaluate", "decode"])
-def test_a_checkpoint_of_another_config_is_refused(refused, copied, command):
+def test_a_checkpoint_of_another_config_is_rejected(refused, copied, command):
     path = copied / "config.json"
     config = json.loads(path.read_text())
     config["model"]["hidden_size"] = 16
@@ -409,7 +411,7 @@ def cut_short(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_checkpoint_that_is_cut_short_is_refused(refused, copied, experiment_file, command):
+def test_a_truncated_checkpoint_is_rejected(refused, copied, experiment_file, command):
     best = json.loads((copied / "result.json").read_text())["best_step"]
     (copied / "result.json").unlink()
     cut_short(copied / "checkpoints" / "12")
@@ -419,18 +421,18 @@ def test_a_checkpoint_that_is_cut_short_is_refused(refused, copied, experiment_f
     assert f"{copied}/checkpoints/{12 if command == 'train' else best} is damaged" in message
 
 
-def test_a_run_without_a_checkpoint_is_refused(refused, copied):
+def test_a_run_without_a_checkpoint_is_rejected(refused, copied):
     shutil.rmtree(copied / "checkpoints")
     assert "there is no checkpoint in" in refused("evaluate", copied)
 
 
-def test_an_unknown_split_names_those_that_there_are(refused, copied):
+def test_the_error_for_an_unknown_split_lists_the_available_ones(refused, copied):
     message = refused("evaluate", copied, "--split=tset")
     assert "no split 'tset'" in message
     assert "train, dev, test" in message
 
 
-def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
+def test_evaluate_prints_and_saves_the_metrics(s2s, copied, finished):
     code, out, err = s2s("evaluate", copied, "--split=test")
     assert code == 0
     assert err == f"best checkpoint: {load_run(copied).origin}\n"
@@ -460,11 +462,11 @@ def test_evaluate_prints_and_keeps_the_metrics(s2s, copied, finished):
         (["--output=nowhere/out.txt"], "nowhere/"),
     ],
 )
-def test_decode_refuses_what_it_cannot_do(refused, finished, flags, message):
+def test_decode_rejects_what_it_cannot_do(refused, finished, flags, message):
     assert message in refused("decode", finished, *flags, stdin=b"abc\n")
 
 
-def test_decode_says_first_that_it_cannot_write(refused, finished, tmp_path, monkeypatch):
+def test_decode_checks_first_that_it_can_write(refused, finished, tmp_path, monkeypatch):
     from s2s_jax.lab import decode as translate
 
     monkeypatch.setattr(translate, "load_run", lambda *_: pytest.fail("it decodes"))
@@ -481,7 +483,7 @@ def test_decode_says_first_that_it_cannot_write(refused, finished, tmp_path, mon
         assert message in refused("decode", finished, f"--input={source}", f"--output={output}")
 
 
-def test_decode_refuses_what_is_not_utf8(refused, finished, tmp_path):
+def test_decode_rejects_input_that_is_not_utf8(refused, finished, tmp_path):
     path = tmp_path / "in.txt"
     path.write_bytes(b"abc\nab\xff\n")
     assert f"{path}, line 2: not UTF-8" in refused("decode", finished, f"--input={path}")
@@ -499,7 +501,7 @@ def test_unknown_characters_are_counted(s2s, finished):
     assert err.splitlines()[1] == "s2s: 1 unknown symbol in 1 line was read as <unk>"
 
 
-def test_greedy_is_a_beam_of_one_and_files_are_as_the_standard_streams(s2s, finished, tmp_path):
+def test_greedy_is_a_beam_of_one_and_files_work_like_the_standard_streams(s2s, finished, tmp_path):
     lines = b"abc\nfe\n\nabcdef\n"
     code, greedy, err = s2s("decode", finished, stdin=lines)
     assert (code, err.count("\n")) == (0, 1)
@@ -516,11 +518,11 @@ def test_greedy_is_a_beam_of_one_and_files_are_as_the_standard_streams(s2s, fini
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt", "out.txt.gz"]
 
 
-def test_nothing_in_nothing_out(s2s, finished):
+def test_empty_input_gives_empty_output(s2s, finished):
     assert s2s("decode", finished, stdin=b"")[:2] == (0, "")
 
 
-def test_a_value_may_stand_behind_a_space(s2s, monkeypatch, experiment_file, tmp_path):
+def test_a_value_may_follow_after_a_space(s2s, monkeypatch, experiment_file, tmp_path):
     from s2s_jax.lab import experiment
 
     seen = []
@@ -546,7 +548,7 @@ def test_a_value_may_stand_behind_a_space(s2s, monkeypatch, experiment_file, tmp
 @pytest.mark.parametrize(
     "command", [(), *((one,) for one in COMMANDS)], ids=lambda one: " ".join(one)
 )
-def test_help_is_there(s2s, command):
+def test_there_is_help(s2s, command):
     code, out, err = s2s(*command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"usage: {' '.join(('s2s', *command))}")
@@ -554,7 +556,7 @@ def test_help_is_there(s2s, command):
         assert all(one in out for one in COMMANDS)
 
 
-def test_an_error_of_ours_keeps_its_traceback(s2s, monkeypatch, finished):
+def test_an_internal_error_keeps_its_traceback(s2s, monkeypatch, finished):
     from s2s_jax.lab import experiment
 
     def broken(*_):
@@ -576,7 +578,7 @@ def process(*arguments, stdin=b"", cwd=None):
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def test_a_process_of_its_own_says_one_line_too(text_flags, tmp_path):
+def test_a_separate_process_prints_one_line_too(text_flags, tmp_path):
     folder, flags = text_flags
     (folder / "train.de").write_text("eins\n")
     code, out, err = process("train", *flags)
@@ -585,7 +587,7 @@ def test_a_process_of_its_own_says_one_line_too(text_flags, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_of_its_own_refuses_a_checkpoint_that_is_cut_short(copied):
+def test_a_separate_process_rejects_a_truncated_checkpoint(copied):
     best = json.loads((copied / "result.json").read_text())["best_step"]
     cut_short(copied / "checkpoints" / str(best))
     code, out, err = process("decode", copied, stdin=b"abc\n")
@@ -602,7 +604,7 @@ def test_decode_without_streams_is_one_line(finished):
 
 
 def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_path):
-    config: Any = jax.config  # its options are attributes that no type checker knows
+    config: Any = jax.config  # type checkers do not know its options
     theirs = config.jax_compilation_cache_dir
     seconds = config.jax_persistent_cache_min_compile_time_secs
     caches = config.jax_persistent_cache_enable_xla_caches
@@ -616,7 +618,7 @@ def test_the_cache_of_compiled_programs_is_the_users_choice(monkeypatch, tmp_pat
     try:
         prepare_jax()
         assert config.jax_compilation_cache_dir == str(tmp_path / "s2s_jax" / "xla")
-        # With any of XLA's own caches a program's key has the cache's path in it.
+        # With any of XLA's own caches, a program's key contains the cache's path.
         assert config.jax_persistent_cache_enable_xla_caches == "none"
     finally:
         config.update("jax_compilation_cache_dir", theirs)

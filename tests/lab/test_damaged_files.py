@@ -1,4 +1,4 @@
-"""Files of a finished run, each key of each of them damaged: one line, or it does not matter."""
+"""Damages every key in every file of a finished run: the error is one line, or nothing changes."""
 
 import json
 import shutil
@@ -15,18 +15,18 @@ from s2s_jax.lab.comparison.difference_plots import _measured_positions
 from s2s_jax.lab.comparison.item_scores import read_predictions
 from s2s_jax.lab.runs.collect import collect
 from s2s_jax.lab.runs.progress import read_progress
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 
 WHOLE = ("[]", "null", "3", "{}", "1e400", 5000 * "[", "")
-"""What a file, or a line, may hold in the place of an object."""
+"""What a file or a line may contain instead of an object."""
 
 HARMLESS = ("metrics.jsonl", "exposure.json")
-"""Of these the damaged part is left out, and the rest is used."""
+"""Files of which the damaged part is left out and the rest is used."""
 
 
 def damaged(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of nested objects gone, or with another type in its place: (what, all of it)."""
+    """(description, object) with one key of nested objects removed or given another type."""
     if not isinstance(value, dict):
         return
     for key, inner in value.items():
@@ -39,8 +39,8 @@ def damaged(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def train(folder: Path, config: Any) -> None:
-    """What `s2s train` and the plan of a sweep read of a run that is there."""
-    run = Run(folder)
+    """Reads what `s2s train` and the plan of a sweep read from an existing run."""
+    run = RunFolder(folder)
     run.check(config)
     run.finished(config)
     run.seconds(12)
@@ -49,8 +49,8 @@ def train(folder: Path, config: Any) -> None:
 
 
 def open_run(folder: Path, config: Any) -> None:
-    """What `load_run` reads before the checkpoint."""
-    run = Run(folder)
+    """Reads what `load_run` reads before the checkpoint."""
+    run = RunFolder(folder)
     own, vocabularies = run.config(), run.vocabularies()
     make_experiment(own)
     assert vocabularies is not None
@@ -59,7 +59,7 @@ def open_run(folder: Path, config: Any) -> None:
 
 
 def compare_runs(folder: Path, config: Any) -> None:
-    """What `s2s compare` makes of the runs; it leaves the damaged one out."""
+    """Compares the runs as `s2s compare` does, which leaves out the damaged one."""
     runs = collect(folder.parents[1])
     assert len(runs.compared) + len(runs.left_out) == 3
     if runs.left_out:
@@ -83,7 +83,7 @@ READERS: dict[str, tuple[Callable[[Path, Any], Any], ...]] = {
 
 @pytest.fixture(scope="module")
 def sweep(finished, tmp_path_factory) -> Path:
-    """Three runs that differ in the seed, and were measured."""
+    """Three runs that differ in the seed and were measured by `s2s exposure`."""
     folder = tmp_path_factory.mktemp("sweep")
     curve = {"at": [1, 2], "value": [0.5, None]}
     exposure = {
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_one_line(sweep, make_config, name):
     before = path.read_text()
     first, rest = before.split("\n", 1) if name.endswith("l") else (before, "")
     cases = [(what, json.dumps(value)) for what, value in damaged(json.loads(first))]
-    if name == "result.json":  # of its copy of the config as much as is read
+    if name == "result.json":  # the parts of its config that are read
         cases = [one for one in cases if not one[0].startswith(("config.model", "config.eval"))]
     lines: list[str] = []
     try:
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_one_line(sweep, make_config, name):
         ("metrics.jsonl", '{"stop": 6}\n'),
     ],
 )
-def test_the_command_line_says_it_in_a_line(copied, experiment_file, s2s, name, text):
+def test_the_command_line_reports_it_in_one_line(copied, experiment_file, s2s, name, text):
     (copied / name).write_text(text)
     (copied / "in").write_text("ab\n")
     config = f"--config={experiment_file}:inverse_sigmoid"

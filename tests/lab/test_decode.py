@@ -1,4 +1,4 @@
-"""Lines in, hypotheses out: one a line, in order."""
+"""Decoding lines: one hypothesis per line, in order."""
 
 import dataclasses
 import gzip
@@ -18,7 +18,7 @@ LINES = ["abcdef", "a", "", "fed", "abc", "cab", "x", "ab"]
 
 @pytest.fixture(scope="module")
 def talkative(trained):
-    """The finished run with weights so large that every line is decoded to something else."""
+    """The finished run with weights so large that different lines get different hypotheses."""
     generator = np.random.default_rng(1)
     params = jax.tree.map(
         lambda leaf: generator.normal(0, 1.0, leaf.shape).astype(leaf.dtype), trained.params
@@ -36,14 +36,14 @@ def test_order_and_batches_change_nothing(talkative):
         assert translate(talkative, [LINES[index]], max_length=9) == [found[index]]
 
 
-def test_as_many_hypotheses_as_lines_and_none_too_long(talkative):
+def test_one_hypothesis_per_line_and_none_too_long(talkative):
     assert translate(talkative, []) == []
     found = translate(talkative, ["ab"] * 5, max_length=2, batch_size=2)
     assert len(found) == 5
     assert all(len(text.split()) <= 2 for text in found)
 
 
-def test_a_larger_beam_is_another_search_and_the_length_penalty_lengthens(talkative):
+def test_a_larger_beam_searches_differently_and_the_length_penalty_lengthens(talkative):
     lines = ["abc", "fed", "cab", "bad", "dda", "fab"]
     greedy = translate(talkative, lines, max_length=9)
     short, long = (
@@ -74,7 +74,7 @@ def test_every_line_has_a_hypothesis(finished, tmp_path, monkeypatch, content, n
     assert text.removesuffix("\n") == content.decode().removesuffix("\n")
 
 
-def test_lines_are_read_as_training_reads_them_and_none_is_broken(finished, tmp_path, monkeypatch):
+def test_lines_are_read_as_in_training_and_none_is_broken(finished, tmp_path, monkeypatch):
     said = []
 
     def translate(run, lines, **options):

@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import NonFiniteLossError
@@ -20,7 +20,7 @@ from s2s_jax.lab.training.lane import NonFiniteLossError
 
 @pytest.fixture
 def started(monkeypatch):
-    """Every run's initial parameters and batches, as the loop saw them."""
+    """Every run's initial parameters and batches, as the training loop received them."""
     seen = []
     init = DeviceLanes.__init__
 
@@ -36,7 +36,7 @@ def started(monkeypatch):
 
 @pytest.fixture
 def own_cache(finished, session_folder, tmp_path):
-    """A cache of compiled programs that holds what `finished` has compiled."""
+    """A cache of compiled programs with those of `finished`."""
     folder = tmp_path / "xla"
     shutil.copytree(session_folder / "xla", folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -57,7 +57,7 @@ def train_steps(cache: Path) -> set[str]:
     return {path.name for path in cache.iterdir() if path.name.startswith("jit_step-")}
 
 
-def test_one_compiled_step_serves_every_schedule_from_the_same_start(
+def test_every_schedule_uses_the_same_compiled_step_and_the_same_start(
     finished, own_cache, started, make_config, tmp_path
 ):
     before = train_steps(own_cache)
@@ -74,7 +74,7 @@ def test_one_compiled_step_serves_every_schedule_from_the_same_start(
     assert same(forced_params, sampled_params)
     assert len(forced_batches) == 12
     assert same(forced_batches, sampled_batches)
-    # What they were fed is where they part.
+    # They differ in what they were fed.
     lines = [
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         for name in ("teacher_forcing", "inverse_sigmoid")
@@ -96,7 +96,7 @@ def test_another_seed_is_another_start(make_config):
     assert (batches[0] != batches[1]).any()
 
 
-def test_nothing_is_written_before_the_data_is_there(make_config, tmp_path):
+def test_nothing_is_written_before_the_data_is_available(make_config, tmp_path):
     config = make_config(**{"data.folder": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="nowhere is not a folder"):
         train_and_evaluate(config, tmp_path / "run")
@@ -114,7 +114,7 @@ EXPLODING = {
 
 @pytest.fixture(scope="module")
 def exploded(make_config, tmp_path_factory):
-    """A run whose loss is no number after a few steps; each is followed by a checkpoint."""
+    """A run whose loss becomes NaN after a few steps, with a checkpoint after each step."""
     folder = tmp_path_factory.mktemp("exploded") / "run"
     with pytest.raises(NonFiniteLossError) as error:
         train_and_evaluate(make_config(**EXPLODING), folder, report=lambda line: None)
@@ -152,11 +152,11 @@ def test_the_command_line_says_so_in_a_line(exploded, experiment_file, s2s, tmp_
     )
     assert code == 2
     assert err == f"s2s: {error}\n"
-    assert Run(copied).result()["status"] == "failed"  # type: ignore  # a None fails here, too
+    assert RunFolder(copied).result()["status"] == "failed"  # type: ignore  # a None fails here, too
 
 
-def test_every_loss_is_looked_at_when_each_is_logged(make_config, tmp_path, monkeypatch):
-    """log_every=1: found at the next step, not at the next evaluation."""
+def test_every_loss_is_checked_if_each_is_logged(make_config, tmp_path, monkeypatch):
+    """With log_every=1 it is found at the next step, not at the next evaluation."""
     config = make_config(**(EXPLODING | {"eval.every": 12, "train.log_every": 1}))
     with pytest.raises(NonFiniteLossError, match="there is no checkpoint") as error:
         train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
@@ -164,7 +164,7 @@ def test_every_loss_is_looked_at_when_each_is_logged(make_config, tmp_path, monk
     assert json.loads(lines[-1])["step"] <= error.value.step + 2
 
 
-def test_an_option_that_the_vocabulary_cannot_honour_is_refused(make_config, tmp_path):
+def test_an_option_that_the_vocabulary_cannot_satisfy_is_rejected(make_config, tmp_path):
     config = make_config(**{"rollout.top_k": 100})
     with pytest.raises(LabError, match="top_k is 100, and the vocabulary has 10 tokens"):
         train_and_evaluate(config, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The parts of examples/own_parts: everything of one's own, from training to the comparison."""
+"""The custom parts of examples/own_parts, from training to the comparison."""
 
 import json
 import random
@@ -22,7 +22,7 @@ FEW = ["--config.train.num_steps=6", "--config.eval.every=3", "--config.data.num
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the example in a folder of its own, with data beside it."""
+    """A copy of the example in a separate folder, with its data."""
     folder = tmp_path_factory.mktemp("own") / "own_parts"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     generator = random.Random(0)
@@ -41,7 +41,7 @@ def flags(parts: Path, data: Path | None = None) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sweep(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's schedules as lanes of one program, one seed each."""
+    """The example's schedules as lanes of one program, with one seed each."""
     folder = tmp_path_factory.mktemp("sweep")
     names = ("teacher_forcing", "sawtooth_schedule:make")
     specs = []
@@ -55,7 +55,7 @@ def sweep(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_run(sweep: Path, tmp_path: Path) -> Path:
-    """A copy of the run with the schedule of one's own."""
+    """A copy of the run with the custom schedule."""
     return Path(shutil.copytree(sweep / "sawtooth_schedule:make" / "seed_0", tmp_path / "run"))
 
 
@@ -66,7 +66,7 @@ def test_a_run_keeps_copies_of_the_modules_that_it_names(own_run):
     assert set(code) == names
 
 
-def test_a_lane_is_what_the_run_alone_is(parts, own_run, tmp_path):
+def test_a_lane_equals_the_run_trained_alone(parts, own_run, tmp_path):
     config, overrides, _ = parse_config(flags(parts))
     alone = train_and_evaluate(config, tmp_path / "alone", overrides, report=lambda line: None)
     lane = json.loads((own_run / "result.json").read_text())
@@ -88,7 +88,7 @@ def test_it_opens_anywhere_without_the_modules(own_run, monkeypatch, capsys):
     assert "gold" in capsys.readouterr().out
 
 
-def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
+def test_a_sweep_of_custom_parts_is_compared(sweep, capsys):
     assert [run.schedule for run in collect(sweep).compared] == [
         "teacher_forcing",
         "sawtooth_schedule:make",
@@ -99,7 +99,7 @@ def test_a_sweep_of_ones_own_parts_is_compared(sweep, capsys):
     assert "Against teacher_forcing by final (lower is better), test split" in said
 
 
-def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsys):
+def test_changed_code_is_reported_and_not_trained_on(parts, own_run, tmp_path, capsys):
     changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
     record = json.loads((own_run / "provenance.json").read_text())
     model = changed / "bag_model.py"
@@ -117,7 +117,7 @@ def test_changed_code_is_said_and_not_trained_on(parts, own_run, tmp_path, capsy
     assert err.count("\n") == 1
 
 
-def test_an_altered_copy_is_refused(own_run):
+def test_an_altered_copy_is_rejected(own_run):
     copy = own_run / "code" / "bag_model.py"
     copy.write_text(copy.read_text() + "\n")
     with pytest.raises(LabError, match=r"bag_model.py is not what the run was started with"):

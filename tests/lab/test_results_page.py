@@ -61,7 +61,7 @@ def write_run(
     folder: Path, name: str, schedule: str, seed: int, metrics: dict[str, float],
     changed: dict[str, Any], varied: dict[str, Any],
 ) -> None:  # fmt: skip
-    """A run's folder as training leaves it, with the metrics given."""
+    """A run's folder as training writes it, with the given metrics."""
     config = load_experiment(str(ROOT / f"experiments/{name}.py")).get_config(schedule)
     config.update_from_flattened_dict({**changed, **varied, "seed": seed})
     path = folder / run_name(schedule, seed, varied)
@@ -146,13 +146,13 @@ def page(written) -> str:
 
 
 def sections(page: str) -> dict[str, str]:
-    """Title of the second level -> its text."""
+    """Second-level heading -> its text."""
     found = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Every table's cells, headings first, without the line of alignment."""
+    """The cells of every table, headings first, without the alignment row."""
     found: list[list[list[str]]] = []
     before = ""
     for line in text.splitlines():
@@ -165,19 +165,19 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def lists(text: str) -> tuple[str, str]:
-    """What can be concluded, and what cannot."""
+    """The lines of what can be concluded and what cannot."""
     can, cannot = text.split("**What can be concluded**")[1].split("**What cannot be concluded**")
     return can, cannot.partition("\n### ")[0]
 
 
 def seeds_flag(name: str, count: int) -> int | None:
-    """The --seeds for the first seeds of an experiment; None if these are all seeds."""
+    """The value of --seeds for the first seeds of an experiment; None if these are all seeds."""
     own = {one["seed"] for one in sweep_of(str(ROOT / f"experiments/{name}.py"))}
     return None if len(own) == count else count
 
 
 def check_numbers(page: str) -> None:
-    """Every table has n, and every mean or difference has an interval; so have the conclusions."""
+    """Checks that all tables have n, and all means, differences and conclusions an interval."""
     found = tables(page)
     assert found
     for headings, *rows in found:
@@ -235,7 +235,7 @@ def test_means_and_differences_are_those_of_the_runs(page):
     assert against[1][:3] == ["linear", "3", f"{difference:+.2f}"]
 
 
-def test_what_differs_is_concluded_and_what_does_not_is_not(page):
+def test_only_differences_are_concluded(page):
     can, cannot = lists(sections(page)["Spelling to phonemes"])
     assert "linear: higher (worse) than teacher_forcing at n=3 (WER +" in can
     assert "exponential: not distinguishable from teacher_forcing at n=3 (WER" in cannot
@@ -243,7 +243,7 @@ def test_what_differs_is_concluded_and_what_does_not_is_not(page):
     assert "linear: higher" not in cannot
     assert "3 seeds give only a first impression" in cannot
     assert "Gold minus own, with 95 % t-intervals that exclude 0: teacher_forcing 6.73 ±" in can
-    # Two of three runs had been better on dev before they ended.
+    # Two of three runs were better on dev before the end.
     assert "3 of 9 runs were at their best on dev when they ended" in cannot
 
 
@@ -269,7 +269,7 @@ def test_why_a_gap_is_narrower(conclude):
     assert "Own prefixes do better: own accuracy +2.07 [" in gained
 
 
-def test_a_narrower_gap_may_come_from_what_is_not_shown(conclude):
+def test_a_narrower_gap_may_have_unknown_causes(conclude):
     noisy = {"own": (0.93, 0.925, 0.93), "gold": (0.979, 0.969, 0.978), "wer": BASE["wer"]}
     can, cannot = conclude({"teacher_forcing": BASE, "linear": noisy})
     assert "It is not shown that own prefixes do better: own accuracy +" in can
@@ -277,7 +277,7 @@ def test_a_narrower_gap_may_come_from_what_is_not_shown(conclude):
     assert "are equal" not in cannot
 
 
-def test_a_gap_whose_interval_holds_0_is_not_shown(conclude):
+def test_a_gap_whose_interval_contains_0_is_not_shown(conclude):
     same = {**BASE, "gold": (0.921, 0.928, 0.925)}
     can, cannot = conclude({"teacher_forcing": BASE, "linear": same})
     assert "that exclude 0: teacher_forcing" in can
@@ -294,7 +294,7 @@ def test_a_gap_whose_interval_holds_0_is_not_shown(conclude):
         (10, "", "claim"),
     ],
 )
-def test_the_number_of_seeds_says_what_it_is_good_for(conclude, count, said, unsaid):
+def test_the_page_says_what_the_number_of_seeds_allows(conclude, count, said, unsaid):
     noise = np.random.default_rng(0).normal(0, 0.3, (2, count))
     rows = {
         name: {"own": 0.9 + 0.01 * one, "gold": 0.95 + 0.01 * one, "wer": 30 + one}
@@ -305,7 +305,7 @@ def test_the_number_of_seeds_says_what_it_is_good_for(conclude, count, said, uns
     assert unsaid not in cannot
 
 
-def test_metrics_at_the_end_of_their_scale_tell_nothing(conclude):
+def test_metrics_at_the_end_of_their_scale_show_nothing(conclude):
     perfect = {**BASE, "wer": (0.0, 0.2, 0.0)}
     _, cannot = conclude({"teacher_forcing": perfect, "linear": perfect})
     assert "much by WER: all 6 runs are between 0.00 and 0.20 %" in cannot
@@ -346,7 +346,7 @@ def test_the_command_gives_the_configs_of_the_runs(page, sweeps, monkeypatch):
 
 
 def test_what_a_run_leaves_is_what_a_page_needs(results, finished, tmp_path):
-    """Copies of a run that was trained, with another seed and schedule."""
+    """Copies of a trained run with another seed and schedule."""
     result = json.loads((finished / "result.json").read_text())
     result["config"]["data"]["name"] = "cmudict"
     for schedule in ("teacher_forcing", "inverse_sigmoid"):
@@ -369,9 +369,7 @@ def test_what_a_run_leaves_is_what_a_page_needs(results, finished, tmp_path):
     }
 
 
-def test_what_was_set_for_some_runs_by_hand_is_said_and_what_a_sweep_varies_is_not(
-    page, results, tmp_path
-):
+def test_overrides_set_by_hand_are_reported_but_varied_keys_are_not(page, results, tmp_path):
     chain = sections(page)["A Markov chain"]
     flag = "" if seeds_flag("markov", 3) is None else " --seeds=3"
     assert f"\ns2s sweep --config=experiments/markov.py --workdir=runs/markov{flag}\n" in chain
@@ -384,7 +382,7 @@ def test_what_was_set_for_some_runs_by_hand_is_said_and_what_a_sweep_varies_is_n
     assert "schedule.floor=" not in sweep.command
 
 
-def test_a_reduced_size_is_said(page, results, tmp_path):
+def test_a_reduced_size_is_reported(page, results, tmp_path):
     text = sections(page)["Spelling to phonemes"]
     assert "`train.num_steps` is 2,000 instead of 34,000" in text
     assert "`model.hidden_size` is 128 instead of 384" in text
@@ -397,7 +395,7 @@ def test_a_reduced_size_is_said(page, results, tmp_path):
     assert full.command == f"s2s sweep --config=experiments/g2p.py --workdir=runs/g2p{flag}"
 
 
-def test_more_seeds_than_the_experiments_are_said(results, tmp_path):
+def test_more_seeds_than_the_experiments_have_are_reported(results, tmp_path):
     more = {name: (*values, values[0] + 0.001, values[1] + 0.001) for name, values in BASE.items()}
     folder = write_g2p(tmp_path, {"teacher_forcing": more, "linear": more})
     for path in folder.glob("*/seed_0"):
@@ -418,7 +416,7 @@ def test_longer_strings_have_their_own_table(page):
     assert "On test_long: " in text
 
 
-def test_what_is_measured_stands_beside_what_is_predicted(page):
+def test_measurements_are_shown_next_to_predictions(page):
     headings, *rows = tables(sections(page)["A Markov chain"])[0]
     assert [row[0] for row in rows] == ["1", "0.5", "0"]
     assert [row[headings.index("predicted")] for row in rows] == ["0.0000", "0.1130", "0.4866"]
@@ -435,7 +433,7 @@ def test_what_is_measured_stands_beside_what_is_predicted(page):
 
 
 def test_overlapping_intervals_show_no_order(results, tmp_path):
-    measured = {**MEASURED, 0.5: (0.45, 0.55, 0.52)}  # apart from that of 1, not of 0
+    measured = {**MEASURED, 0.5: (0.45, 0.55, 0.52)}  # separate from that of 1, but not of 0
     sweep = results.read_sweep("markov", write_markov(tmp_path, measured))
     rows = results.results_theory.theory_rows(sweep)
     against = results.results_theory.differences(sweep, rows)
@@ -443,7 +441,7 @@ def test_overlapping_intervals_show_no_order(results, tmp_path):
     assert any(line.startswith("that the measured distance grows") for line in cannot)
 
 
-def test_a_chain_without_a_prediction_is_refused(results, tmp_path, capsys):
+def test_a_chain_without_a_prediction_is_rejected(results, tmp_path, capsys):
     folder = write_markov(tmp_path / "runs", MEASURED)
     path = next(folder.glob("*/seed_0/result.json"))
     path.write_text(path.read_text().replace("kl_predicted", "other"))
@@ -485,7 +483,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
         assert snapshot(docs) == before
 
 
-def test_a_page_is_written_whole_or_not_at_all(results, tmp_path, snapshot, monkeypatch):
+def test_a_page_is_written_completely_or_not_at_all(results, tmp_path, snapshot, monkeypatch):
     (tmp_path / "images").mkdir()
     for name in ("results.md", "images/results_old.png", "images/g2p_learning.png"):
         (tmp_path / name).write_text("old")

@@ -1,1 +1,1 @@
-"""What every room of the lab stands on: errors, files, locks, tables, figures, processes."""
+"""Shared foundations of the lab: errors, files, locks, tables, figures, processes."""

@@ -1,4 +1,4 @@
-"""What a process has of memory: is it enough, and an allocator that keeps what XLA frees."""
+"""The memory of a process: checks of its size, and an allocator that keeps what XLA frees."""
 
 import ctypes
 import math
@@ -10,7 +10,7 @@ from s2s_jax.lab.base.errors import LabError
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_KEPT = 256 << 20  # bytes: several times what a step of a usual size asks for
+_KEPT = 256 << 20  # bytes: several times what a typical step allocates
 _LEAST_ADDRESSES = 5 << 29  # bytes: 2.5 GiB, a little more than the smallest run took
 _SETTINGS_OF_THE_USER = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
@@ -18,13 +18,14 @@ _SETTINGS_OF_THE_USER = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMA
 def keep_freed_memory() -> bool:
     """Keeps freed buffers in the process instead of giving their pages back to the kernel.
 
-    XLA on the CPU asks for its temporary buffers anew at every step, tens of megabytes that glibc
-    would map, and the kernel clear page by page, each time: a fifth of a training step's time on
-    the g2p shape. Up to 256 MB at the end of each arena are kept. To be called before the
-    first computation; a user who has set the allocator by its environment variables is left alone.
+    XLA on the CPU allocates its temporary buffers again at every step. These are tens of megabytes,
+    which glibc would map and the kernel would clear page by page each time: a fifth of the time of
+    a training step on the g2p shape. Up to 256 MB at the end of each arena are kept. This has to be
+    called before the first computation; it does nothing if the user has set the allocator's
+    environment variables.
 
     Returns:
-      Whether anything was set: False without glibc.
+      Whether the allocator was set; False without glibc.
     """
     if any(name in os.environ for name in _SETTINGS_OF_THE_USER):
         return False
@@ -37,39 +38,37 @@ def keep_freed_memory() -> bool:
 
 
 def check_address_space() -> None:
-    """Refuses to go on where `ulimit -v` leaves too little.
+    """Checks that `ulimit -v` leaves enough address space.
 
-    The libraries below reserve address space for threads and buffers. Where they do not get it,
-    array_record's readers and OpenBLAS wait for ever in C++, which no signal handler of Python
-    interrupts.
+    The libraries used here reserve address space for threads and buffers. If they do not get it,
+    array_record's readers and OpenBLAS hang in C++, where no Python signal handler can interrupt
+    them.
 
     Raises:
-      LabError: the limit is below what the smallest run takes.
+      LabError: the limit is below what the smallest run needs.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
         raise LabError(
-            f"this process may have {limit >> 20:,} MiB of address space (ulimit -v), and JAX with"
+            f"this process may have {limit >> 20:,} MiB of address space (ulimit -v), but JAX with"
             f" its libraries takes at least {_LEAST_ADDRESSES >> 20:,} MiB, most of it never used;"
-            " raise it"
+            " raise the limit"
         )
 
 
 def check_memory(state: Any, params: Any) -> None:
-    """Refuses a model whose parameters alone are too large to be trained here.
+    """Checks that the memory can hold the training state and the gradient.
 
-    bytes = those of the training state, and of the gradient
-
-    Where there is too little for that, compiling takes minutes before the system says so, and a
-    host that runs out of memory kills the process without a word.
+    Without this check, compilation takes minutes before the error is found, and a host that runs
+    out of memory kills the process without a message.
 
     Args:
-      state: the parameters, the optimiser's state and whatever else stays for all steps; arrays or
-        their shapes.
-      params: the parameters among them, whose size the gradient has.
+      state: the parameters, the optimiser's state and everything else that is kept between steps;
+        arrays or their shapes.
+      params: the parameters in the state; the gradient has their size.
 
     Raises:
-      LabError: the device, or the host where the device has no memory of its own, has less.
+      LabError: the device, or the host if the device has no memory of its own, has too little.
     """
     import jax
 
@@ -80,7 +79,7 @@ def check_memory(state: Any, params: Any) -> None:
         raise LabError(
             f"the model's parameters, their gradient and the optimiser's state take"
             f" {needed / 1e9:,.1f} GB, and this machine's {device.platform} has"
-            f" {there / 1e9:,.1f} GB; make the model smaller, model.hidden_size say"
+            f" {there / 1e9:,.1f} GB; make the model smaller, for example model.hidden_size"
         )
 
 
@@ -89,5 +88,5 @@ def _num_bytes(leaf: Any) -> int:
 
 
 def _host_memory() -> int:
-    """Bytes of the host's memory."""
+    """The size of the host's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

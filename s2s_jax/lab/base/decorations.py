@@ -1,20 +1,20 @@
-"""What is only there to be looked at, and must not cost anybody a result."""
+"""Figures and texts that are optional: if one fails, it is left out and the results are kept."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 Attempt = Callable[[str], AbstractContextManager[None]]
-"""What a picture or a text, named in words, is made in: `Decorations.attempt`, or nothing else."""
+"""The context in which a figure or text is made: `Decorations.attempt`, or a null context."""
 
-_MOST_LETTERS = 200  # of a reason
+_MOST_LETTERS = 200  # of the reason
 
 
 class Decorations:
-    """Has pictures and texts made, and says of those that fail that they are left out.
+    """Makes optional figures and texts, and reports those that fail as left out.
 
     Args:
-      report: takes a line; one for each kind of what fails, however often it does.
+      report: takes a line; called once for each kind that fails, however often it does.
 
     Example:
       >>> decorations = Decorations(print)
@@ -30,10 +30,10 @@ class Decorations:
 
     @contextlib.contextmanager
     def attempt(self, kind: str) -> Iterator[None]:
-        """Makes one of them.
+        """The context in which to make one of them.
 
         Args:
-          kind: what it is, in words.
+          kind: what is made, in words.
         """
         try:
             yield

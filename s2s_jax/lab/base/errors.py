@@ -1,4 +1,4 @@
-"""What the lab says to its user when it cannot go on."""
+"""The errors that the lab shows to its user."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 class LabError(ValueError):
     """One line for the user: what is wrong, where, and what to do.
 
-    It starts in lower case (names as they are spelt), joins its parts by semicolons, and has no
-    full stop. The command line prints it on stderr and ends with exit code 2, without a traceback.
+    It starts in lower case (except for names), separates its parts with semicolons and has no full
+    stop. The command line prints it on stderr and exits with code 2, without a traceback.
     """
 
     def __init__(self, message: str):
@@ -16,7 +16,7 @@ class LabError(ValueError):
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Whether an error is about the input: one of ours, which are written for one line."""
+    """Whether an error is one of ours about the input, which are meant for the user."""
     if isinstance(error, LabError):
         return True
     from s2s_jax.data.pairs import DataError
@@ -25,12 +25,12 @@ def is_for_the_user(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether more memory was asked for than the host, or a program's device, has."""
+    """Whether the host or the device ran out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def out_of_memory_line(error: BaseException) -> str:
-    """What was asked for, as the allocator says it, in one line.
+    """The allocator's message in one line, with advice.
 
     Example:
       >>> out_of_memory_line(MemoryError("Unable to allocate 8. TiB for an array"))
@@ -41,20 +41,20 @@ def out_of_memory_line(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without its line breaks."""
+    """The message of an error, without line breaks."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split())
 
 
 @contextlib.contextmanager
 def writing(where: object) -> Iterator[None]:
-    """Says of what the system refuses here, a full disk or a missing right, that it is a write.
+    """Turns an OSError, such as a full disk or missing permissions, into a "cannot write" LabError.
 
     Args:
-      where: a file, or "to" a folder.
+      where: a file, or "to FOLDER".
 
     Raises:
-      LabError: in the place of an OSError.
+      LabError: instead of an OSError.
 
     Example:
       >>> with writing("a.txt"):

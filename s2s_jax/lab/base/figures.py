@@ -1,6 +1,6 @@
-"""What every figure of the lab has in common: canvas, styles, PNG and SVG files.
+"""What all figures of the lab share: canvas, styles, PNG and SVG files.
 
-All of the lab gets matplotlib from here.
+The whole lab imports matplotlib from here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 def _any_backend() -> Iterator[None]:
     """An environment without MPLBACKEND.
 
-    A notebook hands the name of its own to every command that it starts, and where that is not
-    installed matplotlib cannot be imported. Figures here have canvases of their own.
+    A notebook passes the name of its own backend to every command that it starts; if that backend
+    is not installed, matplotlib cannot be imported. The figures here have their own canvases.
     """
     backend = os.environ.pop("MPLBACKEND", None)
     try:
@@ -61,12 +61,12 @@ _FONTS = (
     "Noto Sans Thai", "Noto Sans Devanagari", "Noto Sans Arabic", "Noto Sans Hebrew",
     "Arial Unicode MS", "Unifont",
 )  # fmt: skip
-"""Where letters that DejaVu Sans lacks are looked for, in this order, in Linux, macOS, Windows."""
+"""Fonts to try, in this order, for letters that DejaVu Sans lacks on Linux, macOS and Windows."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one thing is told from others, in colour (Okabe and Ito's) and without."""
+    """How one series is distinguished from others, with colour (Okabe and Ito's) and without."""
 
     color: str
     line: str | tuple[int, tuple[int, ...]]
@@ -74,7 +74,7 @@ class Style:
 
 
 def make_styles(count: int) -> list[Style]:
-    """As many styles; they repeat only where colours, lines and markers have all been used."""
+    """A number of styles; they repeat only after all colours, lines and markers have been used."""
     cycle = zip(itertools.cycle(_COLORS), itertools.cycle(_LINES), itertools.cycle(_MARKERS))
     return [Style(*look) for look in itertools.islice(cycle, count)]
 
@@ -82,13 +82,13 @@ def make_styles(count: int) -> list[Style]:
 def new_figure(
     num_rows: int, num_columns: int, size: tuple[float, float], share_rows: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure on a canvas of its own: nothing of pyplot's global state.
+    """A figure on its own canvas, without pyplot's global state.
 
     Args:
-      num_rows: of panels.
-      num_columns: of panels.
+      num_rows: number of rows of panels.
+      num_columns: number of columns of panels.
       size: width and height in inches.
-      share_rows: whether the panels of a row have one vertical axis.
+      share_rows: whether the panels of a row share their y axis.
 
     Returns:
       The figure and its panels, row by row.
@@ -104,17 +104,17 @@ def new_figure(
 
 
 def legend_columns(labels: Sequence[str], width: float, most: int = 4) -> int:
-    """How many columns of a legend fit; one that is too wide would be cut off.
+    """How many legend columns fit; a legend that is too wide would be cut off.
 
     Args:
-      labels: of its entries, in letters of 9 points at most.
+      labels: of its entries, in a font of at most 9 points.
       width: of the figure in inches.
-      most: columns, wherever they fit.
+      most: the maximum number of columns.
     """
     lengths = [max(map(len, label.splitlines()), default=0) for label in labels]
     for count in range(min(len(labels), most), 1, -1):
         columns = np.array_split(lengths, count)  # as matplotlib does
-        # A letter of 9 points is about 5.5 wide; line, gaps and margin take 57 points a column.
+        # At 9 points a letter is about 5.5 points wide; line, gaps and margin take 57 per column.
         if sum(57 + 5.5 * one.max() for one in columns) <= 72 * width:
             return count
     return 1
@@ -124,11 +124,11 @@ def make_each(
     makers: Mapping[str, Callable[[], Figure | None]],
     attempt: Attempt = contextlib.nullcontext,
 ) -> dict[str, Figure]:
-    """Figures by name, without those of which there is nothing to show.
+    """Figures by name, without those that have nothing to show.
 
     Args:
-      makers: name -> what makes the figure, or gives None.
-      attempt: what each, named, is made in; of `Decorations`, say.
+      makers: name -> function that makes the figure or returns None.
+      attempt: the context in which each figure is made, such as `Decorations.attempt`.
     """
     figures: dict[str, Figure] = {}
     for name, make in makers.items():
@@ -148,7 +148,7 @@ def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as the text of an SVG file, the same for the same figure; letters are drawn."""
+    """A figure as the text of an SVG file, reproducible, with letters drawn as paths."""
     file = io.StringIO()
     with _literally(figure), rc_context({"svg.hashsalt": "s2s_jax", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -156,18 +156,18 @@ def to_svg(figure: Figure) -> str:
 
 
 def lay_out(figure: Figure) -> None:
-    """Finds the places of a figure's parts, for a second time to start from."""
+    """Computes the layout of a figure once, as a starting point for the final layout."""
     with _literally(figure):
         figure.draw_without_rendering()
 
 
 @contextlib.contextmanager
 def _literally(figure: Figure) -> Iterator[None]:
-    """Has a figure drawn with every text as it stands: no formula, in letters of any script.
+    """Draws a figure with all texts taken literally, without formulas, and in any script.
 
-    Where no font has a letter, a box is drawn for it, and nothing is said.
+    If no font has a letter, a box is drawn for it, without a warning.
     """
-    labelled = FixedFormatter, FuncFormatter  # what `set_xticks` makes of labels
+    labelled = FixedFormatter, FuncFormatter  # the formatters that `set_xticks` uses for labels
     numbers = {
         id(text)
         for axes in figure.axes
@@ -187,6 +187,6 @@ def _literally(figure: Figure) -> Iterator[None]:
 
 @functools.cache
 def _other_scripts() -> tuple[str, ...]:
-    """The fonts of this system for what DejaVu Sans, matplotlib's own, does not have."""
+    """This system's fonts for letters that DejaVu Sans, matplotlib's default, lacks."""
     there = {font.name for font in font_manager.fontManager.ttflist}
     return tuple(name for name in _FONTS if name in there)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with a word about what is broken."""
+"""Writes files atomically, and reads files with clear errors for damaged ones."""
 
 import errno
 import json
@@ -13,11 +13,11 @@ from s2s_jax.lab.base.errors import LabError, writing
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
+    """Writes a file so that a reader sees either the old or the new file, never a part of one.
 
     Args:
-      path: where to; its folder exists.
-      data: all of the file; text is written as UTF-8.
+      path: the file; its folder must exist.
+      data: the whole content; text is written as UTF-8.
 
     Raises:
       LabError: the file cannot be written there.
@@ -28,10 +28,10 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Refuses, before the work, a file that could not be written after it; writes nothing.
+    """Checks before the work starts that a file can be written; writes nothing.
 
     Args:
-      path: of a file, which may be there.
+      path: the file, which may exist.
 
     Raises:
       LabError: its folder is missing or cannot be written, or it is a folder itself.
@@ -43,7 +43,7 @@ def check_writable(path: str | Path) -> None:
         code = errno.ENOENT
     elif not path.parent.is_dir():
         code = errno.ENOTDIR
-    elif path.exists() and not path.is_file():  # a device or a pipe is opened as it is
+    elif path.exists() and not path.is_file():  # a device or a pipe is opened directly
         code = 0 if os.access(path, os.W_OK) else errno.EACCES
     else:
         code = why_not_writable(path.parent)
@@ -52,20 +52,20 @@ def check_writable(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """Refuses, before the work, a folder that could not be made or written after it.
+    """Checks before the work starts that a folder can be created or written to.
 
     Args:
-      path: of a folder; what it is in has to be there.
+      path: the folder; its parent must exist.
 
     Raises:
-      LabError: it is a file, or the folder that it is in is missing, or one cannot be written.
+      LabError: it is a file, its parent is missing, or one of them cannot be written to.
     """
     path = Path(os.path.realpath(path))
     check_writable(path / "file" if path.exists() else path)
 
 
 def why_not_writable(folder: Path) -> int:
-    """The error number of what keeps a folder from being written; 0 for nothing."""
+    """The error number that explains why a folder cannot be written to; 0 if it can."""
     if os.access(folder, os.W_OK | os.X_OK):
         return 0
     try:
@@ -76,20 +76,20 @@ def why_not_writable(folder: Path) -> int:
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON has it; NaN and the infinities, which JSON has not, become null.
+    """Converts a value to JSON types; NaN and the infinities, which JSON lacks, become null.
 
-    A metric without a value (the share of gold tokens where no coin fell) is thus null in every
-    file that the lab writes, and a reader takes null for "no value".
+    A metric without a value (such as the share of gold tokens if no coin was tossed) is thus null
+    in every file that the lab writes, and readers take null for "no value".
 
     Args:
       value: dicts, lists, tuples, strings, numbers, booleans, None, paths, and the scalars and
         arrays of numpy and JAX, nested.
 
     Returns:
-      The same of dict, list, str, int, float, bool and None alone.
+      The same value, consisting only of dict, list, str, int, float, bool and None.
 
     Raises:
-      TypeError: something else is in it.
+      TypeError: it contains something else.
     """
     if isinstance(value, dict):
         return {str(name): to_json(item) for name, item in value.items()}
@@ -103,15 +103,15 @@ def to_json(value: Any) -> Any:
         return str(value)
     if hasattr(value, "tolist"):
         return to_json(value.tolist())
-    raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON.")
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be written as JSON.")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes a value as JSON, whole or not at all, keys in the order in which they stand.
+    """Writes a value as JSON, atomically and with the keys in their order.
 
     Args:
-      path: where to.
-      value: what `to_json` takes; NaN and infinities become null.
+      path: the file.
+      value: a value that `to_json` takes; NaN and the infinities become null.
     """
     text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomic(path, text + "\n")
@@ -122,36 +122,38 @@ def read_json(path: str | Path, shape: Any = object) -> Any:
 
     Args:
       path: the file.
-      shape: what it must be; see `s2s_jax.data.json_shapes`.
+      shape: the shape that the content must have; see `s2s_jax.data.json_shapes`.
 
     Returns:
-      What is in it.
+      The content.
 
     Raises:
-      LabError: the file is missing, cut short, no JSON, or of another shape.
+      LabError: the file is missing, truncated, not JSON, or has another shape.
     """
     content = _read(path)
     try:
         value = parse(content)
     except ValueError as error:
-        raise LabError(f"{path} is not whole JSON ({error}); delete it or write it anew") from error
+        raise LabError(
+            f"{path} is not complete JSON ({error}); delete it or recreate it"
+        ) from error
     try:
         check(value, shape)
     except ValueError as error:
-        raise LabError(f"{path} is damaged: {error}; delete it or write it anew") from error
+        raise LabError(f"{path} is damaged: {error}; delete it or recreate it") from error
     return value
 
 
 def read_jsonl(path: str | Path, shape: Any = dict) -> tuple[list[dict[str, Any]], int]:
-    """Reads a file of one JSON object a line, as far as it is whole.
+    """Reads the valid lines of a file with one JSON object per line.
 
     Args:
       path: the file.
-      shape: what each line must be; see `s2s_jax.data.json_shapes`.
+      shape: the shape that each line must have; see `s2s_jax.data.json_shapes`.
 
     Returns:
-      The objects, and the number of lines that are none of that shape: a run that was killed while
-      it wrote leaves its last line cut short.
+      The objects, and the number of lines that are invalid or of another shape: if a run is killed
+      while writing, the last line is truncated.
 
     Raises:
       LabError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""A lock on a file, which ends with the process that holds it."""
+"""A file lock that is released when the process that holds it ends."""
 
 import contextlib
 import fcntl
@@ -10,17 +10,18 @@ from s2s_jax.lab.base.errors import LabError, writing
 
 
 class FileLock:
-    """Lets one process at a time write where a file is.
+    """Allows one process at a time to write to the folder of a file.
 
-    The system gives the lock back when its process ends, killed or not, so there is no stale one to
-    clear away. The file stays; it says who has the lock, for the message alone. A file system
-    without locks gives none, and then nobody is kept out.
+    The system releases the lock when its process ends, even if it is killed, so locks never become
+    stale. The file is kept; its content names the owner of the lock, for messages only. On a file
+    system without locks there is no protection.
 
     Args:
-      path: the file, made where it is missing.
+      path: the file, which is created if it is missing.
 
     Raises:
-      LabError: another process, or another lock of this one, has it; or it cannot be written.
+      LabError: another process or another `FileLock` of this process holds the lock, or the file
+        cannot be written.
     """
 
     def __init__(self, path: str | Path):
@@ -40,17 +41,19 @@ class FileLock:
         except OSError:  # the file system has no locks
             return
         owner = f"process {os.getpid()} on {socket.gethostname()}\n"
-        with contextlib.suppress(OSError):  # a full disk is said by whoever writes what counts
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk is reported when something important is written
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, owner.encode())
 
     def release(self) -> None:
-        """Gives the lock back; once is enough."""
+        """Releases the lock; to be called only once."""
         os.close(self._descriptor)
 
 
 def lock_owner(path: str | Path) -> str | None:
-    """Who has the lock of a file, "process N on HOST"; None where nobody has it."""
+    """Who holds the lock of a file, as "process N on HOST"; None if it is not locked."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,7 +1,7 @@
-"""Text of others, such as a name in a result.json that somebody sent, as text and no more.
+"""Escapes text from outside, such as a name in a result.json that somebody else wrote.
 
-A name may hold what a terminal, LaTeX, Markdown or a spreadsheet would obey. `visible` is for text
-of every kind; the others are for the markup that a text goes into.
+Such text may contain something that a terminal, LaTeX, Markdown or a spreadsheet would interpret.
+`visible` is for every kind of text; the other functions are for the markup that the text goes into.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction in which what is around them is shown."""
+"""Characters that change the direction in which the text around them is shown."""
 
 _LATEX = str.maketrans(
     {
@@ -29,10 +29,10 @@ _LATEX = str.maketrans(
 
 
 def visible(text: str) -> str:
-    r"""The text on one line, with control characters as their escapes.
+    r"""The text on one line, with control characters escaped.
 
-    Those are what a terminal obeys, line breaks, what turns the direction of text, and halves of
-    characters that no file can hold.
+    These are the ones that a terminal obeys, line breaks, characters that change the direction of
+    text, and surrogates, which cannot be written to a file.
 
     Example:
       >>> print(visible("linear\x1b[2J\n"))
@@ -47,7 +47,7 @@ def visible(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    r"""The text as LaTeX has it.
+    r"""The text, escaped for LaTeX.
 
     Example:
       >>> print(latex(r"\input{a_b}"))
@@ -57,24 +57,24 @@ def latex(text: str) -> str:
 
 
 def latex_row(cells: Iterable[str]) -> str:
-    r"""A row of a table in LaTeX.
+    r"""A row of a LaTeX table.
 
     Example:
       >>> print(latex_row(["[1]", "[2, 3]"]))
       {}[1] & [2, 3] \\
     """
     row = " & ".join(map(latex, cells))
-    # The end of the row before would take these for its option.
+    # LaTeX would read these as an option of the preceding row's end.
     return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
 
 
 def latex_comment(text: str) -> str:
-    """A comment in LaTeX, which ends where its line does."""
+    """A LaTeX comment on one line."""
     return f"% {visible(text)}"
 
 
 def markdown(text: str) -> str:
-    r"""The text as a cell or an item of Markdown has it: no HTML, code, formula, link or emphasis.
+    r"""The text, escaped for a Markdown cell or item: no HTML, code, formula, link or emphasis.
 
     Example:
       >>> print(markdown("a|b <b>, p<0.001, teacher_forcing [1, 2]"))
@@ -88,7 +88,7 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula, by the apostrophe that it does not show.
+    """The text, with an apostrophe in front if a spreadsheet would take it for a formula.
 
     Example:
       >>> csv_cell("=1+1"), csv_cell("linear")

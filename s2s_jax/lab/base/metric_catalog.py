@@ -1,7 +1,7 @@
-"""Every metric once: what it is called, its unit, which way is better.
+"""The catalogue of metrics: their labels, their units, and which direction is better.
 
-A metric is stored under a name such as "test/own/wer": the split, what the decoder was fed, and the
-metric's own name, which is looked up here. Everything that shows a metric asks the catalogue how.
+A metric is stored under a name such as "test/own/wer": the split, the prefixes that the decoder was
+fed, and the metric's own name, which is looked up here. All code that shows a metric uses this.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 NO_INTERVAL = "\N{EN DASH}"
-"""Stands where one seed, or none, gives no interval: never a 0."""
+"""Shown instead of an interval if there are too few seeds for one; never a 0."""
 
 ACCURACIES = ("gold/token_accuracy", "own/token_accuracy")
-"""The same measure with gold and with own prefixes: what the lab is about."""
+"""The same measure with gold and with own prefixes, which the lab compares."""
 
 GAP = "gap"
-"""Gold minus own of `ACCURACIES`."""
+"""The gold minus the own accuracy of `ACCURACIES`."""
 
 _CURVE = re.compile(r"_by_(position|distance|length)$")
 
@@ -30,20 +30,21 @@ class Metric:
 
     Attributes:
       name: the last part of the name that it is stored under.
-      label: what a table's column is called, without its unit and prefixes.
+      label: the label of a table's column, without its unit and prefixes.
       unit: "%", "nats/token" or "".
       scale: value shown / value stored.
-      digits: after the point.
-      better: "higher" or "lower"; "" where it is not known.
-      long_label: what an axis is called; "" for the label.
-      columns: of what is no score of text, the prefixes with which a comparison's table has it,
-        "gold", "own" or "" for both together; a score always has one column, with own prefixes.
-      headline_rank: of what is no score of text, its place among the headlines after all scores,
-        lowest first; None for what is no headline.
-      prefixes: "gold" or "own", what the decoder was fed; "" where it is of both or neither.
+      digits: number of digits after the decimal point.
+      better: "higher" or "lower"; "" if neither is better.
+      long_label: the label of an axis; "" to use `label`.
+      columns: for a metric that is not a score of text, the prefixes with which it appears in a
+        comparison's table: "gold", "own", or "" for both together. A score always has one column,
+        with own prefixes.
+      headline_rank: for a metric that is not a score of text, its rank among the headlines, which
+        come after all scores, lowest first; None if it is not a headline.
+      prefixes: "gold" or "own", the prefixes that the decoder was fed; "" for both or neither.
 
     Raises:
-      ValueError: one of them cannot be.
+      ValueError: an attribute is invalid.
 
     Example:
       >>> Metric("ver", "VER", "%", better="lower").text(12.345)
@@ -72,23 +73,23 @@ class Metric:
             raise ValueError(f"{self.name}: scale is {self.scale}, not a positive number")
 
     def show(self, value: float, signed: bool = False) -> str:
-        """A stored value as it is shown, without its unit; a dash for NaN."""
+        """A stored value as shown, without its unit; a dash for NaN."""
         if math.isnan(value):
             return NO_INTERVAL
         return f"{value * self.scale:{'+' if signed else ''},.{self.digits}f}"
 
     def text(self, value: float) -> str:
-        """A stored value as it is shown, with its unit: "84.70 %"."""
+        """A stored value as shown, with its unit: "84.70 %"."""
         return f"{self.show(value)} {self.unit}" if self.unit else self.show(value)
 
     @property
     def title(self) -> str:
-        """The label, with the prefixes where tables have it with both kinds: "own accuracy"."""
+        """The label, with the prefixes if tables show both kinds: "own accuracy"."""
         return f"{self.prefixes} {self.label}".strip() if len(self.columns) > 1 else self.label
 
     @property
     def difference_unit(self) -> str:
-        """The unit of a difference: that of percentages are points."""
+        """The unit of a difference; for percentages this is points."""
         return "points" if self.unit == "%" else self.unit
 
     @property
@@ -102,15 +103,15 @@ class Metric:
         return (self.long_label or self.label) + (f" ({self.unit})" if self.unit else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """What `result.json` keeps of it."""
+        """The attributes that `result.json` keeps."""
         return {key: getattr(self, key) for key in _KEPT}
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Metric:
-        """The metric of `to_dict`.
+        """The inverse of `to_dict`.
 
         Raises:
-          ValueError: one of its values cannot be.
+          ValueError: a value is invalid.
         """
         return cls(**{key: kept[key] for key in _KEPT})
 
@@ -123,9 +124,9 @@ class Catalog:
     """How every metric is shown.
 
     Attributes:
-      scores: of hypotheses against references, with own prefixes; the first that there is of them
-        is the headline.
-      measures: everything else that is measured.
+      scores: of hypotheses against references, with own prefixes; the first that is available is
+        the headline.
+      measures: all other metrics.
 
     Example:
       >>> CATALOG.describe("test/own/wer").axis_label
@@ -136,16 +137,16 @@ class Catalog:
     measures: tuple[Metric, ...]
 
     def with_scores(self, scores: Iterable[Metric]) -> Catalog:
-        """The catalogue with a scorer's own scores before the others, in their order."""
+        """The catalogue with a scorer's own scores, in their order, before the others."""
         own = tuple({one.name: one for one in reversed(tuple(scores))}.values())[::-1]
         names = {one.name for one in own}
         return replace(self, scores=(*own, *(one for one in self.scores if one.name not in names)))
 
     def describe(self, name: str) -> Metric:
-        """How a metric is shown; a curve of it is shown like it.
+        """How a metric is shown; a curve is shown like its metric.
 
         Args:
-          name: such as "test/own/wer" or "own/hazard_by_position".
+          name: a name such as "test/own/wer" or "own/hazard_by_position".
         """
         *scope, last = name.split("/")
         known = {one.name: one for one in (*self.scores, *self.measures)}
@@ -156,7 +157,7 @@ class Catalog:
         return replace(shown, prefixes=prefixes)
 
     def is_score(self, name: str) -> bool:
-        """Whether a full name is that of one of the scores."""
+        """Whether a full name belongs to one of the scores."""
         return name.rpartition("/")[2] in {one.name for one in self.scores}
 
     @property
@@ -166,7 +167,7 @@ class Catalog:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """A comparison's columns, as far as runs have them: gold prefixes, own beside, the gap."""
+        """All columns that a comparison can have: gold prefixes, own prefixes, the gap."""
         names = {
             prefixes: [one.name for one in self.measures if prefixes in one.columns]
             for prefixes in ("gold", "own", "")
@@ -176,7 +177,7 @@ class Catalog:
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """What a run can be judged by, the first that there is: "own/wer", ..., "gold/nll"."""
+        """The metrics to judge runs by, in order of preference: "own/wer", ..., "gold/nll"."""
         ranked = [(one.headline_rank, one) for one in self.measures]
         found = sorted(
             ((rank, one) for rank, one in ranked if rank is not None), key=lambda pair: pair[0]
@@ -184,10 +185,10 @@ class Catalog:
         return (*self.score_names, *(f"{one.columns[0]}/{one.name}" for _, one in found))
 
     def headline(self, names: Iterable[str]) -> str | None:
-        """The full name by which runs are judged; None where there is none of `headlines`.
+        """The full name of the metric to judge runs by; None if none of `headlines` is available.
 
         Args:
-          names: the full names that there are.
+          names: the available full names.
 
         Example:
           >>> CATALOG.headline(["eval/gold/nll", "eval/own/exact_match", "eval/own/ser"])
@@ -197,7 +198,7 @@ class Catalog:
 
 
 def ending_with(names: Iterable[str], ends: Iterable[str]) -> list[str]:
-    """The full names that end as one of some names without the split, in the order of those.
+    """The full names that end with one of the given names, in the order of the latter.
 
     Example:
       >>> ending_with(["test/own/per", "test/gap", "test/own/wer"], ["own/wer", "own/per"])
@@ -208,7 +209,7 @@ def ending_with(names: Iterable[str], ends: Iterable[str]) -> list[str]:
 
 
 def _percentage(name: str, label: str, **more: Any) -> Metric:
-    """A share, stored as one and shown in percent."""
+    """A metric that is stored as a fraction and shown in percent."""
     return Metric(name, label, "%", 100, **more)
 
 
@@ -234,12 +235,12 @@ CATALOG = Catalog(
             "exact_match", "exact", better="higher",
             long_label="exact match", columns=("own",), headline_rank=1,
         ),
-        # Not better when lower: it also narrows where gold prefixes lose.
+        # Lower is not better: the gap also narrows if the gold accuracy falls.
         _percentage(GAP, "gap", long_label="accuracy gap", columns=("",)),
-        # Of training.
+        # For training.
         Metric("loss", "loss", digits=4, better="lower"),
         Metric("teacher_prob", "teacher_prob", digits=3),
-        # A probability, as the teacher_prob that it is held against.
+        # A probability, like the teacher_prob that it is compared with.
         Metric("gold_share", "share of gold", digits=3, long_label="realised share of gold"),
         _percentage("fed_error_rate", "fed errors", long_label="wrong tokens among those fed"),
         Metric("gradient_norm", "gradient norm", digits=4),
@@ -247,7 +248,7 @@ CATALOG = Catalog(
         Metric("target_tokens", "target tokens", "tokens", digits=0),
         Metric("seconds", "seconds", "s", digits=1),
         Metric("compile_seconds", "compile seconds", "s", digits=1),
-        # Where the truth is known.
+        # If the true distribution is known.
         Metric(
             "kl_to_truth", "KL to truth", "nats", digits=4, better="lower",
             long_label="KL from the truth",
@@ -255,7 +256,7 @@ CATALOG = Catalog(
         Metric("kl_predicted", "KL predicted", "nats", digits=4),
         Metric("mass_outside", "mass outside", digits=4, long_label="probability of no symbol"),
         Metric("kl", "KL to the truth", "nats", digits=4, better="lower"),
-        # Of exposure bias.
+        # For exposure bias.
         _percentage("accuracy", "accuracy", better="higher", long_label="token accuracy"),
         _percentage("token_accuracy_macro", "mean of sequences", better="higher"),
         _percentage("gap_macro", "gap of sequences"),
@@ -268,7 +269,7 @@ CATALOG = Catalog(
         Metric("accumulated", "AccErr", digits=3, long_label="accumulated error"),
         Metric("excess_percent", "ExAccErr", "%", long_label="excess accumulated error"),
         Metric("half_life", "half-life", "tokens", digits=3),
-        Metric("nll_increase", "NLL +", "nats", digits=3, long_label="NLL more than uncorrupted"),
+        Metric("nll_increase", "NLL +", "nats", digits=3, long_label="NLL increase"),
         Metric("length_ratio", "length ratio", digits=3),
         _percentage("no_eos_rate", "no EOS"),
         _percentage("repetition", "repetition"),
@@ -278,4 +279,4 @@ CATALOG = Catalog(
         Metric("eb_c_jensen_shannon", "EB-C (JS)", digits=3),
     ),
 )  # fmt: skip
-"""All that the lab measures; a run's `Scorer` may bring scores of its own."""
+"""Everything that the lab measures; a run's `Scorer` may add its own scores."""

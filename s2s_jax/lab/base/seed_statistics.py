@@ -1,4 +1,4 @@
-"""What a handful of seeds can say of a mean."""
+"""Statistics for means over a few seeds."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ class Estimate(NamedTuple):
     """A mean over seeds with its interval.
 
     Attributes:
-      mean: NaN where there are no values.
-      half_width: half the width of the interval around the mean; NaN below two values, where
-        nothing is known of the spread.
-      num_values: how many values there were.
+      mean: NaN if there are no values.
+      half_width: half the width of the interval around the mean; NaN for fewer than two values,
+        which do not show the spread.
+      num_values: the number of values.
     """
 
     mean: float
@@ -23,19 +23,18 @@ class Estimate(NamedTuple):
 
 
 def t_half_width(values: Iterable[float], confidence: float = 0.95) -> float:
-    """Half the width of Student's t-interval of a mean.
+    """Half the width of Student's t-interval for a mean.
 
         h = t_{n-1, (1 + confidence)/2} * s / sqrt(n),   s^2 = sum_i (x_i - mean)^2 / (n - 1)
 
-    It covers the true mean with the given probability where the values are independent and
-    normal.
+    It covers the true mean with the given probability if the values are independent and normal.
 
     Args:
-      values: one a seed, finite.
+      values: one finite value per seed.
       confidence: the share of intervals that cover the true mean, in (0, 1).
 
     Returns:
-      The half width, in the values' unit; NaN below two values.
+      The half width, in the values' unit; NaN for fewer than two values.
 
     Raises:
       ValueError: the confidence is outside (0, 1).
@@ -50,7 +49,7 @@ def t_half_width(values: Iterable[float], confidence: float = 0.95) -> float:
     count = len(values)
     if count < 2:
         return math.nan
-    from scipy.special import stdtrit  # here, since it costs half a second
+    from scipy.special import stdtrit  # imported here because it takes half a second
 
     mean = math.fsum(values) / count
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
@@ -61,7 +60,7 @@ def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
     """The mean of the finite values among those given, with its t-interval.
 
     Args:
-      values: one a seed; a seed without a value gives NaN and does not count.
+      values: one per seed; a seed without a value has NaN and does not count.
       confidence: of the interval, in (0, 1).
 
     Example:
@@ -74,19 +73,19 @@ def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction of several p-values for having tried them all.
+    """Holm's correction of p-values for multiple tests.
 
         p~_(i) = max_{j <= i} min(1, (k - j + 1) * p_(j)),   p_(1) <= ... <= p_(k)
 
-    Rejecting where p~ <= alpha errs anywhere with probability alpha at most, whatever the
-    dependence between the tests. Holm (1979), "A simple sequentially rejective multiple test
-    procedure".
+    If hypotheses with p~ <= alpha are rejected, the probability of any false rejection is at most
+    alpha, whatever the dependence between the tests. Holm (1979), "A simple sequentially rejective
+    multiple test procedure".
 
     Args:
-      p_values: each in [0, 1]; NaN for none, which counts as no test.
+      p_values: each in [0, 1]; NaN if there is none, which does not count as a test.
 
     Returns:
-      The corrected p-values in the order given, NaN where there was none.
+      The corrected p-values in the order given, NaN if there was none.
 
     Example:
       >>> holm([0.01, 0.04, 0.03])
@@ -101,19 +100,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """How often one side scores higher than the other, ties half.
+    """How often one side scores higher than the other, with ties counted as half.
 
         P = mean over items i, our seeds s, their seeds u of [x_si > y_ui] + [x_si = y_ui] / 2
 
-    1/2 is what no difference gives. Agarwal et al. (2021), "Deep reinforcement learning at the
-    edge of the statistical precipice", who have tasks for items.
+    Without a difference it is 1/2. Agarwal et al. (2021), "Deep reinforcement learning at the edge
+    of the statistical precipice", who use tasks instead of items.
 
     Args:
-      ours: [seeds, items] scores, the higher the better; one item where only totals are known.
-      theirs: [their seeds, items] of the same items.
+      ours: [seeds, items] scores, higher is better; one item if only totals are known.
+      theirs: [their seeds, items] scores of the same items.
 
     Returns:
-      In [0, 1].
+      The probability, in [0, 1].
 
     Example:
       >>> import numpy as np
@@ -121,7 +120,7 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray) -> float:
       0.625
     """
     wins = ours[:, None] - theirs[None]
-    # What differs only by rounding is a tie.
+    # Differences due to rounding are ties.
     wins[np.abs(wins) <= 1e-9 * max(np.abs(ours).max(), np.abs(theirs).max())] = 0
     return float((np.sign(wins).mean() + 1) / 2)
 
@@ -135,7 +134,7 @@ def seeds_needed(
     alpha: float = 0.05,
     most: int = 100,
 ) -> int | None:
-    """How many seeds a side would show a difference of this size.
+    """How many seeds per side would be needed to detect a difference of this size.
 
     The smallest n >= 2 for which
 
@@ -143,20 +142,20 @@ def seeds_needed(
         noncentrality  |difference| / sqrt(seed_variance / n + item_variance),
         f = (n - 1) / r,   r = (seed_variance / n) / (seed_variance / n + item_variance)
 
-    (f = 1 at n = 2), close to the test of `significance.paired_difference`. It takes the observed
-    difference and spread for the true ones. From few seeds both are rough: read it as an order of
-    magnitude, for planning the next sweep, and not as a finding about this one.
+    (f = 1 at n = 2), which approximates the test of `significance.paired_difference`. It assumes
+    that the observed difference and spread are the true ones. With few seeds both are rough, so
+    use the result as an order of magnitude for planning the next sweep, not as a finding.
 
     Args:
       difference: the true mean of the paired differences.
-      seed_variance: their variance from seed to seed.
-      item_variance: the variance of the mean that more seeds do not lower, from the test's items.
-      power: the probability of seeing the difference.
-      alpha: the test's level.
-      most: where the search ends.
+      seed_variance: their variance between seeds.
+      item_variance: the variance of the mean due to the test items, which more seeds do not lower.
+      power: the probability of detecting the difference.
+      alpha: the significance level of the test.
+      most: the largest number to try.
 
     Returns:
-      n; None where `most` seeds are too few.
+      n; None if `most` seeds are not enough.
 
     Example:
       >>> seeds_needed(0.5, 1.0)

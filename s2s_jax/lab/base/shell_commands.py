@@ -1,4 +1,4 @@
-"""What to type to call the programs that this environment has."""
+"""Shell commands that call the programs of this environment."""
 
 import shlex
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def command_line(program: str, *arguments: object) -> str:
-    """A command that a shell takes as it is.
+    """A command, quoted for a shell.
 
     Example:
       >>> command_line("no such program", "--logdir", "my runs")
@@ -17,10 +17,10 @@ def command_line(program: str, *arguments: object) -> str:
 
 
 def called(program: str) -> str:
-    """How to call a program from here: by its name where a shell finds this environment's own.
+    """How to call a program from here: by its name if a shell finds this environment's own.
 
-    Else by its path, below the current folder where it is there. A user who starts
-    `.venv/bin/s2s`, as `make demo` does, has not activated the environment.
+    Otherwise by its path, relative to the current folder if it is inside it. This is for users who
+    start `.venv/bin/s2s`, as `make demo` does, without activating the environment.
 
     Example:
       >>> called("no such program")

@@ -1,4 +1,4 @@
-"""The standard streams of a command: one that fails does not end what the command does."""
+"""The standard streams of a command, whose failures do not interrupt its work."""
 
 import contextlib
 import errno
@@ -10,12 +10,12 @@ from s2s_jax.lab.base.errors import LabError
 
 
 class _Stdout(io.FileIO):
-    """Descriptor 1; from its first failure on, nothing is printed any more.
+    """Descriptor 1; after its first failure, nothing more is printed.
 
     Attributes:
-      error: that failure; None before.
-      is_decoration: whether what is printed only accompanies the command's work. A failure is then
-        said at once, and has no other consequence.
+      error: the first failure; None if there was none.
+      is_decoration: whether the output only accompanies the command's work. A failure is then
+        reported once and has no other effect.
     """
 
     def __init__(self):
@@ -26,13 +26,13 @@ class _Stdout(io.FileIO):
     def write(self, data: "io.ReadableBuffer", /) -> int:  # pyright: ignore
         try:
             return super().write(data) or 0
-        except BlockingIOError:  # a descriptor that somebody else has made non-blocking
+        except BlockingIOError:  # another process has made the descriptor non-blocking
             raise
         except OSError as error:
             self.error = error
-            _null_device(1, os.O_WRONLY)  # what C++ code and later lines print has to go somewhere
+            _null_device(1, os.O_WRONLY)  # for the output of C++ code and later lines
             if self.is_decoration:
-                warn(f"cannot print: {error.strerror}; the command goes on without it")
+                warn(f"cannot print: {error.strerror}; the command continues without it")
             return memoryview(data).nbytes
 
 
@@ -40,11 +40,11 @@ _stdout: _Stdout | None = None
 
 
 def take_streams() -> None:
-    """Prepares the standard streams of this process; to be called first.
+    """Prepares the standard streams of this process; has to be called first.
 
-    Whatever happens to standard output, printing raises nothing: the command does its work, writes
-    its files and then ends by `check_stdout`. A stream that was closed before the start is replaced
-    by one that cannot be used, so that no file of the command takes its descriptor.
+    Printing never raises, whatever happens to standard output: the command does its work, writes
+    its files and then calls `check_stdout`. A stream that was closed before the start is replaced
+    by an unusable one, so that no file opened by the command gets its descriptor.
     """
     global _stdout
     for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
@@ -57,32 +57,32 @@ def take_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if sys.stdout is not None and sys.stdout is not sys.__stdout__:
-        return  # a caller's own
+        return  # a stream of the caller
     before = sys.stdout
     _stdout = _Stdout()
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_stdout),
         encoding=before.encoding if before else "utf-8",
-        errors="replace",  # the rules of a table, in a terminal without
+        errors="replace",  # for table rules on a terminal that lacks them
         line_buffering=_stdout.isatty(),
         write_through=isinstance(before, io.TextIOWrapper) and before.write_through,
     )
 
 
 def printing_is_decoration() -> None:
-    """From here on, what is printed accompanies the work, and the work is what counts."""
+    """Declares that output from here on only accompanies the work and may be lost."""
     if _stdout is not None:
         _stdout.is_decoration = True
 
 
 def check_stdout() -> bool:
-    """Flushes standard output; whether all that was printed has been read.
+    """Flushes standard output and checks whether everything could be written.
 
     Returns:
-      False where the reader has gone, as `head` does, which is nobody's error.
+      False if the reader has closed the pipe, as `head` does, which is not an error.
 
     Raises:
-      LabError: what was printed could not be written, to a full disk say.
+      LabError: the output could not be written, for example because of a full disk.
     """
     sys.stdout.flush()
     if _stdout is None or _stdout.error is None or _stdout.is_decoration:
@@ -93,18 +93,18 @@ def check_stdout() -> bool:
 
 
 def warn(line: str) -> None:
-    """Says one line to the user on standard error, as `tell` does, with the program's name."""
+    """Prints one line on standard error, as `tell` does, with the program's name."""
     tell(f"s2s: {line}")
 
 
 def tell(line: str) -> None:
-    """Prints a line on standard error; where that is impossible, it is nobody's loss."""
+    """Prints a line on standard error; ignores failures."""
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 def _null_device(descriptor: int, flags: int) -> None:
-    """Puts /dev/null in the place of a descriptor, opened for the wrong direction if so asked."""
+    """Replaces a descriptor by /dev/null, which is opened with the given flags."""
     null = os.open(os.devnull, flags)
     if null != descriptor:
         os.dup2(null, descriptor)

@@ -1,14 +1,14 @@
-"""Tables of plain text, as the terminal shows them."""
+"""Plain text tables for the terminal."""
 
 from collections.abc import Container, Sequence
 
 
 def align(rows: Sequence[Sequence[str]], left: Container[int]) -> list[str]:
-    """Lines with columns of one width, two spaces between them.
+    """Lines with aligned columns, separated by two spaces.
 
     Args:
-      rows: of cells, as many in each.
-      left: numbers of the columns that are aligned at their left; the others at their right.
+      rows: rows with the same number of cells.
+      left: indices of the columns to align left; the others are aligned right.
 
     Example:
       >>> align([["schedule", "n"], ["linear", "10"]], left={0})

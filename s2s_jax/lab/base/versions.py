@@ -7,5 +7,5 @@ _PACKAGES = ("s2s_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-d
 
 
 def versions() -> dict[str, str]:
-    """Name -> version, of Python and of the packages that compute or bring the data."""
+    """Name -> version of Python and of the packages that compute or provide the data."""
     return {"python": sys.version.split()[0]} | {name: version(name) for name in _PACKAGES}

@@ -1,4 +1,4 @@
-"""What each schedule of a sweep was given: updates, target tokens, seconds."""
+"""The training budget of each schedule of a sweep: updates, target tokens, seconds."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 _RATE = ("train/tokens_per_second", "train/seconds")
 
 _TOKENS_ALIKE = 0.03
-"""Relative; with other seeds it is other batches that the last epoch was cut off at."""
+"""Relative; the last, partial epoch ends at different batches for different seeds."""
 
 _SECONDS_ALIKE = 0.25
-"""Relative; the clock of a shared machine says no more."""
+"""Relative; timings on a shared machine are no more precise than this."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one row's runs used, a mean over seeds.
+    """What the runs of one row used, as means over seeds.
 
     Attributes:
       schedule: the row's label.
       updates: optimiser steps.
-      tokens: target tokens trained on; NaN where they are not known.
-      seconds: wall-clock time of a run, evaluations counted; NaN where it is not known.
-      seconds_low: of the quickest run.
-      seconds_high: of the slowest.
+      tokens: target tokens trained on; NaN if not known.
+      seconds: wall-clock time of a run, including evaluations; NaN if not known.
+      seconds_low: the same for the fastest run.
+      seconds_high: the same for the slowest run.
     """
 
     schedule: str
@@ -41,7 +41,7 @@ class Budget:
     seconds_high: float
 
 
-def budgets(runs: Runs) -> list[Budget]:
+def budgets(runs: CollectedRuns) -> list[Budget]:
     """The budget of each row, in the order of the rows."""
     found = []
     for label, members in runs.by_schedule.items():
@@ -59,19 +59,19 @@ def budgets(runs: Runs) -> list[Budget]:
     return found
 
 
-def run_tokens(run: Run) -> float:
-    """How many target tokens a run was trained on, from its record.
+def run_tokens(run: FinishedRun) -> float:
+    """The number of target tokens that a run was trained on, from its records.
 
-    They are the last "train/target_tokens". A record without them has rates, and then it is about
+    This is the last "train/target_tokens". Without any, it is estimated from the rates:
 
         tokens = num_steps * median_k rate_k * seconds_k / steps_k
 
-    over the stretches k between two lines of training without an evaluation between them; the
-    second line has the rate. The median, since a stretch in which a run was resumed took longer
-    than its rate says.
+    Each k is an interval between two training records without an evaluation in between; the rate is
+    that of the second record. The median is used because an interval in which a run was resumed
+    took longer than its rate says.
 
     Returns:
-      NaN where the record has neither.
+      The number; NaN if the records have neither.
     """
     counted = [one for record in run.records if (one := record.get("train/target_tokens"))]
     if counted:
@@ -93,7 +93,7 @@ def run_tokens(run: Run) -> float:
 
 
 def unequal(found: Sequence[Budget]) -> list[str]:
-    """What is not the same for all rows, a line each; nothing where the budgets are equal."""
+    """One line for each quantity that differs between rows; empty if the budgets are equal."""
     lines = []
     updates = [one.updates for one in found]
     if len(set(updates)) > 1:
@@ -105,14 +105,14 @@ def unequal(found: Sequence[Budget]) -> list[str]:
     if _differ(seconds, _SECONDS_ALIKE):
         lines.append(
             f"Wall-clock time differs: {_listed(found, seconds, '{:,.0f} s')}."
-            " That counts compiling, which the first runs do for the others, and all else that the"
-            " machine did meanwhile."
+            " It includes compilation, which the first runs do for the others, and time lost to"
+            " other work on the machine."
         )
     return lines
 
 
 def to_text(found: Sequence[Budget]) -> str:
-    """One line: what all had, or the ranges; then what differs."""
+    """One line: the common budget or its ranges, then what differs."""
     parts = []
     for values, form, unit in (
         ([one.updates for one in found], "{:,.0f}", "updates"),
@@ -128,8 +128,8 @@ def to_text(found: Sequence[Budget]) -> str:
     if not parts:
         return ""
     differing = unequal(found)
-    verdict = "" if differing else " Equal, as far as is known."
-    return " ".join([f"Budget of a run: {', '.join(parts)}.{verdict}", *differing])
+    verdict = "" if differing else " Equal for all schedules, as far as recorded."
+    return " ".join([f"Budget per run: {', '.join(parts)}.{verdict}", *differing])
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -1,4 +1,4 @@
-"""Schedules compared over their seeds: the table, and everything that a comparison leaves."""
+"""Compares schedules over their seeds: computes the table and writes all files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import write_atomic
 from s2s_jax.lab.base.markup import csv_cell, visible
 from s2s_jax.lab.base.seed_statistics import estimate
-from s2s_jax.lab.runs.collect import Run as Run
-from s2s_jax.lab.runs.collect import Runs as Runs
+from s2s_jax.lab.runs.collect import CollectedRuns as CollectedRuns
+from s2s_jax.lab.runs.collect import FinishedRun as FinishedRun
 from s2s_jax.lab.runs.collect import collect as collect
 from s2s_jax.names import did_you_mean
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
+def compare(runs: CollectedRuns, metrics: Sequence[str] | None = None) -> DataFrame:
     """Schedules by metrics, with means and intervals over seeds.
 
     Args:
-      runs: of `collect`.
-      metrics: names such as "test/own/wer", or without the "test/", or "eval/" where the runs were
-        not tested; None for the catalogue's `columns` that any run has.
+      runs: from `collect`.
+      metrics: names such as "test/own/wer". The "test/" may be left out, or the "eval/" if the
+        runs were not tested. None for the catalogue's `columns` that at least one run has.
 
     Returns:
-      One row a schedule, indexed by it: "n", the number of its runs, and for each metric
-      "<name>/mean", "<name>/half_width" (of the 95 % t-interval; NaN below two seeds) and
+      One row per schedule, indexed by it: "n", the number of its runs, and for each metric
+      "<name>/mean", "<name>/half_width" (of the 95 % t-interval; NaN for fewer than two seeds) and
       "<name>/n", the number of its runs that have a value.
 
     Raises:
-      LabError: no run has a metric; those that there are, are named.
+      LabError: no run has one of the metrics; the message suggests those that exist.
     """
     import pandas as pd
 
@@ -55,8 +55,8 @@ def compare(runs: Runs, metrics: Sequence[str] | None = None) -> DataFrame:
     return frame.astype(dict.fromkeys(counts, int))
 
 
-def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
-    """The full names of the metrics asked for, or of the default ones; see `compare`."""
+def metric_names(runs: CollectedRuns, metrics: Sequence[str] | None = None) -> list[str]:
+    """The full names of the requested metrics, or of the default ones; see `compare`."""
     there = sorted({name for run in runs.compared for name in run.metrics})
     prefix = "test/" if any(name.startswith("test/") for name in there) else "eval/"
     if metrics is None:
@@ -73,10 +73,11 @@ def metric_names(runs: Runs, metrics: Sequence[str] | None = None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def points(runs: Runs) -> DataFrame:
-    """Every number of every run, a row each: "schedule", "seed", "run", "step", "metric", "value".
+def points(runs: CollectedRuns) -> DataFrame:
+    """Every number of every run: "schedule", "seed", "run", "step", "metric", "value".
 
-    Final metrics have the last step and a name that starts with "final/".
+    There is one row per number. Final metrics have the last step and a name that starts with
+    "final/".
     """
     import pandas as pd
 
@@ -89,7 +90,7 @@ def points(runs: Runs) -> DataFrame:
     return frame.astype({"seed": "int64", "step": "int64", "value": "float64"})
 
 
-def _run_points(run: Run) -> list[tuple[int, str, float]]:
+def _run_points(run: FinishedRun) -> list[tuple[int, str, float]]:
     logged = [
         (int(record["step"]), visible(str(name)), float(value))
         for record in run.records
@@ -100,26 +101,26 @@ def _run_points(run: Run) -> list[tuple[int, str, float]]:
     return logged + [(run.num_steps, f"final/{name}", v) for name, v in run.metrics.items()]
 
 
-def report(
+def write_comparison(
     sweep_dir: str | Path, metrics: Sequence[str] | None = None, baseline: str | None = None
 ) -> str:
-    """Compares a sweep and leaves tables, pictures, a page and TensorBoard curves in its folder.
+    """Compares a sweep; writes tables, figures, a page and TensorBoard curves to its folder.
 
         compare.csv      means, intervals, differences, p-values
         compare.md       conclusions and tables in Markdown
         compare.tex      tables in LaTeX, for booktabs
         compare.parquet  every number of every run
-        report.html      all of it on one page, with the figures and examples
+        report.html      everything on one page, with the figures and examples
         *.png, *.svg     the figures
-        over_seeds/      TensorBoard's curves over seeds
+        over_seeds/      curves over seeds for TensorBoard
 
-    Everything is made before anything is written, and each file is written whole. A figure that
-    fails is left out, with a line about it.
+    Everything is computed before the first file is written, and each file is written atomically. A
+    figure that fails is left out and mentioned in the returned text.
 
     Args:
       sweep_dir: the sweep's folder.
       metrics: see `compare`.
-      baseline: what the others are held against; see `differences.baselines`.
+      baseline: what the others are compared with; see `differences.baselines`.
 
     Returns:
       The table as text, the differences, the runs that were left out and the files written.
@@ -164,7 +165,7 @@ def report(
     }
     for name, (svg, png) in pictures.items():
         files[f"{name}.png"], files[f"{name}.svg"] = png, svg
-    # TensorBoard is told last: it may be looking.
+    # The events come last, since TensorBoard may already be watching the folder.
     events = event_files(runs, [first, *(name for name in names if name != first)])
     for name, data in (files | events).items():
         path = runs.folder / name
@@ -172,7 +173,7 @@ def report(
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
     remove_others(runs.folder, events)
-    for name in html_report.CAPTIONS.keys() - pictures.keys():  # of another comparison
+    for name in html_report.CAPTIONS.keys() - pictures.keys():  # from an earlier comparison
         for old in (runs.folder / f"{name}.png", runs.folder / f"{name}.svg"):
             with writing(old):
                 old.unlink(missing_ok=True)
@@ -182,7 +183,7 @@ def report(
 
 
 def _to_csv(frame: DataFrame) -> str:
-    """The table as CSV, its texts no formulas."""
+    """The table as CSV, with texts escaped so that no spreadsheet reads them as formulas."""
 
     def cell(value: object) -> object:
         return csv_cell(value) if isinstance(value, str) else value

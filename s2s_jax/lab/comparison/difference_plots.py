@@ -1,4 +1,4 @@
-"""The pictures of what schedules differ by: effects, gold against own prefixes, positions."""
+"""Figures of how schedules differ: effects, gold against own prefixes, accuracy by position."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from s2s_jax.lab.base.decorations import Attempt
-    from s2s_jax.lab.comparison.differences import Row
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.comparison.differences import ScheduleDifference
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 _OWN = ACCURACIES[1]
 
 _MIN_COUNT = 30
-"""Targets that a position needs to be drawn."""
+"""The minimum number of targets for a position to be drawn."""
 
 _Positions = dict[str, dict[int, float]]
-"""Of "gold" and "own" prefixes, as far as they are known: position -> accuracy."""
+"""For "gold" and "own" prefixes, as far as they are known: position -> accuracy."""
 
 
 def make_difference_figures(
-    runs: Runs, rows: Sequence[Row], attempt: Attempt = contextlib.nullcontext
+    runs: CollectedRuns,
+    rows: Sequence[ScheduleDifference],
+    attempt: Attempt = contextlib.nullcontext,
 ) -> dict[str, Figure]:
-    """The figures, as far as the runs have what they show.
+    """Makes the figures for which the runs have data.
 
     Args:
-      runs: of `collect`.
-      rows: of `find_differences`.
+      runs: from `collect`.
+      rows: from `find_differences`.
       attempt: see `figures.make_each`.
 
     Returns:
@@ -62,8 +64,8 @@ def make_difference_figures(
     return make_each(makers, attempt)
 
 
-def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
-    """Each schedule's difference from its baseline with its interval; filled where it is one."""
+def differences_figure(runs: CollectedRuns, rows: Sequence[ScheduleDifference]) -> Figure | None:
+    """Each schedule's difference from its baseline with its interval; filled if significant."""
     known = [row for row in rows if not math.isnan(row.difference.low)]
     metrics = list(dict.fromkeys(row.metric for row in known))
     wanted = ending_with(metrics, (*runs.catalog.score_names, _OWN))
@@ -108,10 +110,10 @@ def differences_figure(runs: Runs, rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def gold_own_figure(runs: Runs) -> Figure | None:
-    """The accuracy with gold and with own prefixes at the end, and the gap between over the steps.
+def gold_own_figure(runs: CollectedRuns) -> Figure | None:
+    """The final accuracy with gold and with own prefixes, and the gap between them over the steps.
 
-    Open marks are of gold prefixes, filled ones of own; a pair a seed.
+    Open marks are for gold prefixes, filled marks for own ones; there is one pair per seed.
     """
     tested = any(f"test/{_OWN}" in run.metrics for run in runs.compared)
     names = [f"{'test' if tested else 'eval'}/{name}" for name in ACCURACIES]
@@ -137,11 +139,11 @@ def gold_own_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def positions_figure(runs: Runs) -> Figure | None:
+def positions_figure(runs: CollectedRuns) -> Figure | None:
     """Accuracy by target position, of one split for all runs.
 
-    From `exposure.json` where every run has one of the same split, checkpoint and number of
-    examples; else of the model's own tokens in the test predictions.
+    The accuracies come from `exposure.json` if every run has one for the same split, checkpoint and
+    number of examples; otherwise they are those of the model's own tokens in the test predictions.
     """
     rows = runs.by_schedule
     by_run, what = _measured_positions(runs.compared) or _predicted_positions(runs.compared)
@@ -191,11 +193,11 @@ def positions_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str] | None:
-    """What `s2s exposure` left in the runs' folders, and what that is of.
+def _measured_positions(runs: Sequence[FinishedRun]) -> tuple[dict[Path, _Positions], str] | None:
+    """What `s2s exposure` wrote to the runs' folders, and a remark that describes it.
 
-    None unless it measured all of them, and in the same way: a mean over a run on dev and another
-    on test is that of no split.
+    None unless all runs were measured in the same way: the mean of a run on dev and another on test
+    would not describe either split.
     """
     found: dict[Path, _Positions] = {}
     settings, min_counts = set(), set()
@@ -216,13 +218,13 @@ def _measured_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], st
     if len(settings) != 1:
         return None
     ((split, checkpoint, max_examples),) = settings
-    what = f"Of the {split} split" + ("" if checkpoint == "best" else f", {checkpoint} checkpoint")
+    what = f"Split: {split}" + ("" if checkpoint == "best" else f", {checkpoint} checkpoint")
     what += f", {max_examples:,} sequences" if max_examples else ""
-    return found, f"{what}; positions of {min(min_counts)} targets or more"
+    return found, f"{what}; positions with at least {min(min_counts)} targets"
 
 
-def _predicted_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], str]:
-    """What the hypotheses of the test split say, and that it is of them."""
+def _predicted_positions(runs: Sequence[FinishedRun]) -> tuple[dict[Path, _Positions], str]:
+    """Accuracies from the hypotheses of the test split, and a remark that describes them."""
     found: dict[Path, _Positions] = {run.folder: {} for run in runs}
     for run in runs:
         try:
@@ -236,4 +238,4 @@ def _predicted_positions(runs: Sequence[Run]) -> tuple[dict[Path, _Positions], s
             enough = np.flatnonzero(count >= _MIN_COUNT)
             places = {int(place) + 1: float(right[place] / count[place]) for place in enough}
             found[run.folder]["own"] = places
-    return found, f"Of the test split; positions of {_MIN_COUNT} targets or more"
+    return found, f"Split: test; positions with at least {_MIN_COUNT} targets"

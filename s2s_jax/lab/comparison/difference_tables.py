@@ -9,22 +9,23 @@ from itertools import groupby
 from s2s_jax.lab.base.markup import latex_comment, latex_row, markdown
 from s2s_jax.lab.base.metric_catalog import NO_INTERVAL
 from s2s_jax.lab.base.text_tables import align
-from s2s_jax.lab.comparison.differences import MOST_SEEDS, Row, sentence
+from s2s_jax.lab.comparison.differences import MOST_SEEDS, ScheduleDifference, sentence
 
 ABOUT = (
-    "Interval: 95 %, over seeds and test items, of one schedule by itself. p: the interval's own,"
-    " at most 0.05 where it leaves out 0; Holm: corrected for the number of schedules. P(better): a"
-    " run of the schedule against one of the baseline, item by item, ties half. Seeds needed: for a"
-    " power of 0.8 at the difference and spread observed."
+    "Interval: 95 %, over seeds and test items, not corrected for the number of schedules. p: at"
+    " most 0.05 exactly when the interval excludes 0; Holm: corrected for the number of schedules."
+    " P(better): the probability that a run of the schedule scores better on a test item than a run"
+    " of the baseline, with ties counted as half. Seeds needed: for a power of 0.8, assuming the"
+    " observed difference and spread."
 )
-"""What the columns are."""
+"""The explanation of the columns."""
 
 
-def to_text(rows: Sequence[Row], headline: str) -> str:
+def to_text(rows: Sequence[ScheduleDifference], headline: str) -> str:
     """The differences by one metric for a terminal, with a sentence for each schedule.
 
     Args:
-      rows: of `find_differences`.
+      rows: from `find_differences`.
       headline: the metric.
     """
     chosen = [row for row in rows if row.metric == headline]
@@ -35,12 +36,12 @@ def to_text(rows: Sequence[Row], headline: str) -> str:
     return "\n".join([*lines, "", *map(sentence, chosen), *_remarks(chosen), ABOUT]) + "\n"
 
 
-def to_markdown(rows: Sequence[Row], headline: str) -> str:
-    """The conclusions, and below them the differences by every metric.
+def to_markdown(rows: Sequence[ScheduleDifference], headline: str) -> str:
+    """The conclusions in Markdown, and below them the differences by every metric.
 
     Args:
-      rows: of `find_differences`.
-      headline: what the conclusions are about.
+      rows: from `find_differences`.
+      headline: the metric that the conclusions are about.
     """
     parts = ["\n".join(f"- {markdown(sentence(row))}" for row in rows if row.metric == headline)]
     for title, labels, cells, remarks in table_parts(rows):
@@ -51,9 +52,9 @@ def to_markdown(rows: Sequence[Row], headline: str) -> str:
 
 
 def table_parts(
-    rows: Sequence[Row],
+    rows: Sequence[ScheduleDifference],
 ) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
-    """Of every metric its table's title, labels, cells and remarks."""
+    """For each metric the title, labels, cells and remarks of its table."""
     groups = [list(group) for _, group in groupby(rows, lambda row: row.metric)]
     return [
         (_title(group), _labels(group), [_cells(row) for row in group], _remarks(group))
@@ -61,11 +62,11 @@ def table_parts(
     ]
 
 
-def to_latex(rows: Sequence[Row], headline: str) -> str:
-    """The differences by one metric in LaTeX, for the package booktabs.
+def to_latex(rows: Sequence[ScheduleDifference], headline: str) -> str:
+    """The differences by one metric in LaTeX, for the booktabs package.
 
     Args:
-      rows: of `find_differences`.
+      rows: from `find_differences`.
       headline: the metric.
     """
     chosen = [row for row in rows if row.metric == headline]
@@ -80,7 +81,7 @@ def to_latex(rows: Sequence[Row], headline: str) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _title(rows: Sequence[Row]) -> str:
+def _title(rows: Sequence[ScheduleDifference]) -> str:
     metric = rows[0].shown
     better = f" ({metric.better} is better)" if metric.better else ""
     against = " and ".join(dict.fromkeys(row.baseline for row in rows))
@@ -89,7 +90,7 @@ def _title(rows: Sequence[Row]) -> str:
     return f"Against {against} by {name}{better}, {scope} split"
 
 
-def _labels(rows: Sequence[Row]) -> list[str]:
+def _labels(rows: Sequence[ScheduleDifference]) -> list[str]:
     unit = rows[0].shown.difference_unit
     return [
         "schedule",
@@ -103,7 +104,7 @@ def _labels(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ScheduleDifference) -> list[str]:
     metric, found = row.shown, row.difference
     known = not math.isnan(found.low)
     needed = str(row.seeds_needed) if row.seeds_needed else f">{MOST_SEEDS}"
@@ -125,11 +126,11 @@ def _p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _remarks(rows: Sequence[Row]) -> list[str]:
-    """Which rows are of seeds alone, and why."""
+def _remarks(rows: Sequence[ScheduleDifference]) -> list[str]:
+    """Which rows were compared over seeds only, and why."""
     remarks = []
     for remark in dict.fromkeys(row.remark for row in rows if row.remark):
         of = [row.schedule for row in rows if row.remark == remark]
         who = "" if len(of) == len(rows) else f"{', '.join(of)}: "
-        remarks.append(f"{who}by seeds alone (paired t-test): {remark}.")
+        remarks.append(f"{who}compared over seeds only (paired t-test): {remark}.")
     return remarks

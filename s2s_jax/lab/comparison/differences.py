@@ -1,4 +1,4 @@
-"""What each schedule of a sweep differs by from a baseline, in numbers and in a sentence."""
+"""How much each schedule of a sweep differs from a baseline, in numbers and in a sentence."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from s2s_jax.names import did_you_mean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 DEFAULT_BASELINE = "teacher_forcing"
 
 ALPHA = 0.05
-"""The corrected p-value from which on a difference is called one."""
+"""The largest corrected p-value at which two schedules are said to differ."""
 
 MOST_SEEDS = 100
-"""Where the search for the number of seeds needed ends."""
+"""The search for the number of seeds needed stops here."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One schedule against its baseline by one metric.
+class ScheduleDifference:
+    """The difference between a schedule and its baseline by one metric.
 
     Attributes:
       schedule: its row's label.
-      baseline: the label of what it is held against.
+      baseline: the label of the row it is compared with.
       metric: the full name.
-      seeds: those that both have, which are compared pair by pair.
+      seeds: those that both have; the runs of a seed are compared as a pair.
       difference: schedule minus baseline, in the metric's stored unit.
-      p_holm: its p-value, corrected for the number of schedules; NaN for none.
-      improvement: the probability that one run of the schedule does better on an item than one of
-        the baseline, ties half; NaN where it is not known which way is better.
-      seeds_needed: to see a difference of this size; None where `MOST_SEEDS` are too few.
-      remark: why only the seeds were used, if so.
+      p_holm: the p-value, corrected for the number of schedules; NaN if there is none.
+      improvement: the probability that a run of the schedule does better on an item than a run of
+        the baseline, with ties counted as half; NaN if it is not known which way is better.
+      seeds_needed: to see a difference of this size; None if `MOST_SEEDS` are not enough.
+      remark: why only the totals per seed were compared; "" if the items were, too.
       catalog: how metrics are shown.
     """
 
@@ -69,21 +69,22 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether the corrected p-value says that the two differ."""
+        """Whether the two differ according to the corrected p-value."""
         return self.p_holm <= ALPHA
 
 
-def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
-    """What each row is held against: row -> row, baselines left out.
+def baselines(runs: CollectedRuns, baseline: str | None = None) -> dict[str, str]:
+    """The baseline row of each row: label -> label, without the baselines themselves.
 
     Args:
       runs: of `collect`.
-      baseline: a row's label, or the name of a schedule: of a sweep that varies more than the
-        schedule, each row is then held against that schedule's row with the same other keys. None
-        for teacher forcing, or where there is none for the first row, or its schedule.
+      baseline: a row's label or a schedule's name. If the sweep varies more than the schedule, a
+        schedule's name compares each row with that schedule's row that has the same other values.
+        None for teacher forcing; if the sweep does not have it, the first row, or the schedule of
+        the first row if the sweep varies more than the schedule.
 
     Raises:
-      LabError: there is no such row, or a schedule's name fits several rows.
+      LabError: there is no such row, or several rows of the schedule fit.
     """
     rows = {label: members[0] for label, members in runs.by_schedule.items()}
     wanted = baseline
@@ -109,19 +110,21 @@ def baselines(runs: Runs, baseline: str | None = None) -> dict[str, str]:
         alike = [one for one in of_name if rows[one].varied == run.varied]
         if len(alike) > 1 or (not alike and len(of_name) > 1):
             raise LabError(
-                f"baseline {wanted!r} is {len(of_name)} rows, of which not just one fits"
+                f"baseline {wanted!r} has {len(of_name)} rows, and none or several of them match"
                 f" {label!r}; name one of {', '.join(of_name)}"
             )
         found[label] = (alike or of_name)[0]
-    # Several rows of the baseline's schedule: each but the first against the first.
+    # If the baseline's schedule has several rows, the others are compared with the first.
     return found | dict.fromkeys(of_name[1:], of_name[0])
 
 
-def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = None) -> list[Row]:
-    """Every schedule against its baseline, by every metric; p-values corrected over the schedules.
+def find_differences(
+    runs: CollectedRuns, metrics: Sequence[str], baseline: str | None = None
+) -> list[ScheduleDifference]:
+    """Compares every schedule with its baseline by every metric.
 
-    The correction is over the schedules of one metric and not over metrics: choose the metric
-    before you look.
+    The p-values are corrected over the schedules, separately for each metric. They are not
+    corrected over metrics, so choose the metric before looking at the results.
 
     Args:
       runs: of `collect`.
@@ -135,7 +138,7 @@ def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = 
     members = runs.by_schedule
     catalog = runs.catalog
     items = _Items(catalog)
-    rows: list[Row] = []
+    rows: list[ScheduleDifference] = []
     for metric in metrics:
         of_metric = [
             _row(metric, label, members[label], other, members[other], items, len(pairs), catalog)
@@ -147,17 +150,18 @@ def find_differences(runs: Runs, metrics: Sequence[str], baseline: str | None = 
 
 
 def headline(metrics: Sequence[str], chosen: bool, catalog: Catalog = CATALOG) -> str:
-    """The metric that the sentences are about: the first chosen, else that of the catalogue.
+    """The metric that the sentences are about: the first chosen, else the catalogue's headline.
 
     Args:
       metrics: full names.
-      chosen: whether they were named by the user.
-      catalog: whose headlines it is one of, if any is there.
+      chosen: whether the user named them.
+      catalog: defines which metrics are headlines; if none of them is there, the first metric is
+        used.
     """
     return (None if chosen else catalog.headline(metrics)) or metrics[0]
 
 
-def to_frame(rows: Sequence[Row]) -> DataFrame:
+def to_frame(rows: Sequence[ScheduleDifference]) -> DataFrame:
     """The differences as columns "<metric>/difference", "/low", "/high", "/p", ... by schedule."""
     import pandas as pd
 
@@ -179,12 +183,14 @@ def to_frame(rows: Sequence[Row]) -> DataFrame:
     return pd.DataFrame.from_dict(columns, orient="index").rename_axis("schedule")
 
 
-def sentence(row: Row) -> str:
-    """What can be said of one schedule, plainly.
+def sentence(row: ScheduleDifference) -> str:
+    """One sentence about how a schedule compares with its baseline.
 
     Example:
       >>> found = Difference(1.2, -0.4, 2.8, 0.09, 3, 500, 0.4, 0.0)
-      >>> row = Row("linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5)
+      >>> row = ScheduleDifference(
+      ...     "linear", "teacher_forcing", "test/own/wer", (0, 1, 2), found, 0.18, 0.4, 5
+      ... )
       >>> print(sentence(row).partition(";")[2])
        about 5 seeds would be needed to see a difference of this size.
     """
@@ -196,8 +202,8 @@ def sentence(row: Row) -> str:
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
     if count == 1:
         return (
-            f"{row.schedule}: {shown}{unit} against {row.baseline}, of one seed; one seed says"
-            " nothing of the noise between seeds: run at least 3."
+            f"{row.schedule}: {shown}{unit} against {row.baseline}, with one seed; the noise"
+            " between seeds cannot be estimated from one seed: run at least 3."
         )
     if found.value == found.low == found.high == 0:
         return (
@@ -218,7 +224,7 @@ def sentence(row: Row) -> str:
     )
 
 
-def _needed(row: Row) -> str:
+def _needed(row: ScheduleDifference) -> str:
     if row.difference.value == 0:
         return "the observed difference is 0"
     size = "would be needed to see a difference of this size"
@@ -231,14 +237,14 @@ def _needed(row: Row) -> str:
 def _row(
     metric: str,
     label: str,
-    ours: Sequence[Run],
+    ours: Sequence[FinishedRun],
     baseline: str,
-    theirs: Sequence[Run],
+    theirs: Sequence[FinishedRun],
     items: _Items,
     num_rows: int,
     catalog: Catalog,
-) -> Row:
-    """One of `num_rows` schedules against its baseline by one metric, p-value uncorrected."""
+) -> ScheduleDifference:
+    """Compares one of `num_rows` schedules with its baseline; the p-value is uncorrected."""
     pairs = _paired(metric, ours, theirs)
     scores, remark = items.of_pairs(metric, pairs)
     if scores is None:
@@ -256,13 +262,15 @@ def _row(
         level = ALPHA / num_rows
         needed = seeds_needed(found.value, *variances, alpha=level, most=MOST_SEEDS)
     seeds = tuple(run.seed for run, _ in pairs)
-    return Row(
+    return ScheduleDifference(
         label, baseline, metric, seeds, found, math.nan, improvement, needed, remark, catalog
     )
 
 
-def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs of the seeds that both sides have, with a value each."""
+def _paired(
+    metric: str, ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]
+) -> list[tuple[FinishedRun, FinishedRun]]:
+    """Pairs of runs with the same seed, for the seeds where both have a value."""
     others = {run.seed: run for run in theirs if math.isfinite(run.metrics.get(metric, math.nan))}
     return [
         (run, others[run.seed])
@@ -272,7 +280,7 @@ def _paired(metric: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[tup
 
 
 class _Items:
-    """The scores of the test items of runs, each file read and each score made once."""
+    """The scores of the runs' test items; reads each file and computes each score only once."""
 
     def __init__(self, catalog: Catalog):
         self._catalog = catalog
@@ -280,9 +288,9 @@ class _Items:
         self._scores: dict[tuple[Path, str], np.ndarray | str] = {}
 
     def of_pairs(
-        self, metric: str, pairs: Sequence[tuple[Run, Run]]
+        self, metric: str, pairs: Sequence[tuple[FinishedRun, FinishedRun]]
     ) -> tuple[np.ndarray | None, str]:
-        """[2, seeds, items] scores; or None and why there are none."""
+        """[2, seeds, items] scores; or None and the reason why there are none."""
         split = metric.split("/")[0]
         found, first = [], None
         for run in (run for side in zip(*pairs, strict=True) for run in side):
@@ -302,8 +310,8 @@ class _Items:
             return None, ""
         return np.stack(found).reshape(2, len(pairs), -1), ""
 
-    def _of_run(self, run: Run, metric: str, predictions: Predictions) -> np.ndarray | str:
-        """[items] scores; or why there are none."""
+    def _of_run(self, run: FinishedRun, metric: str, predictions: Predictions) -> np.ndarray | str:
+        """[items] scores; or the reason why there are none."""
         key = (run.folder, metric)
         if key not in self._scores:
             try:
@@ -311,7 +319,7 @@ class _Items:
                 scores = item_scores(predictions, metric, run.metrics[metric], own)
             except LabError as error:
                 scores = str(error)
-            missing = "the hypotheses do not give its value"
+            missing = "the score cannot be recomputed from the saved hypotheses"
             self._scores[key] = missing if scores is None else scores
         return self._scores[key]
 
@@ -321,15 +329,15 @@ class _Items:
                 there = path.exists()
                 self._read[path] = read_predictions(path) if there else f"there is no {path.name}"
             except LabError:
-                self._read[path] = f"a {path.name} is not whole"
+                self._read[path] = f"a {path.name} is incomplete or damaged"
         return self._read[path]
 
 
-def _scores(run: Run) -> tuple[Score, ...]:
-    """The scores that a run's config names.
+def _scores(run: FinishedRun) -> tuple[Score, ...]:
+    """The scores that a run's config chooses.
 
     Raises:
-      LabError: there are no such ones, or they lack something here.
+      LabError: they are unknown, or something that they need is not installed.
     """
     settings = run.config.get("eval", {})
     if "scores" not in settings:

@@ -1,4 +1,4 @@
-"""The comparison as one HTML page that needs nothing beside itself."""
+"""The comparison as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from s2s_jax.lab.base.markup import visible
 from s2s_jax.lab.comparison import budgets as budget_lines
 from s2s_jax.lab.comparison import tables
 from s2s_jax.lab.comparison.difference_tables import ABOUT, table_parts
-from s2s_jax.lab.comparison.differences import Row, sentence
+from s2s_jax.lab.comparison.differences import ScheduleDifference, sentence
 from s2s_jax.lab.comparison.item_scores import read_predictions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns
 
 CAPTIONS = {
     "differences": "How large the differences are",
@@ -31,7 +31,7 @@ CAPTIONS = {
     "positions": "Accuracy by position",
     "final": "Seeds and their means",
 }
-"""Of every figure that a comparison can have."""
+"""The caption of every figure that a comparison can have."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff; margin: 2rem auto;
@@ -50,14 +50,14 @@ figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 
 @dataclass(frozen=True)
 class Examples:
-    """Test items that some schedules get exactly and others not, by one seed.
+    """Test items that some schedules get exactly right and others do not, for one seed.
 
     Attributes:
-      seed: whose runs.
+      seed: the seed of the runs.
       labels: the schedules.
-      items: (source, accepted texts, a hypothesis a schedule).
+      items: (source, accepted texts, one hypothesis per schedule).
       num_differing: how many such items there are.
-      num_items: of the test set.
+      num_items: the number of items in the test set.
     """
 
     seed: int
@@ -67,15 +67,16 @@ class Examples:
     num_items: int
 
 
-def find_examples(runs: Runs, most: int = 10) -> Examples | None:
-    """Items on which the schedules part, spread over the test set and not chosen by hand.
+def find_examples(runs: CollectedRuns, most: int = 10) -> Examples | None:
+    """Items on which the schedules differ, spread over the test set and not chosen by hand.
 
     Args:
-      runs: of `collect`.
+      runs: from `collect`.
       most: how many to show.
 
     Returns:
-      None where no seed has whole hypotheses of the same items of every schedule.
+      The examples; None if there is no seed for which every schedule has complete hypotheses of the
+      same items.
     """
     rows = runs.by_schedule
     common = set.intersection(*({run.seed for run in members} for members in rows.values()))
@@ -106,14 +107,18 @@ def find_examples(runs: Runs, most: int = 10) -> Examples | None:
 
 
 def to_html(
-    runs: Runs, frame: DataFrame, rows: Sequence[Row], headline: str, pictures: Mapping[str, str]
+    runs: CollectedRuns,
+    frame: DataFrame,
+    rows: Sequence[ScheduleDifference],
+    headline: str,
+    pictures: Mapping[str, str],
 ) -> str:
-    """The page: conclusions first, then what they rest on.
+    """The page: conclusions first, then the data that they are based on.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
-      rows: of `find_differences`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
+      rows: from `find_differences`.
       headline: the metric that the conclusions are about.
       pictures: name -> SVG.
     """
@@ -146,7 +151,7 @@ def to_html(
     )
 
 
-def _budget_parts(runs: Runs) -> tuple[list[str], list[list[str]]]:
+def _budget_parts(runs: CollectedRuns) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             one.schedule,
@@ -175,8 +180,9 @@ def _examples(found: Examples | None) -> list[str]:
     labels = ["source", "reference", *found.labels]
     heads = "".join(f"<th>{_text(label)}</th>" for label in labels)
     about = (
-        f"Of {found.num_items:,} test items, {found.num_differing:,} are exact by some schedules"
-        f" and not by others (seed {found.seed}). Shown are {len(found.items)}, spread evenly."
+        f"Of {found.num_items:,} test items, {found.num_differing:,} were decoded exactly by some"
+        f" schedules but not by others (seed {found.seed}). {len(found.items)} of them are shown,"
+        " spread evenly."
     )
     return [
         "<h2>Examples where the schedules differ</h2>",

@@ -1,12 +1,12 @@
-"""The scores of single test items, from the hypotheses that a run has left.
+"""The scores of single test items, computed from the hypotheses that a run has saved.
 
-A corpus score is a function f of sums over items: errors and symbols, n-grams found and made. What
-item i adds to it is
+A corpus score is a function f of sums over items: errors and symbols, matching n-grams and n-grams
+in the hypotheses. The contribution of item i is
 
     x_i = f(S) + (m - 1) * (mean_j f(S - s_j) - f(S - s_i)),   S = sum_i s_i
 
-the score linearised by leaving one item out; the mean of the m values is f(S) itself. For a mean,
-such as the share of exact hypotheses, x_i is the item's own value.
+which linearises the score by leaving out one item at a time; the mean of the m values is f(S)
+itself. If the score is a mean, such as the share of exact hypotheses, x_i is the item's own value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PREDICTION = {"source": str, "references": [str], "hypothesis": str}
 """The shape of a line of predictions; see `s2s_jax.data.json_shapes`."""
 
 _TOLERANCE = 2e-5
-"""Relative; accuracies come from sums in float32."""
+"""Relative; accuracies are computed from sums in float32."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Predictions:
     """A run's hypotheses of one split.
 
     Attributes:
-      sources: a text an item.
-      references: the accepted texts of each; the first is the target that accuracies hold it to.
-      hypotheses: a text an item.
+      sources: one text per item.
+      references: the accepted texts of each item; accuracies are computed against the first.
+      hypotheses: one text per item.
     """
 
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Predictions:
     hypotheses: tuple[str, ...]
 
     def same_items(self, other: Predictions) -> bool:
-        """Whether both are of the same test items in the same order."""
+        """Whether both have the same test items in the same order."""
         return self.sources == other.sources and self.references == other.references
 
 
@@ -53,14 +53,14 @@ def read_predictions(path: Path) -> Predictions:
     """Reads `predictions_<split>.jsonl`.
 
     Raises:
-      LabError: it is missing, cut short, or another kind of file.
+      LabError: it is missing, truncated, or another kind of file.
     """
     lines, num_bad = read_jsonl(path, _PREDICTION)
     found = [(one["source"], tuple(one["references"]), one["hypothesis"]) for one in lines]
     if num_bad and not found:
-        raise LabError(f"{path} is no file of predictions")
+        raise LabError(f"{path} is not a predictions file")
     if num_bad or not found or not all(texts for _, texts, _ in found):
-        raise LabError(f"{path} is not whole")
+        raise LabError(f"{path} is incomplete or damaged")
     sources, references, hypotheses = zip(*found, strict=True)
     return Predictions(sources, references, hypotheses)
 
@@ -68,20 +68,20 @@ def read_predictions(path: Path) -> Predictions:
 def item_scores(
     predictions: Predictions, metric: str, value: float, scores: Sequence[Score] = ()
 ) -> np.ndarray | None:
-    """What each item adds to a score.
+    """The contribution of each item to a score.
 
     Args:
-      predictions: of the split that the score is of.
-      metric: its name, such as "test/own/wer"; the last part says what it is.
-      value: the run's own figure, which the items must give back.
-      scores: of the run's scorer.
+      predictions: of the split that the score was computed on.
+      metric: its name, such as "test/own/wer"; the last part identifies the score.
+      value: the run's recorded value, which the items must reproduce.
+      scores: the scores of the run's scorer.
 
     Returns:
-      [items], with the value as their mean; None where the score is not one of hypotheses (it is
-      of gold prefixes, say) or where the items give another value.
+      [items], whose mean is the value; None if the score is not computed from hypotheses (it uses
+      gold prefixes, for example) or if the items give another value.
 
     Raises:
-      LabError: the statistics of a score are of no shape that can be used.
+      LabError: the statistics of a score do not have a usable shape.
     """
     scope, _, name = metric.rpartition("/")
     if not scope.endswith("own"):
@@ -99,17 +99,18 @@ def item_scores(
 def right_by_position(
     predictions: Predictions, token_accuracy: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """How many of the model's own tokens are right at each position of the target, its end counted.
+    """How many of the model's own tokens are right at each target position, including the end.
 
     Args:
       predictions: of a split.
-      token_accuracy: the run's own figure with own prefixes, which tells what the tokens are.
+      token_accuracy: the run's recorded value with own prefixes; it shows whether the tokens are
+        words or characters.
 
     Returns:
-      [positions] right tokens and [positions] targets that long; None where neither words nor
-      characters give that figure.
+      [positions] numbers of right tokens and [positions] numbers of targets that reach the
+      position; None if neither words nor characters give that value.
     """
-    # Where all is right both give that figure; then spaces tell.
+    # If every token is right, both readings give that value; then spaces decide.
     has_spaces = any(" " in texts[0] for texts in predictions.references)
     for split in (str.split, list) if has_spaces else (list, str.split):
         pairs = [
@@ -130,7 +131,7 @@ def right_by_position(
 def linearised(statistics: np.ndarray, from_sums: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """[items] values whose mean is the score of the summed [items, k] statistics; see above.
 
-    One item alone has the score itself: nothing is left to score without it.
+    A single item gets the score itself, since no items are left without it.
 
     Args:
       statistics: [items, k].
@@ -146,7 +147,7 @@ def linearised(statistics: np.ndarray, from_sums: Callable[[np.ndarray], np.ndar
 def _accuracy_statistics(
     split: Split, hypotheses: Sequence[str], references: References
 ) -> np.ndarray:
-    """[items, (tokens right at their position, tokens of the first reference)], ends counted."""
+    """[items, (tokens right at their position, tokens in the first reference)], including ends."""
     rows = []
     for hypothesis, texts in zip(hypotheses, references, strict=True):
         said, gold = split(hypothesis), split(texts[0])
@@ -157,10 +158,10 @@ def _accuracy_statistics(
 
 _OF_ANY_RUN = (
     EXACT_MATCH,
-    # The files hold texts and not tokens; whichever reading gives the run's own figure is right.
+    # The files hold texts, not tokens; the reading that gives the run's recorded value is right.
     *(
         Score(CATALOG.describe("token_accuracy"), partial(_accuracy_statistics, split), ratio)
         for split in (str.split, list)
     ),
 )
-"""Scores that a run has beside those of its scorer."""
+"""Scores that every run has besides those of its scorer."""

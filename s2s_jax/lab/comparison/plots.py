@@ -1,4 +1,4 @@
-"""The pictures of a comparison: curves, learning, and what came out."""
+"""The figures of a comparison: schedules, learning curves and final metrics."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from s2s_jax.lab.base.decorations import Attempt
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 def make_figures(
-    runs: Runs, metrics: Sequence[str], attempt: Attempt = contextlib.nullcontext
+    runs: CollectedRuns, metrics: Sequence[str], attempt: Attempt = contextlib.nullcontext
 ) -> dict[str, Figure]:
-    """The figures of a comparison, as far as the runs have what they show.
+    """Makes the figures of a comparison for which the runs have data.
 
     Args:
-      runs: of `collect`.
+      runs: from `collect`.
       metrics: full names of the final metrics to show.
       attempt: see `figures.make_each`.
 
@@ -49,8 +49,8 @@ def make_figures(
     return make_each(makers, attempt)
 
 
-def schedule_figure(runs: Runs) -> Figure | None:
-    """teacher_prob over the training steps, and as dots the share of coins that said gold."""
+def schedule_figure(runs: CollectedRuns) -> Figure | None:
+    """teacher_prob over the training steps, and as dots the share of coins that chose gold."""
     rows = runs.by_schedule
     styles = make_styles(len(rows))
     figure, axes = new_figure(1, 1, (7.0, 4.2))
@@ -78,14 +78,16 @@ def schedule_figure(runs: Runs) -> Figure | None:
                 )
     axes[0].set_ylabel("probability of feeding the gold token")
     axes[0].set_ylim(-0.03, 1.03)
-    finish_steps(figure, axes, "Line: teacher_prob; open marks: realised share of gold, each seed")
+    finish_steps(
+        figure, axes, "Line: teacher_prob; open marks: realised share of gold, for each seed"
+    )
     return None if empty else figure
 
 
-def learning_figure(runs: Runs) -> Figure | None:
-    """Token accuracy with gold and with own prefixes, and the headline, over the steps.
+def learning_figure(runs: CollectedRuns) -> Figure | None:
+    """Token accuracy with gold and with own prefixes, and the headline metric, over the steps.
 
-    The line is the mean over seeds, the band reaches from the lowest to the highest.
+    The line is the mean over seeds; the band reaches from the lowest to the highest seed.
     """
     there = {name for run in runs.compared for record in run.records for name in record}
     dev = sorted(name for name in there if name.startswith("eval/"))
@@ -102,15 +104,18 @@ def learning_figure(runs: Runs) -> Figure | None:
         panel.set_title(f"{metric.prefixes} prefixes", fontsize=10)
         _scale_to_late(panel, runs.compared, accuracies if name in accuracies else [name], metric)
     finish_steps(
-        figure, axes, "Mean over seeds; band: lowest to highest seed. Scaled to the last two thirds"
+        figure,
+        axes,
+        "Mean over seeds; band: lowest to highest seed. y axis fits the last two thirds",
     )
     return figure
 
 
-def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
-    """Final metrics: a dot a seed, the mean, and its 95 % t-interval.
+def final_figure(runs: CollectedRuns, metrics: Sequence[str]) -> Figure | None:
+    """Final metrics: one dot per seed, the mean and its 95 % t-interval.
 
-    Of many, the accuracies with both prefixes and what runs can be judged by come first.
+    At most four metrics are shown: the accuracies with both kinds of prefixes and the headline
+    metrics, or the first of all if there are none of these.
     """
     chosen = [name for name in metrics if any(name in run.metrics for run in runs.compared)]
     names = (ending_with(chosen, (*ACCURACIES, *runs.catalog.headlines)) or chosen)[:4]
@@ -157,13 +162,13 @@ def final_figure(runs: Runs, metrics: Sequence[str]) -> Figure | None:
     return figure
 
 
-def draw_curves(panel: Axes, runs: Runs, name: str) -> None:
-    """A metric over the steps: of each schedule the mean, and the band between its seeds.
+def draw_curves(panel: Axes, runs: CollectedRuns, name: str) -> None:
+    """Draws a metric over the steps: the mean of each schedule and the range of its seeds.
 
     Args:
-      panel: where to.
-      runs: of `collect`.
-      name: as the records have it.
+      panel: where to draw.
+      runs: from `collect`.
+      name: the metric's name in the records.
     """
     rows, scale = runs.by_schedule, runs.catalog.describe(name).scale
     for (schedule, members), style in zip(rows.items(), make_styles(len(rows)), strict=True):
@@ -187,7 +192,7 @@ def draw_curves(panel: Axes, runs: Runs, name: str) -> None:
 
 
 def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
-    """Labels of the steps, one legend below all panels, and a remark."""
+    """Labels the step axes; adds one legend below all panels, and a remark."""
     for panel in axes:
         panel.set_xlabel("training step")
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -201,10 +206,12 @@ def finish_steps(figure: Figure, axes: list[Axes], remark: str) -> None:
         )  # fmt: skip
 
 
-def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str], metric: Metric) -> None:
-    """Scales a panel to the last two thirds of the training, where the schedules part.
+def _scale_to_late(
+    panel: Axes, runs: list[FinishedRun], names: Sequence[str], metric: Metric
+) -> None:
+    """Scales a panel to the last two thirds of the training, where the schedules diverge.
 
-    Gold and own prefixes get one scale, so that they can be held against each other.
+    Gold and own prefixes get the same scale, so that they can be compared.
     """
     low, high = math.inf, -math.inf
     for name in names:
@@ -216,8 +223,8 @@ def _scale_to_late(panel: Axes, runs: list[Run], names: Sequence[str], metric: M
     panel.set_ylim(low - margin, high + margin)
 
 
-def curve(runs: list[Run], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """[steps] where any run has the metric, and [runs, steps] its values, NaN for none."""
+def curve(runs: list[FinishedRun], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps at which any run has the metric, and its [runs, steps] values, NaN if missing."""
     curves: list[dict[int, float]] = []
     for run in runs:
         points: dict[int, float] = defaultdict(lambda: math.nan)

@@ -1,20 +1,20 @@
-"""Is a difference between two schedules more than the noise of seeds and of test items?
+"""Tests whether two schedules differ by more than the noise of seeds and of test items.
 
-Two schedules were trained with the same seeds; seed s gave item i of the test set the scores x_si
-and y_si. Their differences have three sources of noise beside the true difference:
+Two schedules are trained with the same seeds; with seed s, item i of the test set has the scores
+x_si and y_si. Their differences consist of the true difference and three kinds of noise:
 
     d_si = x_si - y_si = difference + a_s + b_i + e_si
 
-a_s is what another seed would change for the whole test set, b_i what another item would change
-for all seeds, e_si the rest. The interval has all three, and the p-value is the interval's own: it
-is at most .05 where, and only where, the 95 % interval leaves out 0.
+a_s is the effect of the seed on the whole test set, b_i the effect of the item in all seeds, and
+e_si the rest. The interval accounts for all three, and the p-value is derived from the interval: it
+is at most .05 exactly when the 95 % interval excludes 0.
 
-No labels are swapped, for no way of swapping them knows all three. Swapping items for all seeds
-together, the usual approximate randomisation, knows nothing of a_s, and finds "significant"
-differences between a schedule and itself. Swapping items within each seed gives a seed a spread
-that contains its own effect: where seeds differ by more than their items vary, a single failed run
-looks significant. Swapping whole seeds is safe but blind: 5 seeds have 2^5 swaps, so no p-value is
-below 1/16. docs/scripts/p_values.py simulates the first two.
+Randomisation tests, which swap labels, are not used, because none of them accounts for all three.
+Swapping items for all seeds together, the usual approximate randomisation, ignores a_s and finds
+"significant" differences between a schedule and itself. Swapping items within each seed gives each
+seed a spread that contains its own effect: if seeds differ by more than their items vary, a single
+failed run looks significant. Swapping whole seeds is valid but has no power: 5 seeds have 2^5
+swaps, so no p-value is below 1/16. docs/scripts/p_values.py simulates the first two.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference of paired scores, and what is known of it.
+    """The mean difference of paired scores, with its interval, p-value and variances.
 
     Attributes:
       value: the mean over seeds and items; NaN without a seed.
-      low: the lower end of its interval; NaN below two seeds.
+      low: the lower end of its interval; NaN for fewer than two seeds.
       high: the upper end.
-      p_value: two-sided; NaN below two seeds.
-      num_seeds: pairs of runs.
-      num_items: of the test set; 0 where only totals were known.
-      seed_variance: from seed to seed, of the paired differences of totals.
-      item_variance: of the mean, from which items the test set has; not lowered by more seeds.
+      p_value: two-sided; NaN for fewer than two seeds.
+      num_seeds: number of pairs of runs.
+      num_items: number of test items; 0 if only totals were known.
+      seed_variance: variance between seeds of the paired differences of totals.
+      item_variance: variance of the mean due to the choice of items; more seeds do not lower it.
     """
 
     value: float
@@ -52,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Spread:
-    """The squared standard error of a mean difference by source."""
+    """The squared standard error of a mean difference, split by source."""
 
     from_seeds: float
     from_items: float
@@ -81,25 +81,25 @@ def paired_difference(
         V_seeds = var_s(d_s.) / n,      V_items = max(0, MS_items - MS_rest) / (n * m)
         r = V_seeds / (V_seeds + max(0, V_items - its standard error))
 
-    with d_s. the mean over the m items of seed s, MS the mean squares of the two-way analysis of
-    variance, and F_f the distribution function of Student's t. It says what other seeds and other
-    items of the same kind would give. The degrees of freedom f are between n - 1, where all noise
-    is the seeds' and this is the paired t-test, and those of a normal, where it is the items';
-    items count there only as far as their part is more than its own noise. At two seeds, whose
-    spread is too rough to be split, f is 1.
+    d_s. is the mean over the m items of seed s, MS are the mean squares of the two-way analysis of
+    variance, and F_f is the distribution function of Student's t. The result generalises to other
+    seeds and other items of the same kind. If all noise comes from the seeds, the degrees of
+    freedom f are n - 1, and this is the paired t-test; the more of it comes from the items, the
+    closer Student's t is to a normal. The items' share counts only as far as it exceeds its own
+    noise. With two seeds, whose spread is too rough to be split, f is 1.
 
-    Seeds that all differ by the very same amount do not show that there is no noise between seeds:
-    runs that either fail or succeed tie often. Where two schedules are alike, n differences are
-    the same number, whatever its sign, with probability 2 * 4^-n at most where runs have two
-    outcomes; V_seeds is then as large as it takes for the seeds' t-test to say so.
+    If the difference is exactly the same in all seeds, that does not prove that there is no noise
+    between seeds: runs that either fail or succeed often tie. If two schedules are alike and runs
+    have two outcomes, all n differences are the same number, of either sign, with probability at
+    most 2 * 4^-n; V_seeds is then set so that the t-test over seeds has this p-value.
 
-    Simulated with normal noise of any mixture, the interval covers the true difference in 94 to 97
-    of 100 cases from three seeds on.
+    In simulations with normal noise in any mixture, the interval covers the true difference in 94
+    to 97 of 100 cases from three seeds on.
 
     Args:
-      ours: [seeds, items] scores, finite; [seeds, 1] or [seeds] where only totals are known, which
+      ours: [seeds, items] finite scores; [seeds, 1] or [seeds] if only totals are known, which
         makes this the paired t-test.
-      theirs: the same of the other schedule, by the same seeds and items.
+      theirs: the same for the other schedule, with the same seeds and items.
       confidence: of the interval.
 
     Raises:
@@ -145,7 +145,7 @@ def paired_difference(
 
 
 def _spread(paired: np.ndarray) -> _Spread:
-    """What seeds and items add to the squared standard error of the mean of [seeds, items]."""
+    """How much seeds and items each add to the squared standard error of the mean."""
     num_seeds, num_items = paired.shape
     of_seeds, of_items, mean = paired.mean(1), paired.mean(0), paired.mean()
     from_seeds = float(of_seeds.var(ddof=1)) / num_seeds
@@ -157,14 +157,14 @@ def _spread(paired: np.ndarray) -> _Spread:
     rest_square = float((rest**2).sum()) / ((num_seeds - 1) * (num_items - 1))
     item_square = num_seeds * float(of_items.var(ddof=1))
     from_items = max(0.0, item_square - rest_square) / (num_seeds * num_items)
-    # A mean square of f degrees of freedom has the variance 2 * square^2 / f.
+    # A mean square with f degrees of freedom has the variance 2 * square^2 / f.
     squares = item_square**2 + rest_square**2 / (num_seeds - 1)
     noise = math.sqrt(2 * squares / (num_items - 1)) / (num_seeds * num_items)
     return _Spread(from_seeds, from_items, max(0.0, from_items - noise), num_seeds)
 
 
 def _ratio_of_ties(num_seeds: int) -> float:
-    """The t-ratio of seeds that all differ by the same: its p-value is 2 * 4^-n."""
+    """The t-ratio for the same difference in all seeds: its p-value is 2 * 4^-n."""
     from scipy.special import stdtrit
 
     return -float(stdtrit(num_seeds - 1, 4.0**-num_seeds))

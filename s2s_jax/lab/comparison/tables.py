@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal, for Markdown and for LaTeX."""
+"""The comparison as a table for the terminal, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from s2s_jax.lab.runs.collect import left_out_lines
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from s2s_jax.lab.runs.collect import Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns
 
 
-def to_text(runs: Runs, frame: DataFrame) -> str:
-    """The table for a terminal, columns of gold and own prefixes under their headings.
+def to_text(runs: CollectedRuns, frame: DataFrame) -> str:
+    """The table for a terminal, with headings above the columns for gold and own prefixes.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     metrics = _metrics(runs, frame)
     rows = _rows(runs, frame)
@@ -50,12 +50,12 @@ def to_text(runs: Runs, frame: DataFrame) -> str:
     return "\n".join([*lines, "", *remarks(runs, frame)]) + "\n"
 
 
-def to_markdown(runs: Runs, frame: DataFrame) -> str:
-    """The table in Markdown, with what was left out below it.
+def to_markdown(runs: CollectedRuns, frame: DataFrame) -> str:
+    """The table in Markdown, followed by the remarks.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     labels, rows = table_parts(runs, frame)
     lines = [labels, [":--", *["--:"] * (len(labels) - 1)], *rows]
@@ -67,12 +67,12 @@ def to_markdown(runs: Runs, frame: DataFrame) -> str:
     return f"{table}\n\n{below}\n"
 
 
-def table_parts(runs: Runs, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
-    """The labels of the table's columns, with the prefixes, and its cells row by row.
+def table_parts(runs: CollectedRuns, frame: DataFrame) -> tuple[list[str], list[list[str]]]:
+    """The column labels of the table, with the prefixes, and its cells row by row.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     labels = ["schedule", "n"]
     for metric in _metrics(runs, frame):
@@ -80,12 +80,12 @@ def table_parts(runs: Runs, frame: DataFrame) -> tuple[list[str], list[list[str]
     return labels, _rows(runs, frame)
 
 
-def to_latex(runs: Runs, frame: DataFrame) -> str:
-    """The table in LaTeX, for the package booktabs, with what was left out as comments.
+def to_latex(runs: CollectedRuns, frame: DataFrame) -> str:
+    """The table in LaTeX, for the booktabs package, with the remarks as comments.
 
     Args:
-      runs: of `collect`.
-      frame: of `comparison.compare`.
+      runs: from `collect`.
+      frame: from `comparison.compare`.
     """
     metrics = _metrics(runs, frame)
     lines = [latex_comment(remark) for remark in remarks(runs, frame)]
@@ -109,12 +109,12 @@ def _names(frame: DataFrame) -> list[str]:
     return [column.removesuffix("/mean") for column in frame.columns if column.endswith("/mean")]
 
 
-def _metrics(runs: Runs, frame: DataFrame) -> list[Metric]:
+def _metrics(runs: CollectedRuns, frame: DataFrame) -> list[Metric]:
     return [runs.catalog.describe(name) for name in _names(frame)]
 
 
 def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
-    """Neighbours of the same prefixes, with their number."""
+    """Groups of adjacent metrics with the same prefixes: the prefixes and the number of metrics."""
     groups: list[tuple[str, int]] = []
     for metric in metrics:
         if groups and groups[-1][0] == metric.prefixes:
@@ -124,8 +124,8 @@ def _groups(metrics: list[Metric]) -> list[tuple[str, int]]:
     return groups
 
 
-def _rows(runs: Runs, frame: DataFrame) -> list[list[str]]:
-    """Schedule, n and a cell a metric, the cells of a column aligned at their ±."""
+def _rows(runs: CollectedRuns, frame: DataFrame) -> list[list[str]]:
+    """Schedule, n and one cell per metric; the cells of a column are aligned at the ±."""
     columns = [[str(name) for name in frame.index], [str(int(count)) for count in frame["n"]]]
     for name in _names(frame):
         metric = runs.catalog.describe(name)
@@ -140,12 +140,12 @@ def _rows(runs: Runs, frame: DataFrame) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def remarks(runs: Runs, frame: DataFrame) -> list[str]:
-    """What a reader has to know beside the numbers, a line each."""
+def remarks(runs: CollectedRuns, frame: DataFrame) -> list[str]:
+    """What a reader has to know besides the numbers, one line each."""
     scope = sorted({name.split("/")[0] for name in _names(frame)} & {"test", "eval"})
-    of = f" Of the {' and '.join(scope)} split." if scope else ""
+    of = f" Split: {' and '.join(scope)}." if scope else ""
     lines = [
-        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} where seeds are too few.{of}"
+        f"Mean ± half the 95 % t-interval over n seeds; {NO_INTERVAL} if there are too few.{of}"
     ]
     budget = to_budget_text(budgets(runs))
     lines += [budget] if budget else []

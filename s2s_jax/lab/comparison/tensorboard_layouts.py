@@ -1,12 +1,12 @@
-"""What a comparison adds to a sweep's TensorBoard: curves over seeds, their layout, its metrics.
+"""What a comparison adds to a sweep's TensorBoard: curves over seeds, a layout, the metrics.
 
-In the folder `over_seeds` each schedule has a run with the mean, the lowest and the highest seed of
-its curves. One of them also holds, once for the sweep, the layout of the custom scalars and the
-names of the HPARAMS table's metrics. The files have fixed names and are the same for the same
-runs, so that comparing again leaves nothing twice.
+In the folder `over_seeds` each schedule has a TensorBoard run with the mean, the lowest and the
+highest seed of its curves. One of them also holds the layout of the custom scalars and the names of
+the metrics in the HPARAMS table, once for the sweep. The files have fixed names and the same
+content for the same runs, so that comparing again does not duplicate anything.
 """
 
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from s2s_jax.lab.comparison.plots import curve
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 
 if TYPE_CHECKING:
-    from s2s_jax.lab.runs.collect import Run, Runs
+    from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 FOLDER = "over_seeds"
 """Below the sweep's folder."""
 
 _FILE = "events.out.tfevents.0000000000.compare"
 _MOST_BYTES = 200
-"""Of a folder's name; file systems have 255, of which a copy's name may need some."""
+"""The limit for a folder's name; file systems allow 255, and the name of a copy may be longer."""
 
 _PARTS = ("mean", "low", "high")
 _CURVES = (*ACCURACIES, GAP)
@@ -53,22 +53,22 @@ _MISSING = object()
 
 
 def address(port: int = 6006) -> str:
-    """The page with the time series, coloured by schedule.
+    """The address of the page with the time series, coloured by schedule.
 
     Example:
       >>> address().partition("?")[0]
       'http://localhost:6006/'
     """
-    # TensorBoard's own form: runs with the same groups of this expression have one colour.
+    # TensorBoard's own syntax: runs with the same groups of this expression share a colour.
     group = quote(f"regex:(?:{FOLDER}/)?([^/]+)", safe="")
     return f"http://localhost:{port}/?runColorGroup={group}#timeseries"
 
 
-def event_files(runs: Runs, metrics: Sequence[str]) -> dict[str, bytes]:
+def event_files(runs: CollectedRuns, metrics: Sequence[str]) -> dict[str, bytes]:
     """The event files of a comparison: path below the sweep's folder -> content.
 
     Args:
-      runs: of `collect`.
+      runs: from `collect`.
       metrics: full names of the final metrics that the HPARAMS table shows, the headline first.
     """
     files: dict[str, bytes] = {}
@@ -94,7 +94,7 @@ def event_files(runs: Runs, metrics: Sequence[str]) -> dict[str, bytes]:
 
 
 def _file_of(label: str, taken: Container[str]) -> str:
-    """A row's event file, in a folder of its own below `FOLDER`, whatever the row is called."""
+    """A row's event file, in a valid and unused folder below `FOLDER`."""
     name = re.sub(r"[^\w.,=+-]+", "_", label).strip("._") or "row"
     short = name.encode()[:_MOST_BYTES].decode(errors="ignore")
     names = itertools.chain([short], (f"{short}-{number}" for number in itertools.count(2)))
@@ -103,11 +103,11 @@ def _file_of(label: str, taken: Container[str]) -> str:
 
 
 def remove_others(sweep_dir: Path, files: Collection[str]) -> None:
-    """Removes what an earlier comparison left of rows that are no more.
+    """Removes the files of an earlier comparison for rows that no longer exist.
 
     Args:
       sweep_dir: the sweep's folder.
-      files: the names of `event_files`, which stay.
+      files: the names from `event_files`, which are kept.
     """
     for path in sweep_dir.glob(f"{FOLDER}/*/{_FILE}"):
         if str(path.relative_to(sweep_dir)) not in files:
@@ -117,13 +117,13 @@ def remove_others(sweep_dir: Path, files: Collection[str]) -> None:
 
 
 def _written(folder: Path) -> float:
-    """When a run's result was written: a time that does not change with the comparison."""
+    """When a run's result was written, which is the same for every comparison of the run."""
     path = folder / "result.json"
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _score(runs: Runs) -> str:
-    """The headline among the records, such as "own/wer"; "" where there is none."""
+def _score(runs: CollectedRuns) -> str:
+    """The headline metric in the records, such as "own/wer"; "" if there is none."""
     there = {name for run in runs.compared for record in run.records for name in record}
     found = runs.catalog.headline(sorted(name for name in there if name.startswith("eval/")))
     return found.removeprefix("eval/") if found else ""
@@ -187,11 +187,11 @@ def _layout(score: str, catalog: Catalog, time: float) -> Any:
     return Event(step=0, wall_time=time, summary=Summary(value=[value]))
 
 
-def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
-    """What the HPARAMS table's columns are.
+def _experiment(runs: CollectedRuns, metrics: Sequence[str], time: float) -> Any:
+    """Declares the columns of the HPARAMS table.
 
     They are schedule, coin, feed and every other key that the sweep varies, each with its values,
-    and the metrics. A key without a column here is not shown, whatever the runs say.
+    and the metrics. TensorBoard shows no key without a column here, even if the runs have it.
     """
     experiment = api_pb2.Experiment(name=runs.folder.resolve().name, time_created_secs=time)
     columns: dict[str, list[bool | float | str]] = {"schedule": []}
@@ -201,8 +201,8 @@ def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
     for name, values in columns.items():
         kinds = set(map(type, values))
         known = {bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64}
-        # Where some are numbers and some are not: text, and each value as its rows have it, since
-        # the table shows no row whose value is none of these.
+        # Mixed types are declared as text, but each value is listed as its runs have it, since the
+        # table hides rows whose value is not listed.
         kind = known.get(kinds.pop()) if len(kinds) == 1 else None
         info = experiment.hparam_infos.add(name=name, type=kind or api_pb2.DATA_TYPE_STRING)
         info.domain_discrete.extend(sorted(set(values), key=lambda one: (str(type(one)), one)))
@@ -222,8 +222,8 @@ def _experiment(runs: Runs, metrics: Sequence[str], time: float) -> Any:
     return Event(step=0, wall_time=time, summary=Summary(value=[value]))
 
 
-def _shown_hparams(run: Run) -> dict[str, bool | float | str]:
-    """What a run's own entry in the table says of the columns: a bool, a number or a text."""
+def _shown_hparams(run: FinishedRun) -> dict[str, bool | float | str]:
+    """The values of a run in the columns of the table: a bool, a number or a text each."""
     _, varied = trial_of(run.folder, str(run.config["schedule"]["name"]), run.overrides)
     shown: dict[str, bool | float | str] = {}
     for key in ("schedule.name", "rollout.coin", "rollout.feed", *sorted(varied)):
@@ -241,5 +241,5 @@ def _shown_hparams(run: Run) -> dict[str, bool | float | str]:
 
 
 def _restored(value: Any) -> Any:
-    """A value from JSON as its config has it, where it is a tuple."""
+    """Turns the lists of a value from JSON back into the tuples of its config."""
     return tuple(map(_restored, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The keys of a config with their defaults, and the files that make one.
+"""The keys of a config with their defaults, and the experiment files that make configs.
 
 The names here are imported when they are first used: some modules of this package need no JAX.
 """

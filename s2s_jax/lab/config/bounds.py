@@ -1,7 +1,7 @@
-"""What every number of a config and of the command line may be: one table.
+"""The bounds of every number in a config and on the command line.
 
-A bound above is where the number no longer means what it says (an int32, a seed) or where no
-machine follows; what a machine has no memory for is said when it is asked for.
+The upper bounds exclude values that would lose their meaning (an int32, a seed) or that no machine
+can handle. Values that need too much memory are reported when the memory is allocated.
 """
 
 import argparse
@@ -60,9 +60,10 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "eval.num_examples": (0, 10**4),
     "eval.max_examples": (0, _INT32),
 }
-"""Lowest and highest value by dotted key; of the schedule's, `s2s_jax.schedules` says it.
+"""The lowest and highest value by dotted key.
 
-A component of the user's own says itself what its options can be."""
+The options of schedules are checked by `s2s_jax.schedules`. The user's own components check their
+options themselves."""
 
 FLAG_BOUNDS: dict[str, tuple[float, float]] = {
     "jobs": (1, 4096),
@@ -78,14 +79,17 @@ FLAG_BOUNDS: dict[str, tuple[float, float]] = {
     "seed": _SEEDS,
     "length": (1, 64),
 }
-"""Lowest and highest value of the command line's own flags."""
+"""The lowest and highest value of the command line's own flags."""
 
 
 def check_config_numbers(values: Mapping[str, Any]) -> None:
-    """Refuses numbers of a config, by dotted key, that are out of bounds.
+    """Rejects numbers in a config that are out of bounds.
+
+    Args:
+      values: by dotted key.
 
     Raises:
-      LabError: with the key, the value and what is allowed.
+      LabError: a number is out of bounds; the message has the key, the value and the bounds.
 
     Example:
       >>> check_config_numbers({"train.batch_size": 10**20})
@@ -98,7 +102,7 @@ def check_config_numbers(values: Mapping[str, Any]) -> None:
 
 
 def check_flag_numbers(options: argparse.Namespace) -> None:
-    """Refuses numbers of the command line that are out of bounds; see `check_config_numbers`."""
+    """Rejects numbers on the command line that are out of bounds; see `check_config_numbers`."""
     for name, bounds in FLAG_BOUNDS.items():
         value = getattr(options, name, None)
         if value is not None:

@@ -1,6 +1,6 @@
-"""What a config chooses by name: a built-in, or a function of the user's own as `module:function`.
+"""Components that a config names: built-ins, or the user's own functions as `module:function`.
 
-Such a function's keyword arguments are the keys of its section of the config:
+The keyword arguments of such a function become the keys of its section in the config:
 
     def make_bag_model(source_vocab_size, target_vocab_size, *, size=16): ...
 
@@ -36,14 +36,15 @@ class Kind:
     """A kind of component.
 
     Attributes:
-      section: of the config, whose `name` names the component and whose other keys are its options.
+      section: the config's section, whose `name` names the component and whose other keys are its
+        options.
       built_in: functions by name.
-      num_given: how many arguments the lab gives by position; the others are options.
-      supplied: arguments that the lab gives by name to a function that has them, each with the key
-        of the config that they come from.
+      num_given: how many arguments the lab passes by position; the others are options.
+      makes: what the function must return, in words.
+      is_right: whether a value is of that kind.
+      supplied: arguments that the lab passes by name to functions that have them, each with the
+        config key that its value comes from.
       reserved: keys that the section has for every component.
-      makes: what the function returns, in words.
-      is_right: whether something is that.
     """
 
     section: str
@@ -126,8 +127,8 @@ class Option:
 
     Attributes:
       default: its value unless it is set.
-      kind: the type of a value; None stands beside it where `default` is None.
-      is_required: whether it has no default, and has to be set.
+      kind: the type of its values; None is also allowed if `default` is None.
+      is_required: whether it has no default and must be set.
     """
 
     default: Any
@@ -136,20 +137,20 @@ class Option:
 
     @property
     def key(self) -> Any:
-        """What a ConfigDict holds for it: the default, or a placeholder that knows the type."""
+        """The entry in a ConfigDict: the default, or a placeholder with the type."""
         return placeholder(self.kind) if self.default is None else self.default
 
 
 @dataclass(frozen=True)
 class Component:
-    """A function that a config names, with what the config can set of it.
+    """A function that a config names, with the options that the config can set.
 
     Attributes:
       kind: its kind.
-      name: as the config has it.
-      function: what is called.
+      name: its name in the config.
+      function: the function to call.
       options: by name.
-      supplied: what the lab gives by name, with the config's keys.
+      supplied: the arguments that the lab passes by name, with their config keys.
     """
 
     kind: Kind
@@ -160,19 +161,19 @@ class Component:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is one of ours."""
+        """Whether it is one of the lab's own."""
         return self.name in self.kind.built_in
 
     def make(self, *given: Any, options: Mapping[str, Any]) -> Any:
         """Calls the function.
 
         Args:
-          *given: what the lab gives by position.
-          options: by name.
+          *given: the arguments that the lab passes by position.
+          options: the arguments to pass by name.
 
         Raises:
-          LabError: an option that has no default is not set, the function refuses a value, fails,
-            or returns something else than it should.
+          LabError: a required option is not set, or the function rejects a value, fails, or returns
+            something of the wrong kind.
         """
         section = self.kind.section
         for name, option in self.options.items():
@@ -202,15 +203,15 @@ class Component:
 
 
 def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> Component:
-    """A component by its name.
+    """Finds a component by its name.
 
     Args:
-      section: its section of the config.
-      name: of a built-in one, or `module:function`.
+      section: its section in the config.
+      name: of a built-in component, or `module:function`.
       modules: where modules are found.
 
     Raises:
-      LabError: there is none, or its arguments cannot be set by a config.
+      LabError: it does not exist, or a config cannot set its arguments.
 
     Example:
       >>> component = find_component("schedule", "constant")
@@ -226,16 +227,16 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
     elif ":" in name:
         function = modules.find(key, name)
         if not callable(function):
-            raise LabError(f"{key} is {name!r}, which is no function")
+            raise LabError(f"{key} is {name!r}, which is not a function")
     else:
         hint = did_you_mean(name, kind.built_in)
-        raise LabError(f"{key} is {name!r}; {hint}; one of your own is module:function")
+        raise LabError(f"{key} is {name!r}; {hint}; name your own as module:function")
     options, supplied = _signature(kind, name, function)
     return Component(kind, name, function, options, supplied)
 
 
 def built_in_options(section: str) -> dict[str, str]:
-    """The built-in components of a section, each with its options and their defaults in a line.
+    """The built-in components of a section, each with its options and their defaults on one line.
 
     Example:
       >>> built_in_options("model")["tabular"]
@@ -254,21 +255,21 @@ def built_in_options(section: str) -> dict[str, str]:
 def _signature(
     kind: Kind, name: str, function: Callable[..., Any]
 ) -> tuple[dict[str, Option], dict[str, str]]:
-    """A function's options, and what the lab supplies of its arguments."""
+    """A function's options, and the arguments that the lab supplies."""
     key = f"{kind.section}.name={name}"
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        raise LabError(f"{key} has no signature that could be read") from None
+        raise LabError(f"{key} has no readable signature") from None
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, _EITHER)]
     takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
     if len(positional) < kind.num_given and not takes_any:
         raise LabError(
-            f"{key} takes {len(positional)} arguments by position; it is given {kind.num_given}"
+            f"{key} takes {len(positional)} arguments by position; it must take {kind.num_given}"
         )
     try:
         hints = typing.get_type_hints(function)
-    except Exception:  # of names that exist for a type checker alone
+    except Exception:  # annotations may use names that only exist for type checkers
         hints = {}
     options: dict[str, Option] = {}
     supplied: dict[str, str] = {}
@@ -306,7 +307,7 @@ def _option(key: str, parameter: inspect.Parameter, hint: Any) -> Option:
 
 
 def _type_of(hint: Any) -> type:
-    """The type of an option's values, by its annotation; a string where that does not tell."""
+    """The type of an option's values from its annotation; str if the annotation does not say."""
     parts = typing.get_args(hint) if _is_union(hint) else (hint,)
     for one in parts:
         plain = typing.get_origin(one) or one

@@ -1,4 +1,4 @@
-"""Experiment files: Python modules with `get_config` and `sweep`, and what is wrong with one."""
+"""Experiment files: Python modules with `get_config` and `sweep`, and their errors."""
 
 import importlib.util
 import sys
@@ -13,9 +13,10 @@ from s2s_jax.names import did_you_mean
 
 
 def split_config(name: str) -> tuple[str, str]:
-    """FILE[:ARGUMENT] as the file and the argument, "" for none; the file's path may have colons.
+    """Splits FILE[:ARGUMENT] into file and argument ("" if none); the path may contain colons.
 
-    The shortest part before a colon that is a file is it, but for a whole that is one.
+    If the whole text is a file, it is the file; otherwise the file is the shortest part before a
+    colon that exists.
 
     Example:
       >>> split_config("experiments/g2p.py:linear"), split_config("a:b/pt.py")
@@ -27,7 +28,7 @@ def split_config(name: str) -> tuple[str, str]:
     found = next((one for one in splits if Path(one[0]).is_file()), None)
     if found is not None:
         return found
-    # None of them exists: what looks most like a file and a word is named.
+    # No such file exists: split where it looks most like a file and an argument, for the message.
     file, _, argument = name.rpartition(":")
     named = file and "/" not in argument and not argument.endswith(".py")
     return (file, argument) if named else (name, "")
@@ -37,7 +38,7 @@ def load_experiment(path: str) -> ModuleType:
     """Imports an experiment file.
 
     Raises:
-      LabError: it is missing, or raises.
+      LabError: it is missing, or it raises an error.
     """
     file = Path(path)
     if file.is_dir():
@@ -51,11 +52,11 @@ def load_experiment(path: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     put_on_path(file.parent)
-    # An experiment may build on another of its folder: `from experiments import g2p`.
+    # An experiment may import another one in its folder: `from experiments import g2p`.
     root = str(file.resolve().parent.parent)
     if root not in sys.path:
         sys.path.append(root)
-    sys.modules[spec.name] = module  # where a dataclass looks for its own module
+    sys.modules[spec.name] = module  # dataclasses look up their own module here
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -65,7 +66,7 @@ def load_experiment(path: str) -> ModuleType:
 
 
 def sweep_of(path: str) -> list[dict[str, Any]]:
-    """What the `sweep` function of an experiment file yields: the overrides of each run.
+    """The overrides of each run, as yielded by the `sweep` function of an experiment file.
 
     Raises:
       LabError: the file has no such function, or it raises or yields something else.
@@ -83,7 +84,7 @@ def sweep_of(path: str) -> list[dict[str, Any]]:
 
 
 def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
-    """A function of an experiment file; LabError where it has none of that name."""
+    """A function of an experiment file; raises a LabError if the file does not have it."""
     function = getattr(module, name, None)
     if not callable(function):
         raise LabError(f"config file {path} has no function {name}()")
@@ -91,7 +92,7 @@ def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
 
 
 def where(error: BaseException, file: Path) -> str:
-    """The error, and the last of the file's own lines that led to it."""
+    """The message of an error, with the last line of the file that led to it."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
     frame, line = error.__traceback__, None

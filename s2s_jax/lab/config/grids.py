@@ -1,4 +1,4 @@
-"""Sweeps as plain generators of overrides, which compose."""
+"""Sweeps as plain generators of overrides, which can be combined."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,13 +8,13 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import Overrides
 
 COMPARED_SCHEDULES = ("teacher_forcing", "linear", "exponential", "inverse_sigmoid")
-"""The schedules that a sweep compares unless it is told otherwise."""
+"""The schedules that a sweep compares by default."""
 
 
 def sweep_schedules(
     schedules: Sequence[str] = COMPARED_SCHEDULES, num_seeds: int = 3
 ) -> Iterator[Overrides]:
-    """The runs of a comparison: each schedule with each seed, the seeds outermost.
+    """The runs of a comparison: each schedule with each seed; the schedule varies fastest.
 
     Example:
       >>> list(sweep_schedules(["linear"], num_seeds=2))
@@ -26,7 +26,7 @@ def sweep_schedules(
 
 
 def sweep_product(*sweeps: Iterable[Mapping[str, Any]]) -> Iterator[Overrides]:
-    """Every run of a sweep with every run of the others; the last one varies fastest.
+    """All combinations of the runs of several sweeps; the last sweep varies fastest.
 
     Raises:
       LabError: two of them set the same key.
@@ -42,5 +42,5 @@ def sweep_product(*sweeps: Iterable[Mapping[str, Any]]) -> Iterator[Overrides]:
         keys = [key for part in parts for key in part]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice:
-            raise LabError(f"{twice} is set by two of the sweeps of a product")
+            raise LabError(f"{twice} is set by two of the sweeps in a product")
         yield {key: value for part in parts for key, value in part.items()}

@@ -1,4 +1,4 @@
-"""The keys of a config: every one with its default, and what is refused."""
+"""The keys of a config: their defaults, and checks that reject invalid configs."""
 
 import sys
 from pathlib import Path
@@ -29,20 +29,21 @@ def base_config(
 ) -> Config:
     """Every key of an experiment with its default, locked.
 
-    An experiment's `get_config` starts from it, sets what differs and returns it. Each component is
-    a built-in by name or a function of yours as `module:function`; its keyword arguments become the
-    keys of its section.
+    An experiment's `get_config` starts from this config, changes values and returns it. Each
+    component is the name of a built-in or your own function as `module:function`; its keyword
+    arguments become the keys of its section.
 
     Args:
-      dataset: of `s2s_jax.data.catalog.LOADERS`, or yours.
-      schedule: of `s2s_jax.schedules.SCHEDULES`, or yours.
-      model: "rnn", "tabular", or yours.
-      objective: "scheduled_sampling", or yours.
-      optimizer: of `s2s_jax.optimizers.OPTIMIZERS`, optax's as "optax:NAME", or yours.
-      modules: where `module:function` is found.
+      dataset: a name in `s2s_jax.data.catalog.LOADERS`, or your own.
+      schedule: a name in `s2s_jax.schedules.SCHEDULES`, or your own.
+      model: "rnn", "tabular", or your own.
+      objective: "scheduled_sampling", or your own.
+      optimizer: a name in `s2s_jax.optimizers.OPTIMIZERS`, one of optax's as "optax:NAME", or your
+        own.
+      modules: finds `module:function`.
 
     Raises:
-      LabError: there is no such component.
+      LabError: a component does not exist.
     """
     named = {
         "data": dataset,
@@ -62,11 +63,11 @@ def base_config(
                 # "characters", "whitespace" or "sentencepiece", trained on the training split.
                 "source_vocabulary": "characters",
                 "target_vocabulary": "characters",
-                # Most ids of a vocabulary, 0 for no limit; sentencepiece needs a limit.
+                # Maximum vocabulary size in ids; 0 for no limit, but sentencepiece needs one.
                 "vocabulary_size": 0,
-                # Fixed shapes (source_time, time); each one is a compilation.
+                # Number of fixed shapes (source_time, time); each one needs a compilation.
                 "num_buckets": 4,
-                # Training pairs with more tokens on a side are left out; 0 keeps all.
+                # Training pairs with more tokens on either side are left out; 0 keeps all.
                 "max_tokens": 0,
                 **_option_keys(found["data"]),
             },
@@ -82,7 +83,7 @@ def base_config(
                 # "cosine" to 0 or "constant", after a linear warm-up of warmup_steps updates.
                 "learning_rate_schedule": "cosine",
                 "warmup_steps": 100,
-                # Global L2 norm of the gradient; 0 clips nothing.
+                # Maximum global L2 norm of the gradient; 0 turns clipping off.
                 "clip_norm": 1.0,
                 "label_smoothing": 0.0,
                 "log_every": 100,
@@ -91,14 +92,14 @@ def base_config(
                 # Steps between evaluations, each followed by a checkpoint.
                 "every": 500,
                 "batch_size": 512,
-                # "phonemes", "characters", "symbols", "translation", or yours.
+                # "phonemes", "characters", "symbols", "translation", or your own.
                 "scores": "characters",
-                # What cuts text into the tokens of BLEU, of "translation": "13a" for languages with
-                # spaces, "zh", "ja-mecab", "ko-mecab", "flores200", "char", "intl" or "none".
+                # The BLEU tokenizer of "translation": "13a" for languages with spaces, "zh",
+                # "ja-mecab", "ko-mecab", "flores200", "char", "intl" or "none".
                 "bleu_tokenize": "13a",
-                # Examples shown as text.
+                # Number of examples shown as text.
                 "num_examples": 5,
-                # Sequences of the dev split that evaluations during training look at; 0 for all.
+                # Number of dev sequences for the evaluations during training; 0 for all.
                 "max_examples": 0,
             },
         }
@@ -121,7 +122,7 @@ def component_of(config: Config, section: str, modules: Modules = ENVIRONMENT) -
     """The component that a section of a config names.
 
     Raises:
-      LabError: there is none of that name.
+      LabError: the component does not exist.
     """
     return find_component(section, section_of(config, section).name, modules)
 
@@ -130,7 +131,7 @@ def config_files(config: Config) -> dict[str, Path]:
     """The user's own files that a config's components need; see `user_files`.
 
     Raises:
-      LabError: there is no such component.
+      LabError: a component does not exist.
     """
     found: list[Any] = [component_of(config, one).function for one in KINDS]
     module, colon, _ = config.eval.scores.partition(":")
@@ -141,7 +142,7 @@ def config_files(config: Config) -> dict[str, Path]:
 
 
 def component_options(config: Config, component: Component) -> dict[str, Any]:
-    """What a config sets of its component: its options, and what the lab supplies."""
+    """A component's arguments from a config: its options, and those that the lab supplies."""
     section = section_of(config, component.kind.section)
     options = {name: section[name] for name in component.options}
     for name, key in component.supplied.items():
@@ -151,18 +152,18 @@ def component_options(config: Config, component: Component) -> dict[str, Any]:
 
 
 def rename_component(config: Config, section: str, name: str) -> None:
-    """Has a config's section name another component, with that one's keys.
+    """Changes the component of a config's section, and its keys accordingly.
 
-    A value that the config had set stays where the new component has an option of that name and
-    type; all others are the new one's defaults.
+    A value that the config had set is kept if the new component has an option of the same name and
+    type; all other options have the new component's defaults.
 
     Args:
-      config: is changed.
+      config: is changed in place.
       section: see `KINDS`.
-      name: of the new component.
+      name: the name of the new component.
 
     Raises:
-      LabError: there is no such component.
+      LabError: the component does not exist.
     """
     old = section_of(config, section)
     if old.name == name:
@@ -183,7 +184,7 @@ def rename_component(config: Config, section: str, name: str) -> None:
 
 
 def check_key(config: Config, key: str) -> None:
-    """Raises a LabError that names the nearest key unless `key` is a value of the config."""
+    """Raises a LabError that suggests the nearest key unless the config has a value for `key`."""
     known = flat_keys(config)
     if key in known:
         return
@@ -199,7 +200,7 @@ def check_key(config: Config, key: str) -> None:
 
 
 def _check_option(config: Config, key: str) -> None:
-    """Refuses an option of a built-in component where the config names another."""
+    """Rejects an option of a built-in component if the config names another component."""
     section, _, name = key.rpartition(".")
     kind = KINDS.get(section)
     if kind is None or not any(
@@ -213,15 +214,15 @@ def _check_option(config: Config, key: str) -> None:
 
 
 def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:
-    """Refuses a config that is not one of `base_config` with other values.
+    """Checks that a config has the keys of `base_config`, with values of the right types.
 
     Args:
-      config: anybody's.
-      modules: where `module:function` is found.
+      config: any config.
+      modules: finds `module:function`.
 
     Raises:
-      LabError: it names a key that is missing, one that its section does not have, or one whose
-        value is of another type.
+      LabError: a key is missing, is unknown in its section, or has a value of another type; the
+        message names it.
     """
     names = {}
     for section in KINDS:
@@ -254,7 +255,7 @@ def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:
 
 
 def _is_of(value: Any, kind: type, default: Any) -> bool:
-    """Whether a key can have a value: of its type, and in a tuple of what its default holds."""
+    """Whether a value has a key's type; the items of a tuple must match those of its default."""
     if kind is type(None):
         return True
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the command line and sweeps set of a config."""
+"""The values in a config that the command line and sweeps set."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ _NUMBERS = {
     int: (flags.IntegerParser(), "a whole number"),
     float: (flags.FloatParser(), "a number"),
 }
-"""What reads the text of a number as absl's flags do, and what it takes."""
+"""Parsers that read numbers as absl's flags do, with a description of what they accept."""
 
 
 def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     """Reads `--config=FILE[:ARG]` and `--config.KEY=VALUE`.
 
     Args:
-      arguments: these flags alone, in any order.
+      arguments: only these flags, in any order.
 
     Returns:
       The config, the overrides by dotted key, and FILE[:ARG].
 
     Raises:
-      LabError: what is wrong with them, in one line.
+      LabError: something is wrong with them; the message is one line.
     """
     for one in arguments:
         try:
             one.encode()
         except UnicodeEncodeError:
-            raise LabError(f"{ascii(one)[1:-1]} is not UTF-8, which a config is kept in") from None
+            raise LabError(f"{ascii(one)[1:-1]} is not UTF-8, as configs have to be") from None
     files = [one.split("=", 1)[1] for one in arguments if one.startswith("--config=")]
     if len(files) != 1:
         raise LabError("name one config: --config=FILE or --config=FILE:SCHEDULE")
@@ -67,7 +67,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
         check_key(config, key)
         if not equals:
             raise LabError(f"{one} has no value; write --config.{key}=VALUE")
-        if text == "None" and _may_be_none(config, key):  # which absl's flags have no word for
+        if text == "None" and _may_be_none(config, key):  # absl's flags cannot express None
             given = [(other, value) for other, value in given if other != key]
             overrides[key] = None
         else:
@@ -91,13 +91,13 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
     """A copy of the config with some keys set, as the command line would set them.
 
     Args:
-      config: stays as it is.
-      overrides: values that `plain_value` takes, by dotted key.
+      config: is not changed.
+      overrides: values that `plain_value` accepts, by dotted key.
 
     Raises:
       LabError: a key does not exist, or a value is of another type.
     """
-    config = copy.deepcopy(config).lock()  # whose references know of a type where None stands
+    config = copy.deepcopy(config).lock()  # its references know the types of keys that are None
     for section in KINDS:
         name = overrides.get(f"{section}.name")
         if isinstance(name, str):
@@ -109,15 +109,15 @@ def apply_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def plain_value(key: str, value: Any) -> Any:
-    """A value that a sweep sets, of Python's own types: what JSON gives back as it was.
+    """Converts a value that a sweep sets to plain Python types, which JSON can store.
 
     Args:
-      key: what it is for, to be named where it cannot be used.
+      key: the key that the value is for; used in error messages.
       value: None, a bool, a number, a string or a scalar of numpy or JAX; or a tuple or list of
-        those, which becomes a tuple.
+        these, which becomes a tuple.
 
     Raises:
-      LabError: it is something else.
+      LabError: the value is something else.
 
     Example:
       >>> import numpy as np
@@ -134,23 +134,23 @@ def plain_value(key: str, value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, str):
-        return str.__str__(value)  # of an enum the value, not the name
+        return str.__str__(value)  # for an enum the value, not the name
     raise LabError(
         f"{key} is set to {value!r} of type {type(value).__name__}; it must be None, a bool,"
-        " a number, a string or a tuple of those"
+        " a number, a string or a tuple of these"
     )
 
 
 def _set(config: Config, key: str, value: Any) -> None:
-    """Sets a key that exists; refuses a value of another type than the key's."""
+    """Sets an existing key; rejects a value of another type than the key's."""
     *sections, name = key.split(".")
     for section in sections:
         config = config[section]
     kind = config.get_type(name)
     if value is None and not _may_be_none(config, name):
-        raise LabError(f"{key} cannot be None; it is {config[name]!r} unless it is set")
+        raise LabError(f"{key} cannot be None; its default is {config[name]!r}")
     wrong = LabError(f"{key}={value!r}: it must be of type {kind.__name__}")
-    if isinstance(value, bool) and kind in (int, float):  # which Python takes for 0 and 1
+    if isinstance(value, bool) and kind in (int, float):  # Python would take it for 0 or 1
         raise wrong
     try:
         config[name] = value
@@ -159,7 +159,7 @@ def _set(config: Config, key: str, value: Any) -> None:
 
 
 def _check_number(config: Config, key: str, text: str) -> None:
-    """Refuses a text that is no number, of a key that takes one."""
+    """Rejects a text that is not a number if the key takes a number."""
     *sections, name = key.split(".")
     for section in sections:
         config = config[section]
@@ -174,7 +174,7 @@ def _check_number(config: Config, key: str, text: str) -> None:
 
 
 def _may_be_none(config: Config, key: str) -> bool:
-    """Whether a key that exists was made with `placeholder`, or is None."""
+    """Whether an existing key was created with `placeholder`, or is None."""
     *sections, name = key.split(".")
     for section in sections:
         config = config[section]
@@ -183,7 +183,7 @@ def _may_be_none(config: Config, key: str) -> bool:
 
 
 def _chosen_names(arguments: Sequence[str]) -> dict[str, str]:
-    """The components that `--config.SECTION.name=NAME` names, by section."""
+    """The components chosen by `--config.SECTION.name=NAME`, by section."""
     chosen: dict[str, str] = {}
     for one in arguments:
         key, equals, text = one.removeprefix("--config.").partition("=")

@@ -1,4 +1,4 @@
-"""The user's own modules: found by name, copied into a run's folder, opened again from there."""
+"""The user's own modules: finds them by name, copies them to run folders and loads the copies."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ CODE_FOLDER = "code"
 
 
 class Modules:
-    """Where the functions that a config names by `module:function` are found.
+    """Finds the functions that a config names by `module:function`.
 
     Args:
-      copies: the folder of a run with copies of its user's modules, as `write_copies` makes it;
-        None for what Python finds, the folder of the experiment included.
+      copies: the folder with a run's copies of the user's modules; None for the modules that Python
+        finds, including the folder of the experiment.
     """
 
     def __init__(self, copies: Path | None = None):
         self._copies = copies
 
     def find(self, key: str, name: str) -> Any:
-        """What a config names.
+        """Finds what a config names.
 
         Args:
-          key: the config's key, for messages.
+          key: the key in the config, for messages.
           name: `module:function`.
 
         Raises:
-          LabError: there is no such module, it cannot be imported, or has nothing of that name.
+          LabError: the module does not exist, cannot be imported, or has nothing of that name.
         """
         module_name, _, attribute = name.partition(":")
         if module_name.endswith(".py") or "/" in module_name:
@@ -76,7 +76,7 @@ class Modules:
             there = sorted({one.stem for folder in _experiment_folders for one in _modules(folder)})
             beside = f"; {did_you_mean(module_name, there)}" if there else ""
             raise LabError(
-                f"{key} is {name!r}; there is no module {module_name} in the environment or beside"
+                f"{key} is {name!r}; there is no module {module_name} in the environment or next to"
                 f" the experiment file{beside}"
             ) from error
         except (Exception, SystemExit) as error:
@@ -90,10 +90,10 @@ _experiment_folders: list[Path] = []
 
 
 def put_on_path(folder: Path) -> None:
-    """Lets the modules beside an experiment file be imported, after everything installed.
+    """Makes the modules next to an experiment file importable, after all installed ones.
 
-    Those beside an experiment of another folder are forgotten: a module of the same name there is
-    another one.
+    Modules from the folder of a previous experiment are unloaded, since a module of the same name
+    is a different one there.
     """
     folder = folder.resolve()
     if _experiment_folders == [folder]:
@@ -112,9 +112,9 @@ def put_on_path(folder: Path) -> None:
 
 
 def root_of(module: ModuleType) -> Path | None:
-    """The folder from which a module of the user's was imported; None where it is not the user's.
+    """The folder from which a user's module was imported; None if it is not the user's.
 
-    Not the user's are the standard library, what is installed, and this package.
+    The standard library, installed packages and this package are not the user's.
     """
     file, name = getattr(module, "__file__", None), module.__name__
     if not file or name.split(".")[0] in ("s2s_jax", "__main__") or not file.endswith(".py"):
@@ -127,13 +127,13 @@ def root_of(module: ModuleType) -> Path | None:
 
 
 def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str, Path]:
-    """The user's files that functions need: their modules' and what those import.
+    """The user's files that functions need: the files of their modules and of what these import.
 
     Args:
-      functions: anybody's; also modules.
+      functions: functions or modules, not necessarily the user's.
 
     Returns:
-      Path below the folder that it was imported from, with slashes -> the file.
+      The path relative to the folder it was imported from, with slashes -> the file.
     """
     found: dict[str, Path] = {}
     for function in functions:
@@ -159,12 +159,12 @@ def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str
 
 
 def fingerprints(files: Mapping[str, Path]) -> dict[str, str]:
-    """Path of a file -> sixteen hex digits of its content."""
+    """The path of each file -> sixteen hex digits that identify its content."""
     return {name: fingerprint(path.read_bytes()) for name, path in files.items()}
 
 
 def copied_files(run_folder: Path) -> dict[str, Path]:
-    """The copies of a run, as `user_files` gives the files themselves."""
+    """The copies in a run's folder, in the form in which `user_files` returns the originals."""
     folder = run_folder / CODE_FOLDER
     return {
         path.relative_to(folder).as_posix(): path
@@ -205,7 +205,7 @@ def own_errors_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
 
 
 def where_in(error: BaseException, files: Iterable[Path]) -> str:
-    """An error, and the last line of some files that led to it."""
+    """The message of an error, with the last line of the given files that led to it."""
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{Path(error.filename).name}, line {error.lineno}: "
         return f"{place}{type(error).__name__}: {error.msg}"
@@ -231,7 +231,7 @@ def _modules(folder: Path) -> Iterator[Path]:
 
 
 def _installed() -> set[Path]:
-    """The folders of what is installed."""
+    """The folders of installed packages and of the standard library."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths = [sysconfig.get_paths()[one] for one in names]
     if site.ENABLE_USER_SITE:
@@ -248,7 +248,7 @@ def _file_of(root: Path, name: str) -> Path | None:
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:
-    """Every module that a file may import, in functions too, by its absolute name."""
+    """The absolute names of all modules that a file may import, including in functions."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -264,9 +264,9 @@ _opened: dict[str, dict[str, ModuleType]] = {}
 
 
 def _open_copies(folder: Path) -> dict[str, ModuleType]:
-    """The modules of a run's copies by name, imported beside those of the same names elsewhere.
+    """Imports a run's copies by name, separately from other modules of the same names.
 
-    Copies whose content is that of modules which are imported already are those modules.
+    If modules with the same names and content are already imported, these are used.
     """
     files = copied_files(folder.parent)
     content = fingerprint(sorted(fingerprints(files).items()))

@@ -1,1 +1,1 @@
-"""The scores of a trained model, and what is shown of it."""
+"""The evaluation of a model: its scores, and the examples that are shown."""

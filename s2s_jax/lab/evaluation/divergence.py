@@ -1,4 +1,4 @@
-"""How far a model is from a known truth, beside how far theory says that it must be."""
+"""The divergence of a model from a known truth, and the divergence that theory predicts."""
 
 from functools import partial
 
@@ -18,24 +18,24 @@ from s2s_jax.theory.chains import MAX_SEQUENCES
 from s2s_jax.theory.information import kl_divergence
 
 MAX_ENUMERATED = 2**14
-"""The most pairs of a source and a target that every evaluation looks at."""
+"""The largest number of pairs of a source and a target that are enumerated."""
 
 
 def symbol_probs(
     model: Seq2SeqModel, symbol_ids: tuple[int, ...], params: Params, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """A model's distribution of the next symbol behind every gold prefix of a batch.
+    """A model's distribution of the next symbol after every gold prefix of a batch.
 
         q(b | y_<t, x) = p(id_b | y_<t, x) / sum_c p(id_c | y_<t, x)
 
     Args:
       model: the functions of `Seq2SeqModel`.
       symbol_ids: the target ids of symbols 0 ... num_symbols - 1; static.
-      params: the model's.
-      batch: of targets that are symbols.
+      params: the model's parameters.
+      batch: its targets consist of symbols.
 
     Returns:
-      [batch, time, num_symbols] q, and [batch, time] the probability of all other ids.
+      [batch, time, num_symbols] q, and the [batch, time] total probability of all other ids.
     """
     source, mask, target, _ = to_jax(batch)
     memory = model.encode(params, source, mask, None)
@@ -46,23 +46,23 @@ def symbol_probs(
 
 
 class Divergence:
-    """KL(P || Q | X) of a model Q from the chain P that a task's targets are drawn from.
+    """KL(P || Q | X) of a model Q from the chain P from which a task's targets are sampled.
 
         KL(P || Q | X) = E_{x, y ~ P} sum_t KL(P(. | y_<t, x) || Q(. | y_<t, x))
 
-    Q is restricted to the symbols and normalised. With few sources and targets the mean is exact:
-    over every target of each source there is. Otherwise it is over the pairs given.
+    Q is restricted to the symbols and normalised. If there are few sources and targets, the mean is
+    exact: it is taken over all targets of each source. Otherwise it is taken over the given pairs.
 
     Attributes:
-      is_exact: whether it is over every target of each source.
+      is_exact: whether the mean is over all targets of each source.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      vocabularies: the task's; its target vocabulary must know every symbol, see `knows_symbols`.
+      vocabularies: the task's; the target one must contain every symbol, see `knows_symbols`.
       truth: the chain.
-      pairs: whose sources are looked at, and, where the mean is not exact, whose targets.
-      batch_size: rows that run at a time.
-      predicted: of `predicted_divergence`; None where theory has no number.
+      pairs: their sources are used, and, if the mean is not exact, their targets.
+      batch_size: number of rows to run at a time.
+      predicted: from `predicted_divergence`; None if theory predicts no value.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Divergence:
         self._predicted = predicted
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """Measures.
+        """Measures the divergence.
 
         Returns:
-          "kl_to_truth" in nats; "mass_outside", the mean probability of what is no symbol where a
-          symbol must come; and "kl_predicted" in nats, where theory has a number.
+          "kl_to_truth" in nats; "mass_outside", the mean probability of all ids other than symbols
+          at positions where a symbol must come; and "kl_predicted" in nats, if theory predicts it.
         """
         shape = int(self._tokens.source.lengths.max()), int(self._tokens.target.lengths.max())
         length = self._truth.shape[1]
@@ -122,16 +122,17 @@ class Divergence:
 def predicted_divergence(
     truth: ChainTruth, pairs: Pairs, teacher_prob: float, optimum: Optimum
 ) -> float | None:
-    """The mean of an objective's `optimum` over the sources of some pairs.
+    """The mean of an objective's `optimum` over the sources of the given pairs.
 
     Args:
       truth: the chain.
-      pairs: whose sources are looked at.
+      pairs: their sources are used.
       teacher_prob: at the end of training.
-      optimum: of `s2s_jax.objectives.optimum_of`.
+      optimum: from `s2s_jax.objectives.optimum_of`.
 
     Returns:
-      Nats; None where a source's is not identified, or the sequences are too many.
+      The divergence in nats; None if it is not identified for a source, or if there are too many
+      sequences.
     """
     if truth.num_symbols**truth.length > MAX_SEQUENCES:
         return None
@@ -144,26 +145,26 @@ def predicted_divergence(
 
 
 def knows_symbols(vocabularies: Vocabularies, truth: ChainTruth) -> bool:
-    """Whether every symbol has an id of its own; one that training never showed has none."""
+    """Whether every symbol has its own id; a symbol that never occurs in training has none."""
     return all(one >= NUM_RESERVED for one in symbol_ids(vocabularies, truth))
 
 
 def symbol_ids(vocabularies: Vocabularies, truth: ChainTruth) -> tuple[int, ...]:
-    """The target ids of symbols 0 ... num_symbols - 1; UNK for one that training never showed."""
+    """The target ids of symbols 0 ... num_symbols - 1; UNK for those that training lacks."""
     encoded = (vocabularies.target.encode(str(one)) for one in range(truth.num_symbols))
     return tuple(ids[0] if len(ids) == 1 else UNK for ids in encoded)
 
 
 def distinct_sources(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """The sources that there are, and the share of each."""
+    """The distinct sources, and the share of each."""
     sources, counts = np.unique(np.asarray(pairs.sources), return_counts=True)
     return sources, counts / counts.sum()
 
 
 def told_symbols(sources: np.ndarray, length: int) -> np.ndarray:
-    """What sources tell of the target, [num_sources, length] numbers of symbols, -1 where hidden.
+    """The target symbols that sources reveal: [num_sources, length], -1 where hidden.
 
-    A source of one "_" tells nothing, however long the target is.
+    A source that is a single "_" reveals nothing, whatever the length of the target.
 
     Example:
       >>> told_symbols(np.array(["_"]), 3).tolist()

@@ -1,4 +1,4 @@
-"""The evaluation of a task: metrics with both prefixes, the task's scores, what to look at."""
+"""Evaluates a task: metrics with both kinds of prefixes, the task's scores, and examples."""
 
 import contextlib
 import copy
@@ -31,11 +31,11 @@ class Evaluator:
     Args:
       model: the functions of `Seq2SeqModel`.
       task: the splits.
-      scorer: of hypotheses.
-      batch_size: rows of a batch.
-      max_examples: of the dev split in `dev`; 0 for all.
-      num_shown: examples in `show`.
-      divergence: of the dev split, where its truth is known.
+      scorer: scores hypotheses.
+      batch_size: number of rows in a batch.
+      max_examples: number of dev examples that `dev` uses; 0 for all.
+      num_shown: number of examples in `show`.
+      divergence: for the dev split, if its true distribution is known; otherwise None.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class Evaluator:
 
     @property
     def catalog(self) -> Catalog:
-        """How what it measures is shown."""
+        """How its metrics are shown."""
         return self.scorer.catalog
 
     def with_divergence(self, divergence: Divergence | None) -> "Evaluator":
-        """The same for another run of the task; what was compiled is shared."""
+        """The same evaluator for another run of the task; compiled functions are shared."""
         other = copy.copy(self)
         other._divergence = divergence
         return other
 
     def dev(self, params: Params) -> dict[str, float]:
-        """The dev split's metrics, called "eval/gold/nll", "eval/own/wer" and so on."""
+        """The dev split's metrics, named "eval/gold/nll", "eval/own/wer" and so on."""
         return self._evaluate(params, "dev", "eval", self._dev)[0]
 
     def rehearse(self, params: Params) -> None:
@@ -87,12 +87,12 @@ class Evaluator:
     def split(
         self, params: Params, split: str, predictions: Path | None = None
     ) -> dict[str, float]:
-        """A whole split's metrics, named by the split ("eval" for dev).
+        """A whole split's metrics, with the split as prefix ("eval" for dev).
 
         Args:
-          params: the model's.
-          split: which one.
-          predictions: a file for the hypotheses, one JSON object a line.
+          params: the model's parameters.
+          split: the split's name.
+          predictions: a file for the hypotheses, with one JSON object per line; None for none.
         """
         data = self._task.evaluation(split, self._batch_size)
         prefix = "eval" if split == "dev" else split
@@ -111,21 +111,21 @@ class Evaluator:
 
     @property
     def knows_the_truth(self) -> bool:
-        """Whether `divergence` has anything to say."""
+        """Whether the true distribution is known, so that `divergence` has values."""
         return self._divergence is not None
 
     def divergence(self, params: Params) -> dict[str, float]:
-        """The dev split's "eval/kl_to_truth" and what goes with it; {} where no truth is known."""
+        """The dev split's "eval/kl_to_truth" and related metrics; {} if the truth is not known."""
         found = {} if self._divergence is None else self._divergence(params)
         return {f"eval/{name}": value for name, value in found.items()}
 
     def cost(self, metrics: Mapping[str, float]) -> float:
-        """What selects the best checkpoint from dev metrics: the lower, the better."""
+        """The value that selects the best checkpoint, from dev metrics; lower is better."""
         value = metrics[f"eval/own/{self.headline}"]
         return -value if self.scorer.metrics[0].better == "higher" else value
 
     def summary(self, metrics: Mapping[str, float]) -> str:
-        """The metrics of one split in a few words: gold and own prefixes side by side."""
+        """The main metrics of one split on one line: gold and own prefixes side by side."""
         split = next(iter(metrics)).split("/")[0]
         names = [f"{split}/{one}" for one in (f"own/{self.headline}", *reversed(ACCURACIES))]
         return "  ".join(
@@ -139,13 +139,13 @@ class Evaluator:
         step: int,
         attempt: Attempt = contextlib.nullcontext,
     ) -> None:
-        """Logs decoded examples of the dev split as text, and where the first one attended.
+        """Logs decoded dev examples as text, and the attention weights of the first one.
 
         Args:
-          params: the model's.
-          tracker: logs.
+          params: the model's parameters.
+          tracker: logs them.
           step: the training step.
-          attempt: what each of them, named, is made in; of `Decorations`, say.
+          attempt: the context in which each is made, such as `Decorations.attempt`.
         """
         tokens = self._dev.tokens
         count = min(self._num_shown, len(tokens))
@@ -188,7 +188,7 @@ class Evaluator:
         metrics, hypotheses = evaluate(self._steps[length], params, data)
         texts = [self._task.vocabularies.target.decode(ids) for ids in hypotheses]
         scores = self.scorer(texts, data.references)
-        # Of the text, as every other score: the ids of a target need not give its text back.
+        # Computed from text, like all other scores: a target's ids need not decode to its text.
         metrics["own/exact_match"] = EXACT_MATCH(texts, data.references)
         metrics |= {f"own/{name}": value for name, value in scores.items()}
         metrics = {f"{prefix}/{name}": value for name, value in metrics.items()}
@@ -196,7 +196,7 @@ class Evaluator:
 
 
 def _decode_with_attention(model: Seq2SeqModel, params: Params, batch: Batch, max_length: int):
-    """Greedy hypotheses, and the attention weights on the way to them where the model has any."""
+    """Greedy hypotheses, and the attention weights of the decoder, or None without attention."""
     memory = model.encode(params, jnp.asarray(batch.source), jnp.asarray(batch.source_mask), None)
     decoded = greedy(model, params, memory, max_length)
     if model.attention_weights is None:

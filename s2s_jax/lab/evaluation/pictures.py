@@ -1,19 +1,19 @@
-"""What an evaluation shows: examples as a table, attention as a picture."""
+"""What an evaluation shows: examples as a table, attention as an image."""
 
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-_MOST_TOKENS = 60  # of a side in a picture of attention: about 2,000 pixels
-_MOST_LETTERS = 20  # of a label
-_LETTER = 0.12  # inches of a label's letter
+_MOST_TOKENS = 60  # per side of an attention image: about 2,000 pixels
+_MOST_LETTERS = 20  # in a label
+_LETTER = 0.12  # width of a label's letter in inches
 
 
 def examples_table(
     sources: Sequence[str], references: Sequence[tuple[str, ...]], hypotheses: Sequence[str]
 ) -> str:
-    """A Markdown table of sources, references and the model's own output; a tick where exact.
+    """A Markdown table of sources, references and the model's own output; exact ones have a tick.
 
     Example:
       >>> print(examples_table(["ab"], [("x y",)], ["x y"]))
@@ -30,7 +30,7 @@ def examples_table(
 
 
 def _cell(text: str) -> str:
-    """A text as code in a cell: nothing in it is markup, or ends the code, the cell or the line."""
+    """A text as code in a table cell, escaped so that it cannot end the code or the cell."""
     if not text:
         return ""
     text = _printable(text).replace("|", "\\|")
@@ -40,19 +40,19 @@ def _cell(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text in one line, with what cannot be printed as Python writes it."""
+    """A text on one line, with unprintable characters escaped as in Python."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def attention_picture(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> bytes:
-    """A heat map of attention weights, of the first 60 tokens of each side.
+    """A heat map of attention weights for the first 60 tokens of each side.
 
-    What is left out of longer ones is said in the picture's title.
+    If a side is longer, the title says so.
 
     Args:
       weights: [time, source_time], rows sum to 1.
-      source: a label for each column.
-      target: a label for each row.
+      source: one label per column.
+      target: one label per row.
 
     Returns:
       A PNG file.
@@ -89,6 +89,6 @@ def attention_picture(weights: np.ndarray, source: Sequence[str], target: Sequen
 
 
 def _label(token: str) -> str:
-    """A token as it is written beside a row: in one line, and not longer than the picture."""
+    """A token as an axis label: on one line and not too long."""
     label = _printable(token)
     return label if len(label) <= _MOST_LETTERS else label[: _MOST_LETTERS - 1] + "…"

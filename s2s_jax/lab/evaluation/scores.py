@@ -1,6 +1,6 @@
-"""Scores of decoded text against any of several references.
+"""Scores of decoded text against one or more references.
 
-A score of one's own needs a `Metric` and the statistics of an item, a `Scorer` one score or more:
+A custom score needs a `Metric` and the statistics of each item; a `Scorer` has one or more scores:
 
     def final_errors(hypotheses, references):
         pairs = zip(hypotheses, references, strict=True)
@@ -33,23 +33,24 @@ if TYPE_CHECKING:
 References = Sequence[tuple[str, ...]]
 
 Split = Callable[[str], Sequence[str]]
-"""Text -> its symbols."""
+"""Splits a text into its symbols."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score of hypotheses: sums over items of a few statistics each, and a function of the sums.
+    """A score of hypotheses: statistics that are summed over items, and a function of the sums.
 
         score = from_sums(sum_i statistics_i)
 
-    The items' statistics tell `s2s compare` how much of a difference is the noise of test items.
+    From the items' statistics, `s2s compare` estimates how much of a difference is noise due to the
+    choice of test items.
 
     Attributes:
-      metric: how it is called and shown.
+      metric: its name and how it is shown.
       statistics: (hypotheses, references) -> [items, k].
-      from_sums: [..., k] -> [...], the score as it is stored: `metric.scale` times that is shown.
-      published: (hypotheses, references) -> the score by those who published it, where ours is to
-        be theirs to the last bit; None for the formula above.
+      from_sums: [..., k] -> [...], the stored score; what is shown is `metric.scale` times that.
+      published: (hypotheses, references) -> the score from a published implementation, if ours has
+        to be bit-identical to it; None for the formula above.
 
     Example:
       >>> import numpy as np
@@ -65,7 +66,7 @@ class Score:
     published: Callable[[Sequence[str], References], float] | None = None
 
     def __call__(self, hypotheses: Sequence[str], references: References) -> float:
-        """The score of a corpus, as it is stored."""
+        """The stored score of a corpus."""
         if self.published is not None:
             return self.published(hypotheses, references)
         return float(self.from_sums(self.items(hypotheses, references).sum(0)))
@@ -74,12 +75,12 @@ class Score:
         """[items, k] statistics.
 
         Raises:
-          LabError: they are of another shape.
+          LabError: they have another shape.
         """
         found = np.asarray(self.statistics(hypotheses, references), float)
         if found.ndim != 2 or len(found) != len(hypotheses):
             raise LabError(
-                f"score {self.metric.name!r}: the statistics of {len(hypotheses)} items are of"
+                f"score {self.metric.name!r}: the statistics of {len(hypotheses)} items have"
                 f" shape {found.shape}; they must be [items, k]"
             )
         return found
@@ -87,18 +88,18 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores the hypotheses of a run; `make_scorer` makes the built-in ones.
+    """Scores the hypotheses of a run; `make_scorer` makes the built-in scorers.
 
     Attributes:
-      name: what it is called.
+      name: its name.
       scores: the first is the headline: it selects the best checkpoint, and runs are judged by it.
-      signature: how the scores are computed, to be kept beside them; "" for nothing but the name.
-      remarks: references of the dev split -> what is to be said of them before a run starts, a line
-        each; None where nothing ever is.
+      signature: how the scores are computed, which is stored with them; "" if the name says enough.
+      remarks: references of the dev split -> lines to show before a run starts; None if there are
+        never any.
 
     Raises:
-      ValueError: there is no score, two have one name, one has the name of what is measured anyway,
-        or it is not known which way the headline is better.
+      ValueError: there is no score, two scores have the same name, one has the name of a metric
+        that is always measured, or the headline does not say whether higher or lower is better.
 
     Example:
       >>> make_scorer("characters")(["kitten"], [("kittens",)])
@@ -116,11 +117,11 @@ class Scorer:
         names = [one.metric.name for one in self.scores]
         for name, count in Counter(names).items():
             if "/" in name:
-                raise ValueError(f"the name of score {name!r} must have no slash")
+                raise ValueError(f"the name of score {name!r} must not contain a slash")
             if count > 1:
-                raise ValueError(f"scorer {self.name!r} has {count} scores of the name {name!r}")
+                raise ValueError(f"scorer {self.name!r} has {count} scores named {name!r}")
             if any(name == one.name for one in CATALOG.measures):
-                raise ValueError(f"a score cannot be called {name!r}: that is measured anyway")
+                raise ValueError(f"a score cannot be called {name!r}: that is always measured")
         if not self.scores[0].metric.better:
             raise ValueError(
                 f"score {names[0]!r} is the first of its scorer and selects the best checkpoint;"
@@ -128,7 +129,7 @@ class Scorer:
             )
 
     def __call__(self, hypotheses: Sequence[str], references: References) -> dict[str, float]:
-        """Scores by name, as they are stored."""
+        """The stored scores by name."""
         return {one.metric.name: one(hypotheses, references) for one in self.scores}
 
     @property
@@ -138,35 +139,35 @@ class Scorer:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """How its scores are shown, in their order."""
+        """How its scores are shown, in order."""
         return tuple(one.metric for one in self.scores)
 
     @property
     def catalog(self) -> Catalog:
-        """How everything is shown that a run with these scores logs."""
+        """How all metrics of a run with these scores are shown."""
         return CATALOG.with_scores(self.metrics)
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
-    """[..., (part, whole)] -> [...] part / whole, 0 / 0 being 0."""
+    """[..., (part, whole)] -> [...] part / whole, with 0 / 0 = 0."""
     part, whole = sums[..., 0], sums[..., 1]
     return part / np.where(whole == 0, 1, whole)
 
 
 def percentage(sums: np.ndarray) -> np.ndarray:
-    """[..., (part, whole)] -> [...] 100 * part / whole, 0 / 0 being 0."""
+    """[..., (part, whole)] -> [...] 100 * part / whole, with 0 / 0 = 0."""
     part, whole = sums[..., 0], sums[..., 1]
     return 100 * part / np.where(whole == 0, 1, whole)
 
 
 def error_statistics(split: Split, hypotheses: Sequence[str], references: References) -> np.ndarray:
-    """[items, (edit errors, symbols of the nearest reference)]; of equally near ones the longest.
+    """[items, (edit errors, symbols of the nearest reference)]; the longest of equally near ones.
 
         errors_i = min_r Lev(h_i, r)
 
     Args:
       split: text -> symbols.
-      hypotheses: one text an item.
+      hypotheses: one text per item.
       references: every accepted text of each item.
     """
     from rapidfuzz.distance import Levenshtein
@@ -182,7 +183,7 @@ def error_statistics(split: Split, hypotheses: Sequence[str], references: Refere
 def inexact_statistics(
     split: Split, hypotheses: Sequence[str], references: References
 ) -> np.ndarray:
-    """[items, (has the symbols of none of its references, 1)]."""
+    """[items, (1 if the symbols differ from those of every reference, 1)]."""
     return _pairs(
         [
             (split(hypothesis) not in [split(text) for text in accepted], 1)
@@ -192,7 +193,7 @@ def inexact_statistics(
 
 
 def exact_statistics(hypotheses: Sequence[str], references: References) -> np.ndarray:
-    """[items, (is the first reference to the letter, 1)]."""
+    """[items, (1 if the text equals the first reference exactly, 1)]."""
     pairs = zip(hypotheses, references, strict=True)
     return _pairs([(hypothesis == accepted[0], 1) for hypothesis, accepted in pairs])
 
@@ -202,13 +203,13 @@ def _pairs(rows: list[tuple[float, float]]) -> np.ndarray:
 
 
 def _error_rate(name: str, split: Split) -> Score:
-    """Edit errors a hundred symbols of the nearest references."""
+    """Edit errors per hundred symbols of the nearest references."""
     statistics = functools.partial(error_statistics, split)
     return Score(CATALOG.describe(name), statistics, percentage)
 
 
 EXACT_MATCH = Score(CATALOG.describe("exact_match"), exact_statistics, ratio)
-"""What every run has beside the scores of its scorer."""
+"""The score that every run has besides those of its scorer."""
 
 _WORD_ERROR_RATE = Score(
     CATALOG.describe("wer"), functools.partial(inexact_statistics, str.split), percentage
@@ -216,14 +217,14 @@ _WORD_ERROR_RATE = Score(
 
 
 def bleu_statistics(tokenize: str, hypotheses: Sequence[str], references: References) -> np.ndarray:
-    """[items, (length, reference length, 4 n-grams found, 4 made)], as sacrebleu counts them."""
+    """[items, (length, reference length, 4 matched n-gram counts, 4 totals)], as in sacrebleu."""
     columns = reference_columns(references)
     counts: Any = make_bleu(tokenize)._extract_corpus_statistics(list(hypotheses), columns)
     return np.array(counts, float)
 
 
 def bleu_from_sums(sums: np.ndarray) -> np.ndarray:
-    """BLEU with sacrebleu's default smoothing: the n-th order without a match counts 2^-n.
+    """BLEU with sacrebleu's default smoothing: the n-th order without a match counts as 2^-n.
 
     Post (2018), "A call for clarity in reporting BLEU scores".
     """
@@ -237,7 +238,7 @@ def bleu_from_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def chrf_statistics(hypotheses: Sequence[str], references: References) -> np.ndarray:
-    """[items, 6 * (n-grams made, of the reference, found)], as sacrebleu counts them."""
+    """[items, 6 * (n-grams of the hypothesis, of the reference, matches)], as in sacrebleu."""
     from sacrebleu.metrics.chrf import CHRF
 
     counts: Any = CHRF()._extract_corpus_statistics(list(hypotheses), reference_columns(references))
@@ -262,7 +263,7 @@ def _by_sacrebleu(metric: Any, hypotheses: Sequence[str], references: References
 
 
 def reference_columns(references: References) -> list[Any]:
-    """One list a reference, as sacrebleu has it; None where an example has fewer."""
+    """One list per reference number, as sacrebleu expects; None where an example has fewer."""
     width = max(map(len, references))
     return [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]
 
@@ -280,7 +281,7 @@ def _translation_scorer(bleu_tokenize: str) -> Scorer:
     from sacrebleu.metrics.chrf import CHRF
 
     bleu, chrf = make_bleu(bleu_tokenize), CHRF()
-    for metric in (bleu, chrf):  # a signature is known only once something was scored
+    for metric in (bleu, chrf):  # the signature is only available after scoring something
         metric.corpus_score(["a"], [["a"]])
     return Scorer(
         "translation",
@@ -308,30 +309,30 @@ SCORERS = {
     "characters": _levenshtein_scorer("characters", _error_rate("cer", list)),
     "symbols": _levenshtein_scorer("symbols", _error_rate("ser", str.split)),
 }
-"""The built-in scorers by name, but for "translation", which has an option."""
+"""The built-in scorers by name, except for "translation", which has an option."""
 
 SCORER_NAMES = (*SCORERS, "translation")
-"""What `make_scorer` knows."""
+"""The names that `make_scorer` accepts."""
 
 
 def make_scorer(name: str, bleu_tokenize: str = "13a", modules: Modules = ENVIRONMENT) -> Scorer:
     """The scorer of a config's `eval.scores` and `eval.bleu_tokenize`.
 
     Args:
-      name: of `SCORER_NAMES`, or the user's own as `module:name`: a `Scorer`, or a function without
-        arguments that returns one.
-      modules: where the user's own is found.
-      bleu_tokenize: what cuts text into BLEU's tokens, by sacrebleu's name; chrF is of characters.
+      name: one of `SCORER_NAMES`, or the user's own as `module:name`: a `Scorer`, or a function
+        without arguments that returns one.
+      bleu_tokenize: sacrebleu's name of the BLEU tokenizer; chrF works on characters.
+      modules: finds the user's own scorer.
 
     Raises:
-      LabError: there is no such scorer or tokenizer, the message names the nearest; the tokenizer
-        would have no effect, or it lacks something here.
+      LabError: there is no such scorer or tokenizer (the message suggests the nearest), the
+        tokenizer would have no effect, or something that it needs is not installed.
     """
     if name == "translation":
         return _translation_scorer(bleu_tokenize)
     if ":" not in name and name not in SCORERS:
         hint = did_you_mean(name, SCORER_NAMES)
-        raise LabError(f"eval.scores is {name!r}; {hint}; one of your own is module:name")
+        raise LabError(f"eval.scores is {name!r}; {hint}; name your own as module:name")
     if bleu_tokenize != "13a":
         raise LabError(
             f"eval.bleu_tokenize={bleu_tokenize} has no effect on eval.scores={name}, which has no"
@@ -341,7 +342,7 @@ def make_scorer(name: str, bleu_tokenize: str = "13a", modules: Modules = ENVIRO
 
 
 def _own_scorer(name: str, modules: Modules) -> Scorer:
-    """A scorer of the user's."""
+    """The user's own scorer."""
     found = modules.find("eval.scores", name)
     if callable(found) and not isinstance(found, Scorer):
         try:
@@ -356,11 +357,12 @@ def _own_scorer(name: str, modules: Modules) -> Scorer:
 
 @functools.cache
 def make_bleu(tokenize: str) -> BLEU:
-    """BLEU of sacrebleu with its defaults but for the tokenizer, loaded once.
+    """Sacrebleu's BLEU with its defaults except for the tokenizer, loaded only once.
 
     Raises:
-      LabError: there is no such tokenizer, or what it needs is not there: a package for ja-mecab
-        and ko-mecab, a model file for flores101, flores200 and spBLEU-1K, which sacrebleu fetches.
+      LabError: there is no such tokenizer, or something it needs is missing: a package for ja-mecab
+        and ko-mecab, or a model file, which sacrebleu downloads, for flores101, flores200 and
+        spBLEU-1K.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
@@ -372,22 +374,22 @@ def make_bleu(tokenize: str) -> BLEU:
     try:
         return BLEU(tokenize=tokenize)
     except (Exception, SystemExit) as error:  # sacrebleu exits on some failed downloads
-        remedy, reason = "take another", f": {' '.join(str(error).split())}"
+        remedy, reason = "choose another", f": {' '.join(str(error).split())}"
         if tokenize.endswith("-mecab"):
             remedy, reason = f'run pip install "sacrebleu[{tokenize[:2]}]"', ""
         elif tokenize in SPM_MODELS:
             file = SPM_MODELS[tokenize]["url"].rsplit("/", 1)[1]
-            remedy = f"fetch its model to {SACREBLEU_DIR}/models/{file}, or take another"
+            remedy = f"download its model to {SACREBLEU_DIR}/models/{file}, or choose another"
         raise LabError(
             f"eval.bleu_tokenize={tokenize} cannot be used here{reason}; {remedy}"
         ) from error
 
 
 def bleu_remarks(bleu_tokenize: str, references: References) -> list[str]:
-    """What is to be said of BLEU before a run starts, a line each.
+    """Warnings about BLEU to show before a run starts, one line each.
 
-    BLEU counts up to 4-grams of tokens. Where no reference has four, it is 0 whatever is
-    translated; so it is, nearly, where a tokenizer leaves lines whole, as 13a does in scripts
+    BLEU counts up to 4-grams of tokens. If no reference has four tokens, it is 0 for any
+    translation. It is near 0 if a tokenizer does not split lines, as 13a does not in scripts
     without spaces.
 
     Args:
@@ -411,24 +413,24 @@ def bleu_remarks(bleu_tokenize: str, references: References) -> list[str]:
     )
     if max(lengths, default=0) < 4:
         return [
-            "BLEU will be 0 whatever is translated: no dev reference has 4 tokens by"
+            "BLEU will be 0 for any translation: no dev reference has 4 tokens with"
             f" eval.bleu_tokenize={bleu_tokenize}; {remedy}"
         ]
     mean = len(symbols) / max(sum(lengths), 1)
     if unspaced and mean > _LONGEST_TOKEN:
         return [
-            f"BLEU will be near 0: eval.bleu_tokenize={bleu_tokenize} leaves lines of a script"
-            f" without spaces nearly whole, {mean:.0f} characters a token; {remedy}"
+            f"BLEU will be near 0: eval.bleu_tokenize={bleu_tokenize} hardly splits lines of a"
+            f" script without spaces, {mean:.0f} characters per token; {remedy}"
         ]
     return []
 
 
 _LONGEST_TOKEN = 6
-"""Mean characters of a token; words of Thai have about 4, of Chinese and Japanese about 2."""
+"""Mean characters per token; Thai words have about 4, Chinese and Japanese words about 2."""
 
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def _is_unspaced(symbol: str) -> bool:
-    """Whether a character is of a script that puts no spaces between words."""
+    """Whether a character belongs to a script without spaces between words."""
     return unicodedata.name(symbol, "").startswith(_UNSPACED)

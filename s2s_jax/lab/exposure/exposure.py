@@ -1,4 +1,4 @@
-"""`s2s exposure`: the exposure bias of trained runs, measured, kept in their folders and shown."""
+"""`s2s exposure`: measures the exposure bias of trained runs and writes it to their folders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from s2s_jax.lab.training.trained_run import TrainedRun, load_run, load_run_task
 from s2s_jax.names import did_you_mean
 
 GROUPS = (*GROUPS_OF_ANY_TASK, "truth")
-"""The measures that can be asked for by themselves."""
+"""The groups of measures that can be requested separately."""
 
 _USUAL = Settings()
 
@@ -59,23 +59,25 @@ def measure_runs(
     output: str | Path | None = None,
     report: Callable[[str], None] = print,
 ) -> list[RunExposure]:
-    """Measures runs and leaves `exposure.json` and TensorBoard curves in the folder of each.
+    """Measures runs and writes `exposure.json` and TensorBoard curves to the folder of each.
 
-    All runs are opened before the first is measured, and measured before anything is written.
+    All runs are opened before the first is measured, and all are measured before anything is
+    written.
 
     Args:
       workdirs: folders of runs, or of sweeps, which stand for their finished runs.
-      settings: how.
-      output: a folder for `exposure.txt` and `exposure.png`, all runs side by side; None for none.
+      settings: how to measure.
+      output: a folder for `exposure.txt` and `exposure.png`, which show all runs side by side;
+        None to write neither.
       report: takes a line of progress.
 
     Returns:
-      The runs in the order of a table: by schedule, then seed.
+      The runs, sorted as in a table: by schedule, then seed.
 
     Raises:
-      LabError, DataError: a folder without a run or a checkpoint, runs of different tasks, one
-        experiment twice with one seed, a split that is not there or has too few sequences, a
-        measure that needs a known truth asked of a task that has none.
+      LabError, DataError: a folder has no run or no checkpoint; the runs are of different tasks;
+        two runs are of the same experiment and seed; the split does not exist or has too few
+        sequences; or a measure needs a known truth, which the task does not have.
     """
     _check(settings)
     if output is not None:
@@ -109,20 +111,20 @@ def measure_runs(
         _write(one, settings, attempt)
     for name, data in together.items():
         write_atomic(Path(output or "") / name, data)
-    if output is not None and "exposure.png" not in together:  # but perhaps of other runs
+    if output is not None and "exposure.png" not in together:  # one from other runs may be there
         Path(output, "exposure.png").unlink(missing_ok=True)
     return found
 
 
 def find_runs(workdirs: Sequence[str | Path], report: Callable[[str], None] = print) -> list[Path]:
-    """The folders of runs, each once, those of sweeps replaced by their finished runs.
+    """The folders of runs, without duplicates; sweeps are replaced by their finished runs.
 
     Args:
       workdirs: folders of runs, which need not have finished, or of sweeps.
-      report: is told which runs of a sweep are left out, and why.
+      report: takes a line for each run of a sweep that is left out, with the reason.
 
     Raises:
-      LabError: a folder holds neither.
+      LabError: a folder holds neither a run nor a sweep with a finished run.
     """
     folders: dict[Path, Path] = {}
     left_out: dict[Path, tuple[str, str]] = {}
@@ -146,7 +148,7 @@ def find_runs(workdirs: Sequence[str | Path], report: Callable[[str], None] = pr
 
 
 def _finished(sweep_dir: Path) -> tuple[list[Path], dict[Path, str]]:
-    """The finished runs of a sweep; of the others the reason."""
+    """The finished runs of a sweep, and the reason why each other run is left out."""
     finished: list[Path] = []
     others: dict[Path, str] = {}
     for folder in run_folders(sweep_dir):
@@ -160,15 +162,15 @@ def _finished(sweep_dir: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
-    """What to call the runs, so that those of one label differ in the seed, and in it alone.
+    """Labels for the runs; runs with the same label differ only in the seed.
 
     Raises:
-      LabError: they are of different tasks, or two of them would be one seed twice.
+      LabError: they are of different tasks, or two of them have the same label and seed.
     """
     tasks = {run.config.data.name: folder for folder, run in zip(folders, runs, strict=True)}
     if len(tasks) > 1:
         some = ", ".join(f"{name} ({folder})" for name, folder in sorted(tasks.items()))
-        raise LabError(f"the runs are of different tasks: {some}; name those of one")
+        raise LabError(f"the runs are of different tasks: {some}; name runs of one task")
     provenances = [run.provenance for run in runs]
     configs = [
         {**run.config.to_dict(), "provenance": own}
@@ -180,14 +182,14 @@ def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
         other = seen.setdefault((label, run.config.seed), folder)
         if other != folder:
             raise LabError(
-                f"{folder} is {other} once more: {label} with seed {run.config.seed};"
-                " name one of them"
+                f"{folder} and {other} are the same experiment: {label} with seed"
+                f" {run.config.seed}; name one of them"
             )
     return labels
 
 
 def _measure(run: TrainedRun, task: Task, settings: Settings) -> tuple[int, dict[str, Measure]]:
-    """The number of sequences, and every measure that was asked for."""
+    """The number of sequences, and every requested measure."""
     data = task.evaluation(settings.split, run.config.eval.batch_size, settings.max_examples)
     sizes = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
     measures: dict[str, Measure] = {}
@@ -213,9 +215,11 @@ def _measure(run: TrainedRun, task: Task, settings: Settings) -> tuple[int, dict
 def _measure_truth(
     run: TrainedRun, data: EvaluationData, truth: ChainTruth, settings: Settings
 ) -> dict[str, Measure]:
-    """The measures against a chain: over all its sequences, or one drawn for each source."""
+    """The measures against the true chain: over all its sequences, or one sampled per source."""
     if not knows_symbols(run.vocabularies, truth):
-        raise LabError("the target vocabulary lacks a symbol, so the truth cannot be held against")
+        raise LabError(
+            "the target vocabulary lacks a symbol, so the model cannot be compared with the truth"
+        )
     told = told_symbols(np.asarray(data.sources), truth.length)
     num_sources = 1 if (told == told[0]).all() else len(told)
     sources = data.tokens.source
@@ -306,6 +310,6 @@ def _check(settings: Settings) -> None:
     if settings.min_count > NUM_STATES and (not settings.groups or "states" in settings.groups):
         others = ",".join(name for name in GROUPS_OF_ANY_TASK if name != "states")
         raise LabError(
-            f"min_count is {settings.min_count}, and decoder states are compared for {NUM_STATES}"
-            f" sequences: lower it, or leave states out (--measures={others})"
+            f"min_count is {settings.min_count}, but decoder states are compared for only"
+            f" {NUM_STATES} sequences: lower it, or leave states out (--measures={others})"
         )

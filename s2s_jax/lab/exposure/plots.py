@@ -1,4 +1,4 @@
-"""The picture of exposure bias: what gold and own prefixes do, by position and after an error."""
+"""The figure of exposure bias: gold against own prefixes, by position and after an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PANELS = (
     ("token accuracy", ("gold/accuracy_by_position", "own/accuracy_by_position")),
     ("error rate", ("own/hazard_by_position", "own/post_error_rate_by_distance")),
     (
-        "NLL more than uncorrupted",
+        "NLL increase",
         (
             "recovery/uniform/nll_increase_by_distance",
             "recovery/plausible/nll_increase_by_distance",
@@ -48,7 +48,7 @@ _PANELS = (
         ),
     ),
 )
-"""Of each panel the vertical axis without its unit, and one or two curves of one unit."""
+"""For each panel the label of the y axis without its unit, and one or two curves."""
 
 _CURVE_LABELS = {
     "gold/accuracy_by_position": "gold prefixes",
@@ -62,11 +62,11 @@ _CURVE_LABELS = {
 }
 
 _TITLES = {
-    "gold/accuracy_by_position": "What the prefix does",
-    "own/hazard_by_position": "Errors bring errors",
+    "gold/accuracy_by_position": "Gold against own prefixes",
+    "own/hazard_by_position": "Errors lead to errors",
     "recovery/uniform/nll_increase_by_distance": "Recovery from a wrong token",
     "edit_oracle/excess_percent_by_length": "Against the edit oracle",
-    "states/mmd_by_position": "Gold- against own-fed states",
+    "states/mmd_by_position": "States after gold and own prefixes",
     "truth/excess_percent_by_length": "Against the truth",
     "truth/eb_c_total_variation_by_position": "Against the truth, by position",
 }
@@ -79,13 +79,13 @@ _X_LABELS = {
 
 
 def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
-    """The curves of runs; the seeds of one schedule as their mean and the range between them.
+    """Draws the curves of runs; the seeds of a schedule are shown as their mean and range.
 
     Args:
-      runs: of `measure_runs`, in its order.
+      runs: from `measure_runs`, in its order.
 
     Returns:
-      None where none of what was measured is drawn.
+      The figure; None if no measure is drawn.
     """
     labels = {label: list(members) for label, members in groupby(runs, lambda run: run.label)}
     panels = [
@@ -114,7 +114,7 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
         panel.set_title(_TITLES.get(names[0], ""), fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if names[0].startswith("recovery/"):
-            panel.set_yscale("symlog", linthresh=0.1)  # it falls by orders of magnitude, below 0
+            panel.set_yscale("symlog", linthresh=0.1)  # it falls by orders of magnitude and below 0
         else:
             panel.ticklabel_format(axis="y", scilimits=(-2, 4), useMathText=True)
         if len(names) > 1:
@@ -127,11 +127,13 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
                 fontsize=7.5,
                 handlelength=2.6,
             )
-    if len(labels) > 1:  # once for all panels: in each it would hide the curves
+    if len(labels) > 1:  # one legend for all panels, since in each it would hide the curves
         wrapped = [fill(label, 40) for label in labels]
         columns = legend_columns(wrapped, figure.get_figwidth(), most=6)
         lines = -(-len(labels) // columns) * max(label.count("\n") + 1 for label in wrapped)
-        figure.set_figheight(figure.get_figheight() + 0.16 * (lines - 1))  # and not off the panels
+        figure.set_figheight(
+            figure.get_figheight() + 0.16 * (lines - 1)
+        )  # without shrinking the panels
         figure.legend(
             [_line(style, second=False) for style in styles],
             wrapped,
@@ -144,12 +146,12 @@ def exposure_figure(runs: Sequence[RunExposure]) -> Figure | None:
     seeds = max(map(len, labels.values()))
     band = "range over seeds" if seeds > 1 else "95 % bootstrap interval over sequences"
     figure.supxlabel(f"Band: {band}. {_of(runs)}", fontsize=8.5)
-    lay_out(figure)  # else a first layout leaves too little room for some labels
+    lay_out(figure)  # otherwise the first layout leaves too little room for some labels
     return figure
 
 
 def _draw(panel: Axes, there: Sequence[Measure], scale: float, style: Style, second: bool) -> None:
-    """One curve: of a run with its intervals, of several the mean with their range."""
+    """Draws one curve: for one run with its intervals, for several their mean and range."""
     places = np.unique(np.concatenate([np.asarray(one.at) for one in there]))
     rows = np.full((len(there), len(places)), np.nan)
     for row, one in zip(rows, there, strict=True):
@@ -171,7 +173,7 @@ def _draw(panel: Axes, there: Sequence[Measure], scale: float, style: Style, sec
 
 
 def _line(style: Style, second: bool) -> Line2D:
-    """The second curve of a panel is hollow and dashed, so that it is told apart without colour."""
+    """A line; a panel's second curve is hollow and dashed, to be distinguishable without colour."""
     dashes: Any = "--" if second and style.line == "-" else style.line
     return Line2D(
         [],

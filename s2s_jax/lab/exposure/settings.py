@@ -1,4 +1,4 @@
-"""What `s2s exposure` is asked for, what it finds of a run, and where it keeps that."""
+"""The settings of `s2s exposure`, its result for a run, and the file that keeps the result."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from s2s_jax.lab.runs.provenance import Provenance
 
 EXPOSURE_FILE = "exposure.json"
-"""What `measure_runs` leaves in a run's folder; TensorBoard's files are in `exposure/` beside."""
+"""The file that `measure_runs` writes to a run's folder; TensorBoard's are in `exposure/`."""
 
 _CURVE = {"at": [int], "value": [(float, None)]}
 EXPOSURE = {
     "settings": {"split": str, "checkpoint": str, "max_examples": int, "min_count": int},
     "measures": {"gold/accuracy_by_position?": _CURVE, "own/accuracy_by_position?": _CURVE},
 }
-"""The shape of that file as far as it is read again; see `s2s_jax.data.json_shapes`."""
+"""The shape of the parts of that file that are read again; see `s2s_jax.data.json_shapes`."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Settings:
     """How a run is measured.
 
     Attributes:
-      split: of the run's data.
+      split: the split of the run's data.
       checkpoint: "best" on the dev split, or "latest".
-      groups: names of `GROUPS`; empty for all that the task allows.
-      max_examples: sequences of the split to look at; 0 for all.
-      min_count: sequences below which a bin is left out.
-      num_resamples: of the bootstrap over sequences.
-      confidence: of its intervals.
-      seed: of everything that is drawn: hypotheses, corruptions, resamples.
+      groups: names from `GROUPS`; empty for all that the task allows.
+      max_examples: number of sequences of the split to use; 0 for all.
+      min_count: bins with fewer sequences are left out.
+      num_resamples: number of bootstrap resamples of the sequences.
+      confidence: confidence level of the bootstrap intervals.
+      seed: seed of everything that is sampled: hypotheses, corruptions, resamples.
     """
 
     split: str = "dev"
@@ -52,13 +52,14 @@ class RunExposure:
     """The measures of one run.
 
     Attributes:
-      folder: the run's.
-      label: the schedule, with what else tells it from the runs beside it; see `config_labels`.
-      seed: the run's.
-      step: of the checkpoint.
-      num_sequences: that were looked at.
+      folder: the run's folder.
+      label: the schedule, and whatever else distinguishes the run from the others; see
+        `config_labels`.
+      seed: the run's seed.
+      step: the step of the checkpoint.
+      num_sequences: number of sequences that were used.
       measures: by name; see `s2s_jax.exposure.measure_exposure`.
-      provenance: of what was measured: the data and JAX's switches of now.
+      provenance: the data and JAX's switches with which the run was measured.
     """
 
     folder: Path

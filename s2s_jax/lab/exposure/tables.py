@@ -36,7 +36,7 @@ _ROWS = (
     ("no EOS", ("own/no_eos_rate",)),
     ("KL to the truth", ("truth/kl",)),
 )
-"""Label and measures of a row, units aside; of two, the first is with gold prefixes."""
+"""The label of a row, without its unit, and its measures; of two, the first uses gold prefixes."""
 
 _CURVES = {
     "position": (
@@ -66,17 +66,17 @@ _CURVES = {
         ("own rep", "own/repetition"),
     ),
 }
-"""The columns of each axis' table: label without the unit, measure."""
+"""The columns of the table for each axis: label without the unit, and measure."""
 
 _TINY = ("states/mmd_by_position",)
 
 
 def to_text(runs: Sequence[RunExposure], settings: Settings) -> str:
-    """The tables: single values of all runs side by side; of one run its curves as well.
+    """The tables: single values of all runs side by side; for a single run also its curves.
 
     Args:
-      runs: of `measure_runs`.
-      settings: with which they were measured.
+      runs: from `measure_runs`.
+      settings: the settings with which they were measured.
     """
     parts = [_values_table(runs), _remark(runs, settings)]
     if len(runs) == 1:
@@ -86,7 +86,7 @@ def to_text(runs: Sequence[RunExposure], settings: Settings) -> str:
 
 def _values_table(runs: Sequence[RunExposure]) -> str:
     labels = {label: list(members) for label, members in groupby(runs, lambda run: run.label)}
-    # What tells runs apart can be long: a column is about as wide as its cells.
+    # Labels can be long: they are wrapped to about the width of the cells.
     heads = [wrap(f"{label} (n={len(members)})", 24) for label, members in labels.items()]
     rows = [["", "", *head] for head in zip_longest(*heads, fillvalue="")]
     rows[0][1] = "prefixes"
@@ -108,7 +108,7 @@ def _prefixes(name: str) -> str:
 
 
 def _cell(members: Sequence[RunExposure], name: str) -> str:
-    """One run: the value and its bootstrap interval; several: the mean and its t-interval."""
+    """For one run the value and its bootstrap interval; for several the mean and its t-interval."""
     scale = CATALOG.describe(name).scale
     there = [run.measures[name] for run in members if name in run.measures]
     if not there:
@@ -149,7 +149,7 @@ def _curve_table(axis: str, measures: dict[str, Measure]) -> str:
     left_out = sorted(left_out - set(places.tolist()))
     lines = ["", *align(rows, left=())]
     if left_out:
-        lines.append(f"Left out for too few sequences: {axis} {_ranges(left_out)}.")
+        lines.append(f"Left out because of too few sequences: {axis} {_ranges(left_out)}.")
     return "\n".join(lines)
 
 

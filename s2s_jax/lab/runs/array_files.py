@@ -1,4 +1,4 @@
-"""Arrays by name in a folder, as orbax stores them: written, checked, read."""
+"""Writes, checks and reads arrays by name in a folder, in orbax's format."""
 
 import contextlib
 import functools
@@ -21,8 +21,10 @@ Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Name -> shape and dtype."""
 
 _one_at_a_time = threading.RLock()
-"""Orbax's threads tell each other of their folders by a number that the whole process shares: of
-two saves side by side, as of a population's lanes, one fails or both wait for ever."""
+"""A lock for saving and loading.
+
+Orbax's threads identify their folders by a number that the whole process shares: if two saves run
+at once, as for the lanes of a population, one fails or both hang."""
 
 
 def write_arrays(
@@ -31,15 +33,15 @@ def write_arrays(
     """Writes arrays to a new folder, then reads their names and shapes back from the disk.
 
     Args:
-      folder: where to; replaced where it is there already.
-      arrays: none of them empty, as orbax refuses those.
-      metadata: what JSON can hold; `read_metadata` gives it back.
+      folder: the folder; it is replaced if it exists.
+      arrays: must not be empty arrays, which orbax rejects.
+      metadata: JSON values; `read_metadata` returns them.
 
     Raises:
-      Exception: of orbax, tensorstore or the system: it cannot be written, or what came back is
-        not what was written. Nothing is left in the folder's place then.
+      Exception: from orbax, tensorstore or the system: the arrays cannot be written, or what is
+        read back differs. The folder is then removed.
     """
-    from orbax.checkpoint import v1 as ocp  # here, since it costs half a second
+    from orbax.checkpoint import v1 as ocp  # imported here because it takes half a second
 
     _remove(folder)
     try:
@@ -53,14 +55,14 @@ def write_arrays(
 
 
 def read_shapes(folder: Path) -> Shapes:
-    """The names, shapes and dtypes that the stored arrays have themselves, without their values.
+    """The names, shapes and dtypes of the stored arrays, without their values.
 
     Raises:
-      Exception: of orbax, tensorstore or the system: there are none, or they are damaged.
+      Exception: from orbax, tensorstore or the system: the arrays are missing or damaged.
     """
     from orbax.checkpoint import v1 as ocp
 
-    # First, since orbax logs a traceback for each array that it does not find.
+    # Check this first, since orbax logs a traceback for each array that it does not find.
     _store(folder).list().result()
     with _one_at_a_time, _literal_paths(), _quiet():
         found: Any = ocp.metadata(_literal(folder)).metadata
@@ -68,7 +70,7 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What `write_arrays` was given beside the arrays.
+    """The metadata that `write_arrays` was given.
 
     Raises:
       OSError: it is missing.
@@ -79,7 +81,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: Path, template: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The stored arrays that a template names, of its shapes and dtypes.
+    """The stored arrays that a template names, with its shapes and dtypes.
 
     Raises:
       Exception: as for `read_shapes`.
@@ -87,8 +89,8 @@ def read_arrays(folder: Path, template: Mapping[str, np.ndarray]) -> dict[str, n
     from orbax.checkpoint import v1 as ocp
 
     store = _store(folder)
-    # One key after the other: where orbax, which reads all at once, meets a broken one, the others
-    # end in tracebacks on stderr.
+    # Read one key after the other first: orbax reads all at once, and if one is broken, the others
+    # print tracebacks on stderr.
     for name in store.list().result():
         store.read(name).result()
     with _one_at_a_time, _literal_paths(), _quiet():
@@ -96,8 +98,8 @@ def read_arrays(folder: Path, template: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def reason_of(error: Exception) -> str:
-    """Why something could not be written: what the system says, where an error holds that."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's, after a page of paths
+    """Why something could not be written: the system's message if the error contains it."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's code, after many paths
     if code:
         return os.strerror(int(code[1]))
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -120,16 +122,17 @@ def _store(folder: Path) -> Any:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a folder, and what orbax calls it until it is whole, as far as they are there."""
+    """Removes a folder and orbax's temporary versions of it, if they exist."""
     for path in (folder, *folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*")):
         shutil.rmtree(path, ignore_errors=True)
 
 
 @functools.cache
 def _path_class() -> type[Any]:
-    """A path as orbax takes it, whose folder is no pattern when it is searched.
+    """A path class for orbax whose folder is not treated as a pattern when it is searched.
 
-    Else nothing of a checkpoint below a folder such as "exp [v2]" is found, and all of it is lost.
+    Otherwise orbax would not find checkpoints below a folder such as "exp [v2]", and all would be
+    lost.
     """
     from etils import epath
 
@@ -146,7 +149,7 @@ def _literal(folder: Path) -> Any:
 
 
 def _literal_paths() -> contextlib.AbstractContextManager[Any]:
-    """Has orbax make its own paths of that kind, too."""
+    """Makes orbax create its own paths of that class, too."""
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
@@ -156,7 +159,7 @@ def _literal_paths() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what orbax and its threads print of a failure: the exception says it once."""
+    """Suppresses what orbax and its threads log about a failure, which the exception reports."""
 
     def foreign(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname and record.name != "asyncio"
@@ -174,9 +177,9 @@ def _quiet() -> Iterator[None]:
 
 @functools.cache
 def _ignore_late_writes() -> None:
-    """Has nothing printed of writes that end when the first to fail has closed the event loop.
+    """Suppresses errors of writes that end after the first failure has closed the event loop.
 
-    Each would be a traceback of tensorstore's own threads, for the rest of the process.
+    Each would print a traceback from tensorstore's threads, for the rest of the process.
     """
     shown = sys.unraisablehook
 

@@ -1,4 +1,4 @@
-"""Training states on disk: the newest and the best of a run, each whole or not there."""
+"""Checkpoints: the newest and the best training state of a run, written atomically."""
 
 import contextlib
 import math
@@ -26,35 +26,36 @@ from s2s_jax.lab.runs.named_arrays import State, checksum, flatten, unflatten
 
 _SCORE = "score"
 _CHECKSUM = "crc32"
-_UNNAMED = ".new"  # of a checkpoint that is not yet known to be whole
+_UNNAMED = ".new"  # suffix of a checkpoint that has not been verified yet
 _BELONGS_TO = "belongs_to"
 
 
 class Checkpoints:
-    """The checkpoints of one run, each a folder of arrays that orbax writes.
+    """The checkpoints of one run, each a folder of arrays written by orbax.
 
-    The newest is kept, to resume from, and the one of the lowest score, to report; of equal scores
-    the latest. Saving goes on in the background; a checkpoint gets its name when it has been read
-    back from the disk, and only then are others deleted: a save that is killed or fails leaves none
-    that could be taken for one, and takes none away.
+    Two checkpoints are kept: the newest, to resume from, and the one with the lowest score (the
+    latest of equal ones), to report. Saving happens in the background. A checkpoint gets its final
+    name only after the names and shapes of its arrays have been read back from disk, and only then
+    are others deleted, so a save that fails or is killed leaves nothing that could be mistaken for
+    a checkpoint, and deletes none.
 
-    One process at a time writes: a file beside the folder, `<folder>.lock`, is locked until
-    `close`.
+    Only one process at a time may write: the file `<folder>.lock` next to the folder is locked
+    until `close`.
 
-    A state is a pytree of arrays. Its leaves are stored flat, under their paths
-    ("params.encoder.kernel"), with the data of typed PRNG keys in place of the keys, and come back
-    bit for bit.
+    A state is a pytree of arrays. Its leaves are stored flat under their paths
+    ("params.encoder.kernel"), with typed PRNG keys replaced by their data, and are restored bit for
+    bit.
 
     Args:
-      folder: where the checkpoints are, each in a folder called by its step; made where it is
-        missing, and cleared of what killed saves have left.
-      read_only: for a reader beside a run that may still be going on: nothing is made or cleared.
-      belongs_to: what the states depend on, a name for people -> fingerprint; kept beside each, and
-        one that is restored must agree in what both know.
+      folder: contains the checkpoints, each in a folder named after its step; it is created if
+        missing, and remains of killed saves are removed.
+      read_only: for reading while a run may still be training: nothing is created or removed.
+      belongs_to: what the states depend on, as readable name -> fingerprint. It is stored with each
+        checkpoint; a restored checkpoint must agree on the names that both have.
 
     Raises:
-      LabError: the folder cannot be made or another process writes there, or it is missing where it
-        is only read; or a checkpoint in it is damaged.
+      LabError: the folder cannot be created, another process is writing there, it is missing with
+        read_only, or a checkpoint in it is damaged.
 
     Example:
       with Checkpoints("runs/x/checkpoints") as checkpoints:
@@ -73,13 +74,13 @@ class Checkpoints:
         self._folder = Path(folder).resolve()  # orbax refuses ".."
         if read_only and not self._folder.is_dir():
             raise self._none()
-        # Step -> score, of those in the folder, and of those that this object has written or read.
+        # Step -> score: checkpoints in the folder, and those that this object has written or read.
         self._scores: dict[int, float | None] = {}
         self._known: dict[int, float | None] = {}
         self._saver = ThreadPoolExecutor(1, "save checkpoint")
         self._saving: Future[None] | None = None
         with contextlib.ExitStack() as stack:
-            if not read_only:  # first, since clearing away would spoil what another saves there
+            if not read_only:  # first, since clearing could remove what another process is saving
                 lock = FileLock(self._folder.with_name(f"{self._folder.name}.lock"))
                 stack.callback(lock.release)
                 with writing(self._folder):
@@ -91,39 +92,39 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, once what is being saved is whole; None for none.
+        """The step of the newest checkpoint, after pending saves; None if there is none.
 
         Raises:
-          LabError: what is being saved cannot be written.
+          LabError: a pending save failed.
         """
         self.wait()
         return max(self._scores, default=None)
 
     @property
     def best_step(self) -> int | None:
-        """The step of the checkpoint of the lowest score; None where none has a score.
+        """The step of the checkpoint with the lowest score; None if none has a score.
 
         Raises:
-          LabError: what is being saved cannot be written.
+          LabError: a pending save failed.
         """
         self.wait()
         return _best(self._scores)
 
     def save(self, step: int, state: Any, score: float | None = None) -> None:
-        """Starts to save a state, and drops what is neither the newest nor the best then.
+        """Starts saving a state; afterwards, only the newest and the best checkpoint are kept.
 
-        The state is copied before this returns: the next train step may donate its buffers. A
-        checkpoint that this object has saved or restored at that step is left as it is, unless it
-        had no score and has one now; one that an earlier run has left there is written anew.
+        The state is copied before this returns, since the next train step may donate its buffers. A
+        checkpoint that this object has already saved or restored at that step is left unchanged,
+        unless it had no score and now has one. One that an earlier process left there is replaced.
 
         Args:
           step: the training step.
           state: a pytree of arrays.
-          score: the lower, the better; None, or what is not finite, for a state that was not
+          score: lower is better; None, or a value that is not finite, for a state that was not
             evaluated, which is never the best.
 
         Raises:
-          LabError: this save, or the one before it, cannot be written.
+          LabError: this save could not be started, or the previous one failed.
         """
         score = None if score is None or not math.isfinite(score) else float(score)
         self.wait()
@@ -134,10 +135,10 @@ class Checkpoints:
             self._saving = self._saver.submit(self._write, step, arrays, score)
 
     def check(self) -> None:
-        """Returns at once, whether a save is under way or not.
+        """Checks, without waiting, whether the last save has failed.
 
         Raises:
-          LabError: a save has failed since it was last asked.
+          LabError: it has failed, which has not been reported before.
         """
         if self._saving is not None and self._saving.done():
             self.wait()
@@ -151,18 +152,18 @@ class Checkpoints:
         """Reads a state, or a part of it.
 
         Args:
-          template: a state of the same structure, shapes and dtypes, whose values do not matter:
-            one just initialised, or `jax.eval_shape`'s of it.
-          step: which one; None or "latest" for the newest, "best" for that of the lowest score (the
-            newest where none has a score).
-          part: the path of what alone is wanted, such as "state.params"; the template is of that,
-            and its dtypes need not be those that were saved. "" for all.
+          template: a state with the same structure, shapes and dtypes, whose values do not matter:
+            a newly initialised one, or its shapes from `jax.eval_shape`.
+          step: which checkpoint; None or "latest" for the newest, "best" for the one with the
+            lowest score (the newest if none has a score).
+          part: the path of a part to restore, such as "state.params"; the template is then only of
+            that part, and its dtypes may differ from the saved ones. "" for the whole state.
 
         Returns:
-          Its step, and the state.
+          The step, and the state.
 
         Raises:
-          LabError: there is no such checkpoint, it is of another architecture, or broken.
+          LabError: the checkpoint does not exist, is of another architecture, or is damaged.
         """
         self.wait()
         chosen = self._resolve(step)
@@ -175,7 +176,7 @@ class Checkpoints:
         self._check_owner(chosen, metadata.get(_BELONGS_TO))
         self._check_architecture(chosen, shapes, wanted, part)
         try:
-            # All of it, for the checksum.
+            # Read everything, for the checksum.
             stored = read_arrays(folder, {name: np.zeros(*one) for name, one in shapes.items()})
         except Exception as error:
             raise self._broken(chosen) from error
@@ -188,10 +189,10 @@ class Checkpoints:
         return chosen, unflatten(template, arrays)
 
     def wait(self) -> None:
-        """Returns when what was saved is on the disk.
+        """Waits until the pending save is on disk.
 
         Raises:
-          LabError: it cannot be written; said once.
+          LabError: it failed; raised only once.
         """
         saving, self._saving = self._saving, None
         if saving is not None:
@@ -199,10 +200,10 @@ class Checkpoints:
                 saving.result()
 
     def close(self) -> None:
-        """Waits for what was saved, ends the background thread and lets the next process in.
+        """Waits for the pending save, ends the background thread and releases the lock.
 
         Raises:
-          LabError: it cannot be written.
+          LabError: the save failed.
         """
         with self._held:
             try:
@@ -222,7 +223,7 @@ class Checkpoints:
         self.close()
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], score: float | None) -> None:
-        """Writes a checkpoint, gives it its name, and deletes those that are kept no longer."""
+        """Writes a checkpoint, gives it its final name, and deletes those no longer needed."""
         metadata = {
             _CHECKSUM: checksum(arrays),
             _SCORE: score,
@@ -244,10 +245,10 @@ class Checkpoints:
         folder = self._folder / str(step)
         try:
             found = read_metadata(folder)
-            if _SCORE not in found:  # as the runs of earlier versions have it
+            if _SCORE not in found:  # the format of earlier versions
                 found = parse((folder / "metrics" / "metrics").read_bytes())
             check(found, {_SCORE: (float, None)})
-        except OSError:  # no score, or a writer is just deleting it
+        except OSError:  # no score, or another process is deleting it
             return None
         except ValueError as error:
             raise self._broken(step) from error
@@ -263,27 +264,27 @@ class Checkpoints:
             return steps[-1] if self.best_step is None else self.best_step
         if step not in steps:
             raise LabError(
-                f"there is no checkpoint of step {step} in {self._folder}; there are those of "
+                f"there is no checkpoint of step {step} in {self._folder}; available steps: "
                 f"{_listed(steps)}"
             )
         return int(step)
 
     def _check_owner(self, step: int, belongs_to: Any) -> None:
-        """Compares what the checkpoint depends on with what is here."""
+        """Compares what the checkpoint depends on with what the run's folder has."""
         there = belongs_to if isinstance(belongs_to, dict) else {}
         known = [name for name in self._belongs_to if name in there]
         others = [name for name in known if there[name] != self._belongs_to[name]]
         if others:
             raise LabError(
                 f"the checkpoint of step {step} in {self._folder} was saved with another"
-                f" {' and '.join(others)} than the run's folder has now; put back what was there,"
-                " or train anew in another workdir"
+                f" {' and '.join(others)} than the run's folder has now; restore what was there,"
+                " or train again in another workdir"
             )
 
     def _check_architecture(
         self, step: int, shapes: Shapes, wanted: dict[str, np.ndarray], part: str
     ) -> None:
-        """Compares names, shapes and, of a whole state, dtypes; the first that differs is said."""
+        """Compares names, shapes and, for a whole state, dtypes; reports the first difference."""
         expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items() if leaf.size}
         if part:
             shapes = {
@@ -306,40 +307,42 @@ class Checkpoints:
     def _broken(self, step: int) -> LabError:
         others = [other for other in sorted(self._scores) if other != step]
         if others:
-            remedy = f"delete that folder to go on from the checkpoint of step {_listed(others)}"
+            remedy = f"delete that folder to continue from the checkpoint of step {_listed(others)}"
         else:
-            remedy = "there is no other, so delete that folder and train anew"
+            remedy = "there is no other, so delete that folder and train again"
         return LabError(f"the checkpoint {self._folder / str(step)} is damaged; {remedy}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # tensorstore, orbax and the system have many for a full disk
+        except (
+            Exception
+        ) as error:  # a full disk raises many kinds in tensorstore, orbax and the system
             reason = reason_of(error)
             raise LabError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
 
 
 def _steps(folder: Path) -> list[int]:
-    """The checkpoints in a folder, which are called by their steps."""
+    """The steps of the checkpoints in a folder."""
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def _clear(folder: Path) -> None:
-    """Removes what killed saves have left."""
+    """Removes the remains of killed saves."""
     for path in folder.iterdir():
         if path.name.endswith(_UNNAMED) or ".orbax-checkpoint-tmp" in path.name:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _best(scores: dict[int, float | None]) -> int | None:
-    """The step of the lowest score, of equal ones the latest."""
+    """The step with the lowest score; the latest of equal ones."""
     known = {step: score for step, score in scores.items() if score is not None}
     return min(known, key=lambda step: (known[step], -step), default=None)
 
 
 def _params_first(name: str) -> tuple[bool, str]:
-    """Of what differs, a user knows the weights best, and the optimiser's mirror them."""
+    """Sorts weights first: users know them best, and the optimiser's state mirrors them."""
     return ("params" not in name.split("."), name)
 
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep as its folder holds them: which can be compared, and which not and why."""
+"""Collects the runs in a sweep's folder: those that can be compared, and why others cannot."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from s2s_jax.lab.runs.result_shapes import ENDING, METRICS_FILE, METRICS_LINE, R
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
-      folder: where it is.
-      schedule: what its row is called: the schedule's name, with the parameters in which the
-        sweep's schedules of that name differ and with `varied`.
+      folder: the run's folder.
+      schedule: the label of its row: the schedule's name, the parameters in which the sweep's
+        schedules of that name differ, and `varied`.
       seed: its seed.
       config: its resolved config, nested.
-      metrics: final name -> value, NaN for none.
+      metrics: the final metrics by name; NaN for a missing value.
       records: the lines of its `metrics.jsonl`.
-      varied: (key, value as JSON) of what the sweep varies besides schedule and seed.
-      overrides: what its command or its sweep set, by dotted key.
-      num_steps: updates that it made.
-      wall_seconds: that it took; NaN where it is not known.
-      provenance: what else its metrics depend on; None where that was not recorded.
-      versions: of the packages that it ended with.
-      score_metrics: how the scores of its scorer are shown, the headline first; none where that was
+      varied: (key, value as JSON) of everything the sweep varies besides schedule and seed.
+      overrides: the values that its command or its sweep set, by dotted key.
+      num_steps: the number of updates that it made.
+      wall_seconds: the time that it took; NaN if not known.
+      provenance: what else its metrics depend on; None if that was not recorded.
+      versions: of the packages when it ended.
+      score_metrics: how the scores of its scorer are shown, the headline first; empty if that was
         not recorded.
     """
 
@@ -57,44 +57,44 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Runs:
+class CollectedRuns:
     """The runs of a sweep.
 
     Attributes:
       folder: the sweep's folder.
-      compared: the runs that differ in schedule, seed and what the sweep varies alone, in the order
+      compared: the runs that differ only in schedule, seed and what the sweep varies, in the order
         of the rows.
-      left_out: (folder below the sweep's, reason) of the others.
-      notes: what else a reader of the table should know.
+      left_out: (folder relative to the sweep's, reason) for the others.
+      notes: other remarks for readers of the table.
     """
 
     folder: Path
-    compared: list[Run]
+    compared: list[FinishedRun]
     left_out: list[tuple[str, str]]
     notes: list[str]
 
     @property
-    def by_schedule(self) -> dict[str, list[Run]]:
-        """Schedule -> its runs, in the order of the rows."""
-        rows: dict[str, list[Run]] = defaultdict(list)
+    def by_schedule(self) -> dict[str, list[FinishedRun]]:
+        """Row label -> its runs, in the order of the rows."""
+        rows: dict[str, list[FinishedRun]] = defaultdict(list)
         for run in self.compared:
             rows[run.schedule].append(run)
         return dict(rows)
 
     @property
     def catalog(self) -> Catalog:
-        """How the runs' metrics are shown: the lab's catalogue, and the scores of the runs' own."""
+        """How the runs' metrics are shown: the lab's catalogue with the runs' own scores."""
         return CATALOG.with_scores(one for run in self.compared for one in run.score_metrics)
 
 
-def collect(sweep_dir: str | Path) -> Runs:
+def collect(sweep_dir: str | Path) -> CollectedRuns:
     """Reads the runs `<sweep>/<schedule>/seed_<n>`.
 
-    A run is compared if it has finished and its config differs from that of most others in nothing
-    but `schedule`, `seed` and what the sweep itself varies: the overrides that folders are named
-    by, such as `linear,coin=sequence/seed_0`. Each of their combinations is a row; one seed counts
-    once in it. Data, vocabularies and switches of JAX have to be those of most others, too. Every
-    other run is listed with the reason.
+    A run is compared if it has finished and its config differs from that of most others only in
+    `schedule`, `seed` and the keys that the sweep itself varies. The latter are the overrides in
+    folder names such as `linear,coin=sequence/seed_0`. Each combination of them is a row, in which
+    each seed counts once. The data, vocabularies and JAX switches must also be those of most other
+    runs. All other runs are listed with the reason.
 
     Args:
       sweep_dir: the sweep's folder.
@@ -107,11 +107,11 @@ def collect(sweep_dir: str | Path) -> Runs:
     if not folder.is_dir():
         raise LabError(f"there is no folder {folder}; give the folder of a sweep")
     if (folder / "config.json").exists():
-        raise LabError(f"{folder} is one run; give the folder of the sweep that it is part of")
+        raise LabError(f"{folder} is a single run; give the folder of its sweep")
     paths = run_folders(folder)
     if not paths:
         raise LabError(f"there are no runs in {folder}; looked for <schedule>/seed_<n> in it")
-    finished: list[Run] = []
+    finished: list[FinishedRun] = []
     left_out: list[tuple[str, str]] = []
     notes: list[str] = []
     for path in paths:
@@ -136,13 +136,14 @@ def collect(sweep_dir: str | Path) -> Runs:
         reasons = "".join(f"; {name}: {reason}" for name, reason in left_out[:3])
         number = "only one run" if compared else "no run"
         raise LabError(
-            f"nothing can be compared: {number} in {folder} has finished and fits{reasons}"
+            f"nothing can be compared: {number} in {folder} has finished and matches the others"
+            f"{reasons}"
         )
-    return Runs(folder, _named(compared), left_out, notes)
+    return CollectedRuns(folder, _named(compared), left_out, notes)
 
 
 def run_folders(sweep_dir: Path) -> list[Path]:
-    """The folders `<schedule>/seed_<n>` of a sweep that hold anything of a run, finished or not."""
+    """The folders `<schedule>/seed_<n>` of a sweep that contain a run, finished or not."""
     return sorted(
         path for path in sweep_dir.glob("*/seed_*") if any(path.glob("*.json*")) and path.is_dir()
     )
@@ -152,7 +153,7 @@ def finished_result(folder: Path) -> dict[str, Any]:
     """The `result.json` of a finished run.
 
     Raises:
-      LabError: the run has not finished; the reason alone, without the folder.
+      LabError: the run has not finished; the message is only the reason, without the folder.
     """
     if not (folder / "result.json").exists():
         raise LabError("has not finished: there is no result.json")
@@ -169,7 +170,7 @@ def finished_result(folder: Path) -> dict[str, Any]:
 
 
 def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
-    """What is said of runs that are left out, (folder, reason) each; nothing where there are none.
+    """The lines that list left out runs, given as (folder, reason); empty if there are none.
 
     Example:
       >>> left_out_lines([("linear/seed_0", "its status is stopped")])
@@ -179,14 +180,14 @@ def left_out_lines(left_out: Sequence[tuple[str, str]]) -> list[str]:
     return [f"Left out ({len(left_out)}):", *lines] if lines else []
 
 
-def _read_run(folder: Path) -> tuple[Run, int]:
-    """A finished run, and the number of broken lines in its record."""
+def _read_run(folder: Path) -> tuple[FinishedRun, int]:
+    """A finished run, and the number of broken lines in its `metrics.jsonl`."""
     result = finished_result(folder)
     records, num_bad = [], 0
     if (folder / METRICS_FILE).exists():
         records, num_bad = read_jsonl(folder / METRICS_FILE, METRICS_LINE)
     config, provenance = result["config"], result.get("provenance")
-    run = Run(
+    run = FinishedRun(
         folder,
         config["schedule"]["name"],
         config["seed"],
@@ -207,10 +208,10 @@ def _read_run(folder: Path) -> tuple[Run, int]:
 
 
 def _score_metrics(folder: Path, result: Mapping[str, Any]) -> tuple[Metric, ...]:
-    """How a run's own scores are shown, their texts visible.
+    """How a run's own scores are shown, with escaped texts.
 
     Raises:
-      LabError: not as anything can be shown.
+      LabError: the recorded metrics are invalid.
     """
     try:
         return tuple(
@@ -223,11 +224,13 @@ def _score_metrics(folder: Path, result: Mapping[str, Any]) -> tuple[Metric, ...
         raise LabError(f"{folder / 'result.json'} is damaged: score_metrics: {error}") from error
 
 
-def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
-    """The runs whose data, vocabularies and switches are those of most; the others with a reason.
+def _of_one_provenance(
+    runs: list[FinishedRun], folder: Path
+) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
+    """The runs with the data, vocabularies and switches of most runs; the others with a reason.
 
-    A sweep may vary its data: those of the same data section are held against each other. A run
-    that did not record them is compared.
+    Since a sweep may vary its data, only runs with the same data section are checked against each
+    other. A run that did not record its data is compared.
     """
     switches = _usual([one.provenance.switches for one in runs if one.provenance])
     alike, others = [], []
@@ -259,13 +262,13 @@ def _of_one_provenance(runs: list[Run], folder: Path) -> tuple[list[Run], list[t
 
 
 def _usual(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The most common of some records; of equally common ones the first."""
+    """The most common record; the first one of equally common ones."""
     counts = Counter(tuple(sorted(one.items())) for one in records)
     return dict(counts.most_common(1)[0][0]) if counts else {}
 
 
-def _provenance_notes(runs: Sequence[Run]) -> list[str]:
-    """What is not known of the runs' data, and in which versions they differ."""
+def _provenance_notes(runs: Sequence[FinishedRun]) -> list[str]:
+    """Notes on runs whose data are not known, and on versions that differ."""
     unknown = sum(run.provenance is None for run in runs)
     notes = []
     if 0 < unknown < len(runs):
@@ -279,11 +282,11 @@ def _provenance_notes(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _varied_keys(runs: Sequence[Run]) -> list[str]:
-    """What the sweep varies besides schedule and seed: the overrides that its folders name.
+def _varied_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """The keys that the sweep varies besides schedule and seed: the overrides in folder names.
 
-    See `run_names.row_name`. An override that no folder names was given to all runs, or to one by
-    hand. What scores are made by is not varied: they could not be compared.
+    See `names.row_name`. An override that is in no folder name was given to all runs, or to one run
+    by hand. The BLEU tokenizer does not count, since scores with different ones are not comparable.
     """
     return sorted(
         {
@@ -296,10 +299,12 @@ def _varied_keys(runs: Sequence[Run]) -> list[str]:
     )
 
 
-def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
-    """The runs of the most common config, but for what the sweep varies, once a seed; the others.
+def _alike(
+    runs: list[FinishedRun], folder: Path
+) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
+    """The runs with the most common config, apart from what the sweep varies; the others.
 
-    Those that stay know what of their sweep's own keys is theirs.
+    Each seed is kept once per row. The runs that are kept have their `varied` set.
     """
     if not runs:
         return [], []
@@ -331,7 +336,7 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
                 (name, "differs in more than schedule and seed: " + "; ".join(differences))
             )
         elif identity in seen:
-            others.append((name, f"is {seen[identity]} once more: the same schedule and seed"))
+            others.append((name, f"repeats {seen[identity]}: the same schedule and seed"))
         else:
             seen[identity] = name
             alike.append(replace(run, varied=own))
@@ -342,8 +347,8 @@ def _alike(runs: list[Run], folder: Path) -> tuple[list[Run], list[tuple[str, st
     ], others
 
 
-def _named(runs: list[Run]) -> list[Run]:
-    """The runs in the order of the rows, called by their schedule and what tells it from others."""
+def _named(runs: list[FinishedRun]) -> list[FinishedRun]:
+    """The runs in the order of the rows, with their labels in `schedule`."""
     labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
     named = [
         replace(

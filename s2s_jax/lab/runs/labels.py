@@ -1,4 +1,4 @@
-"""What to call runs side by side: by their schedule, and what tells one from the others."""
+"""Labels for runs that are shown together: the schedule, and what distinguishes it."""
 
 import json
 import re
@@ -17,14 +17,14 @@ SCHEDULE_ORDER = (
     "inverse_sigmoid",
     "free_running",
 )
-"""The order of a table's rows; other names follow in the alphabet's."""
+"""The order of a table's rows; other names follow alphabetically."""
 
 _BESIDE_THE_MODEL = ("eval.", "train.log_every", "data.data_dir")
-"""Keys, or how they begin, of what is no part of the experiment: what is looked at, and where."""
+"""Keys, or their prefixes, that do not affect the model: evaluation, logging, the data folder."""
 
 
 def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to call schedules side by side: their name, with what tells those of one name apart.
+    """Labels for schedules: the name, and what distinguishes schedules of the same name.
 
     Args:
       schedules: the "schedule" section of each config.
@@ -48,13 +48,13 @@ def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to call runs side by side: by their schedule and every key in which they differ.
+    """Labels for runs: the schedule and every key in which the runs differ.
 
-    The seed is no such key, nor is what does not make the model another one: evaluations, the log,
-    where data are kept. So the runs of one label are one experiment, and can be averaged.
+    The seed does not count, nor do keys that do not change the model: evaluation, logging, the data
+    folder. Runs with the same label are therefore the same experiment and can be averaged.
 
     Args:
-      configs: nested.
+      configs: nested dicts.
 
     Example:
       >>> linear, own = {"name": "linear"}, {"name": "free_running"}
@@ -84,7 +84,7 @@ def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def row_labels(
     schedules: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
 ) -> list[str]:
-    """Each schedule's label, followed by its (key, value as JSON) of what else is varied."""
+    """Each schedule's label, followed by its other varied keys, given as (key, value as JSON)."""
     return [
         visible(
             ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
@@ -94,7 +94,7 @@ def row_labels(
 
 
 def schedule_order(label: str) -> tuple[int, str]:
-    """The sorting key of a table's rows by their label."""
+    """The sort key of a table's row, from its label."""
     name = re.split(r" \(|, ", label)[0]
     known = name in SCHEDULE_ORDER
     return SCHEDULE_ORDER.index(name) if known else len(SCHEDULE_ORDER), label

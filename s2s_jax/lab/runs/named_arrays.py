@@ -1,4 +1,4 @@
-"""A pytree of arrays as arrays by name, which is how a checkpoint keeps it."""
+"""Converts pytrees to arrays by name, as checkpoints store them, and back."""
 
 import zlib
 from typing import Any, TypeVar
@@ -11,11 +11,11 @@ State = TypeVar("State")
 
 
 def flatten(state: Any, path: str = "") -> dict[str, np.ndarray]:
-    """Path ("params.encoder.kernel") -> leaf: the data of a typed key, zeros for a mere shape.
+    """Path ("params.encoder.kernel") -> leaf; typed keys become their data, shapes become zeros.
 
     Args:
       state: a pytree of arrays.
-      path: where in a larger state it is; "" where it is all of it.
+      path: its place in a larger state; "" if it is the whole state.
 
     Raises:
       ValueError: two leaves have the same path.
@@ -30,14 +30,14 @@ def flatten(state: Any, path: str = "") -> dict[str, np.ndarray]:
         name = jax.tree_util.keystr(inner, simple=True, separator=".")
         name = f"{path}.{name}" if path else name
         if name in arrays:
-            raise ValueError(f"two leaves of the state are called {name}")
+            raise ValueError(f"two leaves of the state have the path {name}")
         is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
         arrays[name] = np.zeros(leaf.shape, leaf.dtype) if is_shape else np.asarray(leaf)
     return arrays
 
 
 def unflatten(template: State, arrays: dict[str, np.ndarray]) -> State:
-    """The inverse: a pytree like the template, with the arrays, in its leaves' order, as leaves."""
+    """The inverse: a pytree like the template whose leaves are the arrays, in the same order."""
     leaves, structure = jax.tree.flatten(template)
     restored = []
     for leaf, array in zip(leaves, arrays.values(), strict=True):
@@ -51,14 +51,14 @@ def unflatten(template: State, arrays: dict[str, np.ndarray]) -> State:
 
 
 def _key_impl(key: Any) -> Any:
-    """The generator of a key, also of one that is only a shape."""
+    """The random generator of a key, which may be only a shape."""
     found = []
     jax.eval_shape(lambda traced: found.append(jax.random.key_impl(traced)), key)
     return found[0]
 
 
 def checksum(arrays: dict[str, np.ndarray]) -> int:
-    """The crc32 of all arrays in the order of their names."""
+    """The CRC-32 of all arrays, sorted by name."""
     total = 0
     for _, array in sorted(arrays.items()):
         total = zlib.crc32(array.tobytes(), total)

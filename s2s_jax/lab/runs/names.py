@@ -1,4 +1,4 @@
-"""What the runs of a sweep are called: by the schedule, the seed and what else the sweep varies."""
+"""The names of a sweep's runs: the schedule, what else the sweep varies, and the seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a comparison, which needs these names, needs no JAX
+if TYPE_CHECKING:  # comparing runs needs these names but not JAX
     from s2s_jax.lab.config.keys import Overrides
 
 HPARAM_NAMES = {
@@ -20,17 +20,17 @@ HPARAM_NAMES = {
     "model.hidden_size": "hidden_size",
     "data.name": "data",
 }
-"""Keys that TensorBoard's HPARAMS table has of every run, and its names for them.
+"""Keys that TensorBoard's HPARAMS table shows for every run, and their names there.
 
-What else a sweep varies is called there by its dotted key.
+Other keys that a sweep varies are shown under their dotted key.
 """
 
 _LONGEST_VALUE, _LONGEST_ROW = 40, 200
-"""Characters of a value, and of a folder's name, of which systems allow 255 bytes."""
+"""Maximum characters of a value and of a folder's name; file systems allow 255 bytes."""
 
 
 def run_name(schedule: str, seed: int, varied: Mapping[str, Any]) -> str:
-    """The folder of a run within its sweep; TensorBoard calls the run by it.
+    """The folder of a run within its sweep, which is also its name in TensorBoard.
 
     Example:
       >>> run_name("linear", 1, {"seed": 1, "rollout.coin": "sequence"})
@@ -40,10 +40,10 @@ def run_name(schedule: str, seed: int, varied: Mapping[str, Any]) -> str:
 
 
 def row_name(schedule: str, varied: Mapping[str, Any]) -> str:
-    """What runs have in common that differ in nothing but the seed.
+    """The common name of runs that differ only in the seed.
 
     Args:
-      schedule: its name.
+      schedule: the schedule's name.
       varied: values by dotted key; "schedule.name" and "seed" may be among them.
 
     Example:
@@ -61,11 +61,11 @@ def row_name(schedule: str, varied: Mapping[str, Any]) -> str:
 
 
 def _folder_text(value: Any, longest: int) -> str:
-    """A value as the name of a folder has it; no two values read the same.
+    """A value as part of a folder's name, different for different values.
 
-    What is safe in a name stays as it is. Where something had to be left out, a fingerprint of the
-    value follows; also where it is a string with capitals, which some file systems do not tell from
-    small letters.
+    Characters that are safe in a name are kept. If something had to be replaced or cut, a
+    fingerprint of the value is appended; likewise for strings with capitals, since some file
+    systems do not distinguish case.
 
     Example:
       >>> _folder_text(0.001, 40), _folder_text("/data/a b", 40), _folder_text("/data/a_b", 40)
@@ -98,18 +98,18 @@ def varied_beside_schedule(overrides: Mapping[str, Any]) -> Overrides:
 def trial_of(
     folder: str | Path, schedule: str, overrides: Mapping[str, Any]
 ) -> tuple[str, Overrides]:
-    """The row of TensorBoard's HPARAMS table that a run belongs to, and what tells it from others.
+    """The row of TensorBoard's HPARAMS table that a run belongs to, and what distinguishes it.
 
-    The row of a run `<sweep>/<row>/seed_<n>` is its folder's: what all runs of a sweep were given
-    is no part of it. A run in a folder of its own is told by everything that was set for it.
+    The row of a run `<sweep>/<row>/seed_<n>` is named after its folder, without the values that all
+    runs of the sweep were given. A run outside a sweep is identified by all of its overrides.
 
     Args:
-      folder: the run's.
+      folder: the run's folder.
       schedule: the schedule's name.
-      overrides: what the run was given, by dotted key.
+      overrides: the run's overrides, by dotted key.
 
     Returns:
-      The row's name, the same for all seeds; and the overrides that it names.
+      The row's name, which is the same for all seeds, and the overrides in it.
 
     Example:
       >>> overrides = {"schedule.name": "linear", "seed": 0, "schedule.k": 1, "data.data_dir": "d"}
@@ -121,7 +121,7 @@ def trial_of(
     name, *parts = folder.parent.name.split(",")
     if not re.fullmatch(r"seed_\d+", folder.name) or name != schedule:
         return row_name(schedule, others), others
-    # By the key alone: a value reads otherwise once it was parsed, 1.0 for 1.
+    # Only compare keys: a value can be written differently after parsing, such as 1.0 for 1.
     named = {part.partition("=")[0] for part in parts}
     return folder.parent.name, {
         key: value for key, value in others.items() if short_key(key) in named
@@ -129,7 +129,7 @@ def trial_of(
 
 
 def log_file(workdir: Path) -> Path:
-    """Where what a run of a sweep prints goes.
+    """The file that takes the output of a run in a sweep.
 
     Example:
       >>> print(log_file(Path("sums/linear/seed_0")))

@@ -1,4 +1,4 @@
-"""How far a run is, read from its record while it trains."""
+"""The progress of a run, read from its `metrics.jsonl` while it trains."""
 
 import math
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from s2s_jax.data.json_shapes import parse
 from s2s_jax.lab.runs.result_shapes import METRICS_FILE, METRICS_LINE
 
 _READ_BYTES = 65536
-"""Of the end of a record; a long one is not read whole several times a second."""
+"""How much to read at each end of the file, since a long file must not be read repeatedly."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-      step: the last that it logged.
+      step: the last logged step.
       score: the last value of its score; NaN before the first evaluation.
-      seconds: that it had taken at that step; NaN where it is not known.
-      seconds_per_step: compiling left out; NaN where it is not known.
-      logged_at: when the record was last written, in seconds since the epoch; 0 for never.
+      seconds: the time taken up to that step; NaN if not known.
+      seconds_per_step: without compilation; NaN if not known.
+      logged_at: when the file was last written, in seconds since the epoch; 0 for never.
     """
 
     step: int = 0
@@ -33,7 +33,7 @@ class RunProgress:
 
 
 def read_progress(workdir: Path, score: str) -> RunProgress:
-    """The progress of a run; lines that are broken or not yet whole are passed over.
+    """The progress of a run; broken and incomplete lines are ignored.
 
         seconds_per_step = (seconds_last - seconds_first) / (step_last - step_first)
 
@@ -57,7 +57,7 @@ def read_progress(workdir: Path, score: str) -> RunProgress:
         step = max(step, record["step"])
         value = _number(record.get(score), value)
         compiling = _number(record.get("train/compile_seconds"), compiling)
-        # What compiling took is when step 0 was over.
+        # Step 0 ends after the time that compilation took.
         otherwise = compiling if record["step"] == 0 else seconds
         seconds = _number(record.get("train/seconds"), otherwise)
         if math.isfinite(seconds - compiling):

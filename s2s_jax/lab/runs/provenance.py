@@ -1,4 +1,4 @@
-"""What a result depends on beside its config: data, vocabularies, JAX's switches, versions."""
+"""What a result depends on besides its config: data, vocabularies, JAX's switches, versions."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ _SWITCHES = (
     "jax_random_seed_offset",
     "jax_threefry_partitionable",
 )
-"""Settings of JAX that change what a program computes or draws."""
+"""JAX settings that change what a program computes or samples."""
 
 _WHERE = ("data.data_dir", "data.folder")
-"""Keys that say where data are, and not which."""
+"""Keys that say where data are, not what they are."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run's result depends on beside its config.
+    """What a run's result depends on besides its config.
 
     Attributes:
-      data: of `s2s_jax.data.splits.fingerprints_of`.
+      data: from `s2s_jax.data.splits.fingerprints_of`.
       vocabularies: "source" and "target" -> fingerprint.
       switches: JAX's settings by name.
       versions: by package.
-      code: the user's own modules: path below the folder that they were imported from -> "file",
-        where it was, and "fingerprint", of its content.
+      code: the user's own modules: path relative to the folder they were imported from -> "file",
+        the original path, and "fingerprint", of its content.
     """
 
     data: Mapping[str, str]
@@ -64,11 +64,11 @@ class Provenance:
 
     @classmethod
     def of(cls, task: Task, files: Mapping[str, Path] | None = None) -> Provenance:
-        """That of a run which starts on a task now.
+        """The provenance of a run that starts now.
 
         Args:
-          task: the run's.
-          files: the user's own, of `user_files`.
+          task: the run's task.
+          files: the user's own files, from `user_files`.
         """
         code = {
             name: {"file": str(path), "fingerprint": fingerprint(path.read_bytes())}
@@ -82,24 +82,24 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
-        """What was written; its shape was looked at."""
+        """The inverse of `to_dict`; the record's shape must have been checked."""
         names = (one.name for one in fields(cls))
         return cls(**{name: record[name] for name in names if name in record})
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written."""
+        """The record for `provenance.json`."""
         return asdict(self)
 
 
 def switches() -> dict[str, Any]:
-    """JAX's settings that results depend on, as they are now."""
-    import jax  # here: to compare runs needs none
+    """The current JAX settings that results depend on."""
+    import jax  # imported here because comparing runs does not need JAX
 
     return {name: getattr(jax.config, name, None) for name in _SWITCHES}
 
 
 def config_fingerprints(config: Config) -> dict[str, str]:
-    """The fingerprints of the data that a config names, as they are now; nothing is prepared.
+    """The current fingerprints of the data that a config names; prepares nothing.
 
     Raises:
       LabError, DataError: the data cannot be found.
@@ -114,7 +114,7 @@ def config_fingerprints(config: Config) -> dict[str, str]:
 
 
 def vocabulary_fingerprints(vocabularies: Vocabularies) -> dict[str, str]:
-    """The fingerprint of "source" and of "target"."""
+    """The fingerprints of the "source" and "target" vocabularies."""
     sides = {"source": vocabularies.source, "target": vocabularies.target}
     return {side: fingerprint(one.to_bytes()) for side, one in sides.items()}
 
@@ -125,12 +125,12 @@ def belongings(
     data: Mapping[str, str] | None,
     code: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
-    """What a checkpoint belongs to, kept beside its arrays: a name for people -> fingerprint.
+    """What a checkpoint depends on, stored with its arrays: readable name -> fingerprint.
 
     Args:
-      config: the run's; where its data are is left out.
-      vocabularies: of `vocabulary_fingerprints`.
-      data: of `fingerprints_of`; None where it is not known.
+      config: the run's config; the keys that say where its data are do not count.
+      vocabularies: from `vocabulary_fingerprints`.
+      data: from `fingerprints_of`; None if not known.
       code: see `Provenance`.
     """
     from s2s_jax.lab.config.keys import flat_keys
@@ -146,7 +146,7 @@ def belongings(
 
 
 def differing_data(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Which data differ, in words: "data", or "data (dev, test)"; "" where they are the same.
+    """Which data differ, in words: "data", or "data (dev, test)"; "" if they are the same.
 
     Example:
       >>> differing_data({"train": "1a", "test": "2b"}, {"train": "1a", "test": "3c"})
@@ -159,7 +159,7 @@ def differing_data(there: Mapping[str, str], here: Mapping[str, str]) -> str:
 
 
 def differing_vocabularies(there: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Which vocabularies differ, in words; "" where they are the same.
+    """Which vocabularies differ, in words; "" if they are the same.
 
     Example:
       >>> differing_vocabularies({"source": "1a", "target": "2b"}, {"source": "1a", "target": "3c"})
@@ -170,11 +170,11 @@ def differing_vocabularies(there: Mapping[str, str], here: Mapping[str, str]) ->
 
 
 def differing_code(there: Mapping[str, Mapping[str, str]], here: Mapping[str, str]) -> list[str]:
-    """The user's files that differ, in order.
+    """The user's files that differ, sorted by path.
 
     Args:
-      there: of a run's provenance.
-      here: path -> fingerprint.
+      there: `code` of a run's provenance.
+      here: path -> current fingerprint.
 
     Example:
       >>> differing_code({"bag.py": {"file": "/bag.py", "fingerprint": "1a"}}, {"bag.py": "2b"})
@@ -185,7 +185,7 @@ def differing_code(there: Mapping[str, Mapping[str, str]], here: Mapping[str, st
 
 
 def differing_switches(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The switches that differ, as Run.check says it of config keys; unknown ones are passed over.
+    """The switches that differ, in words; unknown ones are ignored.
 
     Example:
       >>> differing_switches({"jax_enable_x64": True}, {"jax_enable_x64": False})
@@ -213,11 +213,11 @@ def differing_versions(there: Mapping[str, str], here: Mapping[str, str]) -> str
 
 
 def told_apart(provenances: Sequence[Provenance | None]) -> list[dict[str, Any]]:
-    """What tells runs apart that were trained on other data or under other switches.
+    """What distinguishes runs that were trained on different data or with different switches.
 
     Returns:
-      For each run the values, by name, in which those that are known differ: "data" as a
-      fingerprint, and switches. Empty for a run whose provenance is not known.
+      For each run the values, by name, in which the runs differ: the fingerprints "data" and
+      "vocabularies", and switches. Empty for a run whose provenance is not known.
     """
     told = [
         {}
@@ -235,14 +235,15 @@ def told_apart(provenances: Sequence[Provenance | None]) -> list[dict[str, Any]]
 
 
 def check_lanes() -> None:
-    """Refuses a random generator whose numbers change where several runs are one program.
+    """Rejects a random generator whose numbers change if several runs are one program.
 
     Raises:
-      LabError: the generator is not threefry, whose numbers under `jax.vmap` are those without.
+      LabError: the generator is not threefry, which gives the same numbers under `jax.vmap`.
     """
     impl = switches()["jax_default_prng_impl"]
     if impl != "threefry2x32":
         raise LabError(
-            f"jax_default_prng_impl is {impl!r}: several runs in one program would draw other"
-            " numbers than each alone; leave --population out, or unset JAX_DEFAULT_PRNG_IMPL"
+            f"jax_default_prng_impl is {impl!r}: several runs in one program would draw different"
+            " random numbers than separate runs; leave out --population, or unset"
+            " JAX_DEFAULT_PRNG_IMPL"
         )

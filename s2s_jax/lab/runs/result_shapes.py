@@ -3,16 +3,16 @@
 from s2s_jax.lab.runs.provenance import PROVENANCE
 
 METRICS_FILE = "metrics.jsonl"
-"""The record that the comparison reads; TensorBoard's files hold the same scalars."""
+"""The metrics that the comparison reads; TensorBoard's files hold the same scalars."""
 
 METRICS_LINE = {"step": int, ...: (float, None)}
 """The shape of its lines; see `s2s_jax.data.json_shapes`."""
 
 CONFIG = {"seed": int, "data": {"name": str}, "schedule": {"name": str}}
-"""The shape of config.json as far as everybody needs it; `check_complete` knows all of it."""
+"""The shape of the parts of config.json that are always needed; `check_complete` checks all."""
 
 ENDING = {"status": frozenset({"finished", "stopped", "failed"}), "steps?": int, "error?": str}
-"""The shape of a result.json of which only how and where the run ended is asked."""
+"""The shape of the parts of result.json that say how and where the run ended."""
 
 SCORE_METRIC = {
     "name": str,

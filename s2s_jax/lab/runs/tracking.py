@@ -1,6 +1,6 @@
-"""What a run leaves to be watched: `metrics.jsonl`, and TensorBoard's event files."""
+"""Logs a run's progress: `metrics.jsonl`, and TensorBoard's event files."""
 
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 import contextlib
@@ -43,29 +43,29 @@ _HPARAMS_TAGS = "_hparams_/"
 
 
 class Tracker:
-    """Writes one run's scalars, texts, pictures and hyperparameters into its folder.
+    """Writes one run's scalars, texts, images and hyperparameters to its folder.
 
-    A scalar goes to two places: a line of `metrics.jsonl`, which is on its way to the disk when
-    `scalars` returns, and TensorBoard, which may keep it back until `flush`. Flush before every
-    checkpoint: what is logged up to a checkpoint's step then outlives a kill.
+    A scalar goes to two places: to a line of `metrics.jsonl`, which has been handed to the system
+    when `scalars` returns, and to TensorBoard's writer, which may buffer it until `flush`. Flush
+    before every checkpoint, so that everything logged up to its step survives a kill.
 
-    A run that resumes at step n opens its tracker with `resume_step=n`. Everything of later steps,
-    which the run is about to log again, is taken out of both places, so that a resumed run's
-    `metrics.jsonl` equals that of a run that was never stopped (up to what the clock measures) and
-    TensorBoard shows no step twice. The kept events move to a new file and the old files go: a
-    session start, TensorBoard's own mark of a resumption, is honoured neither by its data server
-    nor, for scalars as they are written today, by its Python backend. The data server, which
-    `tensorboard` uses by default, follows even while it runs; the Python backend has to be started
-    anew.
+    A run that resumes at step n opens its tracker with `resume_step=n`. Everything from later
+    steps, which the run is about to log again, is removed from both places, so that a resumed run's
+    `metrics.jsonl` equals that of a run that was never stopped (except for measured times) and
+    TensorBoard shows no step twice. The events that are kept are moved to a new file, and the old
+    files are deleted. TensorBoard's own mark of a resumption, a session start, would not work: its
+    data server ignores it, and so does its Python backend for scalars in today's format. The data
+    server, which `tensorboard` uses by default, notices the change while it is running; the Python
+    backend has to be restarted.
 
     Args:
-      workdir: the run's folder, made where it is missing: TensorBoard calls the run by its path
-        below the log directory, `<schedule>/seed_<n>` in a sweep.
-      resume_step: the step of the checkpoint from which the run goes on; None for a run that
-        starts at the beginning and clears what an earlier try has logged.
+      workdir: the run's folder, created if missing. TensorBoard names the run by its path relative
+        to the log directory, `<schedule>/seed_<n>` in a sweep.
+      resume_step: the step of the checkpoint from which the run continues; None for a run that
+        starts from the beginning and removes what an earlier attempt has logged.
 
     Raises:
-      LabError: the folder cannot be written.
+      LabError: the folder cannot be written to.
     """
 
     def __init__(self, workdir: str | Path, resume_step: int | None = None):
@@ -90,11 +90,11 @@ class Tracker:
     def scalars(self, step: int, values: Mapping[str, Any], catalog: Catalog = CATALOG) -> None:
         """Logs the values of one step: a line of `metrics.jsonl`, and points in TensorBoard.
 
-        The line has them as they are, TensorBoard as they are shown: percentages in percent.
+        The line has the stored values; TensorBoard has them as shown, with percentages in percent.
 
         Args:
           step: the training step.
-          values: name -> number, also a scalar array; NaN and the infinities are null in
+          values: name -> number or scalar array; NaN and the infinities become null in
             `metrics.jsonl`.
           catalog: how they are shown.
         """
@@ -128,7 +128,7 @@ class Tracker:
         self._add_strings(step, tag, metadata, [markdown.encode()])
 
     def image(self, step: int, tag: str, pixels: np.ndarray | bytes) -> None:
-        """Logs a picture.
+        """Logs an image.
 
         Args:
           step: the training step.
@@ -150,15 +150,15 @@ class Tracker:
     def hparams(self, hparams: Mapping[str, Any], trial_id: str) -> None:
         """Enters the run into TensorBoard's HPARAMS table.
 
-        The runs of one `trial_id` are one row, and its metrics are the means of their last scalars.
-        TensorBoard shows the hyperparameters of any one of them, so `hparams` should be what they
-        have in common: no seed. Which metrics the table shows is chosen there; a list of them in
-        every run (an Experiment message) would be taken from one run alone, its hyperparameters'
-        values with it, and would hide the other schedules.
+        The runs with the same `trial_id` are one row, whose metrics are the means of their last
+        scalars. TensorBoard shows the hyperparameters of an arbitrary one of them, so `hparams`
+        should be what they have in common, without the seed. The metrics to show are chosen in the
+        table. They are not listed in every run (in an Experiment message), since TensorBoard would
+        use the list of a single run, with its hyperparameter values, and hide the other schedules.
 
         Args:
-          hparams: name -> bool, number or string; anything else is shown as its text.
-          trial_id: what the runs of one row share: the schedule.
+          hparams: name -> bool, number or string; anything else is converted to a string.
+          trial_id: what the runs of a row have in common, such as the schedule.
         """
         start = plugin_data_pb2.SessionStartInfo(
             group_name=trial_id, start_time_secs=time.time(), model_uri=""
@@ -177,7 +177,7 @@ class Tracker:
         self._has_hparams = True
 
     def flush(self) -> None:
-        """Hands everything logged so far to the operating system: a kill loses nothing of it."""
+        """Hands everything logged so far to the operating system, so that it survives a kill."""
         with self._writing():
             self._metrics.flush()
             self._writer.flush()
@@ -186,7 +186,7 @@ class Tracker:
         """Ends the session in the HPARAMS table and closes the files; a second call does nothing.
 
         Args:
-          failed: whether the run ended before its time.
+          failed: whether the run ended early.
         """
         if self._closed:
             return
@@ -233,9 +233,9 @@ class Tracker:
 
 @functools.cache
 def _quiet_writers() -> None:
-    """Has nothing printed of what a thread of TensorBoard's writer meets, a full disk say.
+    """Keeps threads of TensorBoard's writer from printing errors, such as a full disk.
 
-    The writer raises it again, at the next event or flush.
+    The writer raises the error again at the next event or flush.
     """
     shown = threading.excepthook
 
@@ -247,7 +247,7 @@ def _quiet_writers() -> None:
 
 
 def _cut_metrics(path: Path, last_step: int) -> None:
-    """Takes the lines of steps after `last_step`, and lines that are not whole, out of a file."""
+    """Removes lines of steps after `last_step`, and incomplete lines, from a file."""
     if not path.exists():
         return
     old = path.read_bytes()
@@ -257,7 +257,7 @@ def _cut_metrics(path: Path, last_step: int) -> None:
 
 
 def _step(line: bytes) -> float:
-    """The step of a line of `metrics.jsonl`, infinite where the line is not whole."""
+    """The step of a line of `metrics.jsonl`; infinite if the line is incomplete."""
     try:
         return parse(line, METRICS_LINE)["step"] if line.endswith(b"\n") else float("inf")
     except ValueError:
@@ -265,7 +265,7 @@ def _step(line: bytes) -> float:
 
 
 def _kept_events(paths: list[Path], last_step: int) -> Iterator[Event]:
-    """The summaries of steps up to `last_step`, each once, without those of the HPARAMS table."""
+    """The summaries up to `last_step`, without duplicates or those of the HPARAMS table."""
     kept: dict[tuple[int, tuple[str, ...]], Event] = {}
     for path in paths:
         for event in LegacyEventFileLoader(str(path)).Load():

@@ -1,1 +1,1 @@
-"""`s2s sweep`: its plan, its processes, what it shows."""
+"""`s2s sweep`: its plan, its processes and its display."""

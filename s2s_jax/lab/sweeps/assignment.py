@@ -1,4 +1,4 @@
-"""A run as a process is told to train it: its experiment, and what is set in it, as values."""
+"""What a process is told about a run: the experiment and the config values to set."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from s2s_jax.lab.base.errors import LabError
 
-if TYPE_CHECKING:  # a process of a sweep prepares JAX before it imports it
+if TYPE_CHECKING:  # a process of a sweep has to prepare JAX before importing it
     from s2s_jax.lab.config.keys import Config, Overrides
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a process needs to know of a run that it is to train.
+    """What a process needs to know about a run in order to train it.
 
     Attributes:
       config_file: the experiment.
       workdir: the run's folder.
       override_flags: `--config.KEY=VALUE` for all runs of the sweep, as they were given.
-      varied: (dotted key, value) of what the sweep sets in this run; values of `plain_value`.
+      varied: (dotted key, value) pairs that the sweep sets in this run; values from `plain_value`.
     """
 
     config_file: str
@@ -31,7 +31,7 @@ class Assignment:
     varied: tuple[tuple[str, Any], ...] = ()
 
     def config(self) -> tuple[Config, Overrides]:
-        """The run's config, and what of it was set beside the file, by dotted key.
+        """The run's config, and the values that override its file, by dotted key.
 
         Raises:
           LabError: the file or a value cannot be used.
@@ -44,7 +44,7 @@ class Assignment:
 
     @property
     def arguments(self) -> list[str]:
-        """Those of `s2s` that train it.
+        """The arguments with which `s2s` trains the run.
 
         Example:
           >>> run = Assignment("a.py", Path("runs/a"), (), (("schedule.k", None),))
@@ -59,10 +59,10 @@ class Assignment:
         return [*front, *self.override_flags, *varied]
 
     def command_line(self) -> str:
-        """The shell command that trains it.
+        """The shell command that trains the run.
 
         Raises:
-          LabError: a value has no form there that is read as the same value.
+          LabError: a value cannot be written such that the command line reads the same value.
         """
         from s2s_jax.lab.config.keys import flat_keys
         from s2s_jax.lab.config.overrides import parse_config
@@ -70,7 +70,7 @@ class Assignment:
         flags = [one for one in self.arguments if one.startswith("--config")]
         read, meant = flat_keys(parse_config(flags)[0]), flat_keys(self.config()[0])
         for key, value in meant.items():
-            if repr(read[key]) != repr(value):  # of a NaN as well
+            if repr(read[key]) != repr(value):  # repr, so that a NaN equals itself
                 raise LabError(
                     f"{key}={value!r} cannot be written on a command line;"
                     " leave out --launcher=print, or choose another value"
@@ -78,7 +78,7 @@ class Assignment:
         return shlex.join(["s2s", *self.arguments])
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The assignment as a JSON object."""
         return {
             "config_file": self.config_file,
             "workdir": str(self.workdir),
@@ -88,7 +88,7 @@ class Assignment:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Assignment:
-        """From what `to_json` gave."""
+        """The inverse of `to_json`."""
         return cls(
             value["config_file"],
             Path(value["workdir"]),
@@ -100,15 +100,15 @@ class Assignment:
 def with_varied(
     base: Config, fixed: Overrides, varied: Mapping[str, Any]
 ) -> tuple[Config, Overrides]:
-    """The config of a run, and its overrides by dotted key as the config has them.
+    """The config of a run, and its overrides by dotted key, with the values of the config.
 
-    The plan of a sweep and the process that trains a run both make its config here, so that what
-    was checked is what is run.
+    Both the plan of a sweep and the process that trains a run make its config here, so that the
+    process trains what was checked.
 
     Args:
       base: the config that the runs of the sweep have in common.
-      fixed: what was set in it for all runs.
-      varied: what the sweep sets in this run.
+      fixed: the values set in it for all runs.
+      varied: the values that the sweep sets in this run.
 
     Raises:
       LabError: a key does not exist, or a value is of another type.

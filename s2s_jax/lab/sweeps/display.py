@@ -1,4 +1,4 @@
-"""How a sweep is shown while it runs: a line a run in place, or plain lines where none can be."""
+"""Shows a sweep while it runs: one line per run, updated in place, or plain log lines."""
 
 import math
 import os
@@ -18,7 +18,7 @@ class Display(Protocol):
     """Shows the runs of one sweep."""
 
     def begin(self, states: Sequence[RunState], num_jobs: int) -> None:
-        """Takes the runs, which others will change, and how many run at a time."""
+        """Takes the runs, whose states will be changed from outside, and how many run at a time."""
         ...
 
     def changed(self, state: RunState) -> None:
@@ -30,7 +30,7 @@ class Display(Protocol):
         ...
 
     def note(self, line: str) -> None:
-        """Something is to be known of the sweep."""
+        """Shows a remark about the sweep."""
         ...
 
     def stopping(self) -> None:
@@ -38,12 +38,12 @@ class Display(Protocol):
         ...
 
     def close(self) -> None:
-        """All has ended: the summary."""
+        """Everything has ended; shows the summary."""
         ...
 
 
 class PlainDisplay:
-    """Lines for a file or a pipe: what started and ended, and now and then how far it is.
+    """Prints lines for a file or a pipe: what started and ended, and now and then the progress.
 
     Args:
       report: takes a line.
@@ -56,14 +56,14 @@ class PlainDisplay:
         self._reported = time.monotonic()
 
     def begin(self, states: Sequence[RunState], num_jobs: int) -> None:
-        """Says which runs are finished."""
+        """Prints which runs were finished before."""
         self._states = states
         for one in states:
             if one.status == "finished":
                 self._report(f"{one.run.name}: finished before")
 
     def changed(self, state: RunState) -> None:
-        """Says what has started or ended."""
+        """Prints what has started or ended."""
         ended = sum(one.status in ("finished", "failed") for one in self._states)
         done = f"({ended} of {len(self._states)} done)"
         if state.status == "running":
@@ -74,7 +74,7 @@ class PlainDisplay:
             self._report(f"{state.run.name}: {state.status} {done}")
 
     def tick(self) -> None:
-        """Now and then says what each run has printed last."""
+        """Now and then prints the last line of each run's log."""
         if time.monotonic() - self._reported < _REPORT_SECONDS:
             return
         self._reported = time.monotonic()
@@ -86,24 +86,24 @@ class PlainDisplay:
                     self._report(line)
 
     def note(self, line: str) -> None:
-        """Says it."""
+        """Prints the line."""
         self._report(line)
 
     def stopping(self) -> None:
-        """Says why it takes a moment."""
+        """Prints why stopping takes a moment."""
         self._report("stopping: the running processes save their checkpoints")
 
     def close(self) -> None:
-        """Says which runs failed."""
+        """Prints which runs failed."""
         for line in failures(self._states):
             self._report(line)
 
 
 class LiveDisplay:
-    """A line a run on a terminal, drawn anew in place, and a total below.
+    """One line per run on a terminal, redrawn in place, and a total below.
 
-    Only cursor movements that every terminal knows are used. Lines are cut to the terminal's width;
-    where it has too few rows, waiting and finished runs are left to the total.
+    Only cursor movements that every terminal supports are used. Lines are cut to the terminal's
+    width; if it has too few rows, waiting and finished runs appear only in the total.
 
     Args:
       stream: the terminal.
@@ -113,7 +113,7 @@ class LiveDisplay:
         self._stream = stream
         self._states: Sequence[RunState] = ()
         self._num_jobs = 1
-        self._drawn: list[int] = []  # the widths of the lines that stand there
+        self._drawn: list[int] = []  # the widths of the lines on the screen
         self._drawn_at = -math.inf
         self._note = ""
 
@@ -125,12 +125,12 @@ class LiveDisplay:
         self._draw()
 
     def changed(self, state: RunState) -> None:
-        """Draws them anew."""
+        """Redraws the runs."""
         state.look()
         self._draw()
 
     def tick(self) -> None:
-        """Draws them anew, at most a few times a second."""
+        """Redraws the runs, at most a few times a second."""
         if time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
             return
         for one in self._states:
@@ -139,17 +139,17 @@ class LiveDisplay:
         self._draw()
 
     def note(self, line: str) -> None:
-        """Says it below the runs."""
+        """Shows the line below the runs."""
         self._note = line
         self._draw()
 
     def stopping(self) -> None:
-        """Says below the runs why it takes a moment."""
+        """Shows below the runs why stopping takes a moment."""
         self._note = "stopping: the running processes save their checkpoints ..."
         self._draw()
 
     def close(self) -> None:
-        """Draws them a last time; below them, which failed."""
+        """Draws the runs a last time, and below them which ones failed."""
         self._note = ""
         for one in self._states:
             one.look()
@@ -157,7 +157,7 @@ class LiveDisplay:
         self._write("".join(f"{line}\n" for line in failures(self._states)))
 
     def _draw(self) -> None:
-        """Writes the lines over those of the last time, in one piece."""
+        """Writes the lines over the previous ones, in a single write."""
         try:
             width, height = os.get_terminal_size(self._stream.fileno())
         except OSError:
@@ -165,9 +165,9 @@ class LiveDisplay:
         fallback = shutil.get_terminal_size()
         width, height = width or fallback.columns, height or fallback.lines
         lines = live_lines(self._states, self._num_jobs, time.time(), max(1, height - 3))
-        # The last column stays free: a terminal may go on to the next row there.
+        # The last column stays free, since a terminal may wrap there.
         lines = [_cut(one, width - 1) for one in [*lines, *filter(None, [self._note])]]
-        # A line that stood there takes more rows where the terminal became narrower.
+        # A line drawn earlier takes more rows if the terminal has become narrower.
         rows = sum(max(1, -(-one // width)) for one in self._drawn)
         up = f"\x1b[{rows}A" if rows else ""
         self._write(f"\r{up}" + "".join(f"{one}\x1b[K\n" for one in lines) + "\x1b[J")
@@ -180,14 +180,14 @@ class LiveDisplay:
 
 
 def make_display(stream: TextIO, report: Callable[[str], None]) -> Display:
-    """What shows a sweep on a stream: in place on a terminal, else lines by `report`."""
+    """The display for a stream: in place on a terminal, otherwise lines through `report`."""
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb"):
         return LiveDisplay(stream)
     return PlainDisplay(report)
 
 
 def _cut(line: str, width: int) -> str:
-    """The line without control characters, as far as it fits."""
+    """The line without control characters, cut to the width."""
     line = "".join(one if one.isprintable() else " " for one in line)
     if _width(line) <= width:
         return line
@@ -197,7 +197,7 @@ def _cut(line: str, width: int) -> str:
 
 
 def _width(line: str) -> int:
-    """The columns that a line takes."""
+    """The number of columns that a line takes."""
     return sum(
         0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in ("W", "F"))
         for one in line

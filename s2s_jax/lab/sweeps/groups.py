@@ -9,22 +9,22 @@ from s2s_jax.lab.runs.provenance import check_lanes
 from s2s_jax.lab.sweeps.plan import PlannedRun
 
 MAX_LANES = 16
-"""The most lanes of a program, unless the user says otherwise."""
+"""The default maximum number of lanes in a program."""
 
 
 def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[list[PlannedRun]]:
-    """The runs that are to be trained, in groups that train one after the other.
+    """Divides the runs that are not finished into groups, which train one after the other.
 
-    The runs of a group are lanes of one program. More of them than max_lanes are split, where it
-    can be between seeds: runs of one seed at one step share their batches, so that none of them is
-    padded to the shape of another's.
+    The runs of a group are lanes of one program. More than max_lanes runs are split, if possible
+    between seeds: runs with the same seed and step share their batches, so that none of them is
+    padded to the shape of another run's batch.
 
     Args:
-      plan: of `plan_sweep`.
-      max_lanes: the most runs of a group; 1 trains every run alone.
+      plan: from `plan_sweep`.
+      max_lanes: the maximum number of runs in a group; 1 trains every run alone.
 
     Raises:
-      LabError: max_lanes is below 1, or JAX's generator does not allow for several lanes.
+      LabError: max_lanes is below 1, or JAX's random generator does not support several lanes.
 
     Example:
       >>> from pathlib import Path
@@ -43,7 +43,7 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
     programs: dict[object, list[PlannedRun]] = defaultdict(list)
     for number, one in enumerate(plan):
         if one.status != "finished":
-            programs[one.program if max_lanes > 1 else number].append(one)
+            programs[one.group if max_lanes > 1 else number].append(one)
     groups = [group for runs in programs.values() for group in _split(runs, max_lanes)]
     if any(len(group) > 1 for group in groups):
         check_lanes()
@@ -51,7 +51,7 @@ def make_groups(plan: Sequence[PlannedRun], max_lanes: int = MAX_LANES) -> list[
 
 
 def groups_table(groups: Sequence[Sequence[PlannedRun]]) -> str:
-    """What trains together, a line a group; "" for nothing to train."""
+    """One line per group of runs that train together; "" if there is nothing to train."""
     lines = []
     for number, group in enumerate(groups, 1):
         how = f"{len(group)} lanes" if len(group) > 1 else "alone"
@@ -60,7 +60,7 @@ def groups_table(groups: Sequence[Sequence[PlannedRun]]) -> str:
 
 
 def _split(runs: Sequence[PlannedRun], max_lanes: int) -> list[list[PlannedRun]]:
-    """Groups of about one size."""
+    """Splits runs into groups of about the same size."""
     num_groups = -(-len(runs) // max_lanes)
     enough = -(-len(runs) // num_groups)
 

@@ -1,4 +1,4 @@
-"""What is said of a sweep that is under way: a line a run, the total, why a run failed."""
+"""The lines that describe a running sweep: one per run, the total, and why runs failed."""
 
 import math
 import os
@@ -11,19 +11,19 @@ from s2s_jax.lab.sweeps.log_errors import error_of
 from s2s_jax.lab.sweeps.plan import PlannedRun
 
 _IMPORTANT = ("running", "failed", "stopped", "waiting", "finished")
-"""Which runs keep their line where the terminal has too few."""
+"""Which runs are shown first if the terminal has too few rows."""
 
 
 @dataclass(eq=False)
 class RunState:
-    """A run of a sweep that is under way.
+    """The state of a run in a running sweep.
 
     Attributes:
-      run: as it was planned.
+      run: the run as planned.
       status: "waiting", "running", "finished", "failed" or "stopped".
       reason: why it failed, or why it waits.
-      started_at: in seconds since the epoch; 0 before.
-      progress: as far as it was last looked at.
+      started_at: in seconds since the epoch; 0 before it starts.
+      progress: the progress that was read last.
     """
 
     run: PlannedRun
@@ -38,11 +38,11 @@ class RunState:
 
     @property
     def steps_left(self) -> int:
-        """Updates to make."""
+        """The number of updates still to make."""
         return max(0, self.run.num_steps - self.progress.step)
 
     def seconds_left(self, now: float) -> float:
-        """How long a running run still takes; NaN where it has not logged since it started."""
+        """How long a running run will still take; NaN if it has not logged since it started."""
         if self.status != "running" or self.progress.logged_at < self.started_at:
             return math.nan
         rest = self.steps_left * self.progress.seconds_per_step
@@ -50,13 +50,13 @@ class RunState:
 
 
 def live_lines(states: Sequence[RunState], num_jobs: int, now: float, max_runs: int) -> list[str]:
-    """A line a run with its step, its score and the time left; and the total.
+    """One line per run with its step, its score and the time left; and the total.
 
     Args:
       states: the runs.
-      num_jobs: runs at a time.
+      num_jobs: number of runs at a time.
       now: in seconds since the epoch.
-      max_runs: lines of runs.
+      max_runs: maximum number of runs to show.
     """
     chosen = sorted(states, key=lambda one: _IMPORTANT.index(one.status))[:max_runs]
     shown = set(map(id, chosen))
@@ -73,13 +73,13 @@ def live_lines(states: Sequence[RunState], num_jobs: int, now: float, max_runs: 
 
 
 def failures(states: Sequence[RunState]) -> list[str]:
-    """The runs that failed, each with its reason; nothing where none did."""
+    """The runs that failed, each with its reason; empty if none did."""
     failed = [one for one in states if one.status == "failed"]
     if not failed:
         return []
     return [
         f"{len(failed)} of {len(states)} runs failed:",
-        *(f"  {one.run.name}: {one.reason} (all of it: {one.run.log_file})" for one in failed),
+        *(f"  {one.run.name}: {one.reason} (full log: {one.run.log_file})" for one in failed),
     ]
 
 
@@ -88,16 +88,16 @@ def last_error(run: PlannedRun, log_begin: int) -> str:
 
     Args:
       run: the run.
-      log_begin: bytes of its log that are of earlier tries.
+      log_begin: number of bytes in its log that are from earlier attempts.
 
     Returns:
-      "" where it has printed nothing.
+      The error; "" if the run has printed nothing.
     """
     return error_of(last_lines(run, log_begin, 100_000))
 
 
 def last_lines(run: PlannedRun, log_begin: int = 0, num_bytes: int = 4000) -> list[str]:
-    """The last lines that a run printed, from a place in its log on, so many bytes at most."""
+    """The last lines of a run's log after an offset, at most num_bytes of them."""
     try:
         with run.log_file.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
@@ -144,7 +144,7 @@ def _total(states: Sequence[RunState], num_jobs: int, now: float) -> str:
 
 
 def _seconds_left(states: Sequence[RunState], num_jobs: int, now: float) -> float:
-    """The time for all that is to do, every update as long as those of the runs that are known."""
+    """The time for all remaining updates, at the mean rate of the runs whose rate is known."""
     rates = [rate for one in states if math.isfinite(rate := one.progress.seconds_per_step)]
     todo = [one for one in states if one.status in ("running", "waiting")]
     if not rates or not todo:

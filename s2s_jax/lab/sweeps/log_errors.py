@@ -1,15 +1,15 @@
-"""Why a process failed, from what it has left in its log."""
+"""Finds in a log why a process failed."""
 
 import re
 from collections.abc import Sequence
 
 _LAST_WORDS = ("s2s: ", "out of memory: ")
-"""How what a run itself says of its end begins."""
+"""The beginnings of the lines in which a run itself says why it ended."""
 
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _ASIDE = ("Exception ignored", "Exception in thread", "--- Logging error", "Error in ")
-"""What stands before the traceback of an exception that ended no run."""
+"""The beginnings of lines before the traceback of an exception that did not end the run."""
 
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(: .*|:)?$")
 _FRAME = re.compile(r'\s+File "(?:.*/)?(?P<file>[^/]+)", (?P<line>line \d+)')
@@ -18,15 +18,15 @@ _LONGEST = 500
 
 
 def error_of(lines: Sequence[str]) -> str:
-    """The error that ended a process, in one line; "" where it has said nothing.
+    """The error that ended a process, in one line; "" if the log is empty.
 
-    It is whichever came last of what the run itself has said of its end and the exceptions of
-    tracebacks: each traceback's first line that is not indented, whatever notes follow it.
-    Exceptions that ended no run, in a destructor or in another thread, count where there are no
-    others; else it is what the interpreter or XLA died of, else the last line.
+    This is the last of the run's own error messages and of the exceptions in tracebacks. The
+    exception is the first line of a traceback that is not indented; notes after it are ignored. If
+    there is none, it is the fatal error of the interpreter or of XLA, then an exception that did
+    not end the run, such as in a destructor or in another thread, and finally the last line.
 
     Args:
-      lines: of the log; the first may be in the middle of a traceback.
+      lines: the lines of the log; the first may be in the middle of a traceback.
 
     Example:
       >>> error_of(["Traceback (most recent call last):", '  File "a.py", line 3, in f',
@@ -40,7 +40,7 @@ def error_of(lines: Sequence[str]) -> str:
         for number, one in enumerate(lines)
         if one.startswith(_LAST_WORDS)
     ]
-    # A traceback that is longer than what was read has no first line.
+    # A traceback that is longer than the part that was read lacks its first line.
     cut = [(number, one) for number, one in enumerate(lines) if _EXCEPTION.match(one)]
     fatal = [(-number, one) for number, one in enumerate(lines) if _FATAL.match(one)]  # the first
     rest = [(number, one.strip()) for number, one in enumerate(lines) if one]
@@ -50,13 +50,15 @@ def error_of(lines: Sequence[str]) -> str:
 
 
 def _exceptions(lines: Sequence[str]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """(line, exception) of tracebacks: those that may have ended a run, and the others."""
+    """(line, exception) of tracebacks: those that may have ended the run, and the others."""
     own: list[tuple[int, str]] = []
     aside: list[tuple[int, str]] = []
     found, before = own, ""
     for number, line in enumerate(lines):
         if line == _TRACEBACK:
-            if not before.startswith(_CHAINED):  # else of the same kind as the one above
+            if not before.startswith(
+                _CHAINED
+            ):  # a chained one is of the same kind as the one before
                 found = aside if before.startswith(_ASIDE) else own
             error = _exception_at(lines, number + 1)
             if error:
@@ -67,7 +69,7 @@ def _exceptions(lines: Sequence[str]) -> tuple[list[tuple[int, str]], list[tuple
 
 
 def _exception_at(lines: Sequence[str], begin: int) -> tuple[int, str] | None:
-    """(line, exception) of the traceback whose frames begin there; None where it is cut short."""
+    """(line, exception) of the traceback whose frames begin there; None if it is truncated."""
     place = ""
     for number in range(begin, len(lines)):
         line = lines[number]

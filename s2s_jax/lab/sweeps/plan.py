@@ -1,4 +1,4 @@
-"""A sweep: the runs of an experiment, planned whole and checked before one of them starts."""
+"""Plans a sweep: all runs of an experiment are checked before the first one starts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.config.experiment_file import split_config, sweep_of
 from s2s_jax.lab.config.overrides import parse_config, plain_value
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
-from s2s_jax.lab.runs.run import DataCheck, Run
+from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import make_experiment
 
@@ -21,16 +21,16 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-      name: "<schedule>/seed_<n>", and what else the sweep varies.
+      name: "<schedule>/seed_<n>", with whatever else the sweep varies.
       assignment: what the process that trains it is told.
       status: "finished", "stopped", "failed" or "waiting".
       schedule: its schedule's name.
       seed: its seed.
-      varied: (dotted key, value as text) of what the sweep varies besides schedule and seed.
-      num_steps: updates that it makes in all.
+      varied: (dotted key, value as text) of everything the sweep varies besides schedule and seed.
+      num_steps: the total number of updates.
       steps_made: updates that it had made when it was planned.
-      score: the metric that tells how it fares while it trains, such as "eval/own/wer".
-      program: equal in runs that can share what is compiled, or be one program; see `group_key`.
+      score: the metric that is shown while it trains, such as "eval/own/wer".
+      group: the same for runs that can share compiled code or be one program; see `group_key`.
       catalog: how `score` is shown.
     """
 
@@ -43,7 +43,7 @@ class PlannedRun:
     num_steps: int = 0
     steps_made: int = 0
     score: str = ""
-    program: str = ""
+    group: str = ""
     catalog: Catalog = CATALOG
 
     @property
@@ -53,7 +53,7 @@ class PlannedRun:
 
     @property
     def log_file(self) -> Path:
-        """Where what it prints goes."""
+        """The file that takes its output."""
         return log_file(self.workdir)
 
 
@@ -66,19 +66,19 @@ def plan_sweep(
     *,
     needs_data: bool = False,
 ) -> list[PlannedRun]:
-    """The runs of an experiment's `sweep()`, every one of them checked; nothing is written.
+    """Plans and checks every run of an experiment's `sweep()`; writes nothing.
 
     Args:
       config_file: the experiment; `sweep()` says what each run sets.
       override_flags: `--config.KEY=VALUE` for all runs.
       workdir: the sweep's folder; run folders are `<workdir>/<schedule>/seed_<n>`.
-      num_seeds: only the seeds below it; None for all.
-      report: takes a line on what could not be checked.
-      needs_data: whether the data of runs that are not finished have to be there.
+      num_seeds: only seeds below this number; None for all.
+      report: takes a line about anything that could not be checked.
+      needs_data: whether the data of unfinished runs must be available.
 
     Raises:
-      LabError, DataError: a run's config or data cannot be used, or the data of a finished run have
-        changed.
+      LabError, DataError: a run's config or data cannot be used, or the data of a finished run
+        have changed.
     """
     file, argument = split_config(config_file)
     if argument:
@@ -92,14 +92,14 @@ def plan_sweep(
         varied = {key: plain_value(key, value) for key, value in values.items()}
         clash = sorted(varied.keys() & fixed.keys())
         if clash:
-            raise LabError(f"{clash[0]} is what this sweep varies; it cannot be set for all runs")
+            raise LabError(f"{clash[0]} is varied by this sweep; it cannot be set for all runs")
         config, _ = with_varied(base, fixed, varied)
         if num_seeds is not None and config.seed >= num_seeds:
             continue
         experiment = make_experiment(config)
         name = run_name(config.schedule.name, config.seed, varied)
         folder = Path(workdir) / name
-        run = Run(folder)
+        run = RunFolder(folder)
         run.check(config)
         result, finished = run.result(), run.finished(config)
         if finished is not None:
@@ -133,10 +133,10 @@ def plan_sweep(
 
 
 def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
-    """Refuses a plan in which two runs have one folder."""
+    """Rejects a plan in which two runs have the same folder."""
     folders: dict[str, PlannedRun] = {}
     for one in plan:
-        # Some file systems do not tell "A" from "a".
+        # Some file systems do not distinguish "A" from "a".
         other = folders.setdefault(one.name.casefold(), one)
         if other is one:
             continue
@@ -144,16 +144,16 @@ def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
             raise LabError(f"two runs of the sweep of {config_file} are the same: {one.name}")
         raise LabError(
             f"two runs of the sweep of {config_file} would share the folder {one.name}, which is"
-            " named by the last part of each key that is varied; vary one alone of the keys that"
-            " end alike"
+            " named after the last part of each varied key; of the keys that end alike, vary only"
+            " one"
         )
 
 
 def plan_table(plan: Sequence[PlannedRun]) -> str:
-    """The grid of a sweep: what varies, a row for each combination and a column for each seed.
+    """The grid of a sweep, with one row per combination of values and one column per seed.
 
     Args:
-      plan: of `plan_sweep`; at least one run.
+      plan: from `plan_sweep`, with at least one run.
 
     Example:
       >>> nothing = Assignment("", Path())

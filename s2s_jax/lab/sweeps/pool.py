@@ -1,4 +1,4 @@
-"""The processes of a sweep: so many at a time, until all runs have ended."""
+"""Runs the processes of a sweep, a given number at a time, until all runs have ended."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import read_json
 from s2s_jax.lab.base.processes import EXIT_OUT_OF_MEMORY
 from s2s_jax.lab.runs.result_shapes import ENDING
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.display import Display, PlainDisplay
 from s2s_jax.lab.sweeps.groups import make_groups
 from s2s_jax.lab.sweeps.lines import RunState, last_error
@@ -26,12 +26,12 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class _Job:
-    """Runs that a process trains, one alone or several as lanes of one program.
+    """Runs that a process trains: a single one, or several as lanes of one program.
 
     Attributes:
-      states: the runs'.
-      log_begins: bytes that each run's log had before.
-      earlier: what tells the `result.json` that each run had before from a later one.
+      states: the states of the runs.
+      log_begins: the size of each run's log before the job, in bytes.
+      earlier: a mark of each run's previous `result.json`, to tell it from a later one.
     """
 
     states: list[RunState]
@@ -53,19 +53,20 @@ def run_sweep(
 ) -> list[str]:
     """Trains the runs of a plan that are not finished, each group by one of several processes.
 
-    A process goes on with the next group when it has done one, and with a group of the same program
-    if there is any: it has data and compiled programs for that already. A run that fails does not
+    When a process has finished a group, it takes the next one, preferably a group with the same
+    program, for which it already has the data and the compiled program. A run that fails does not
     stop the others. An interrupt is passed on to the processes, which save a checkpoint; the same
-    sweep goes on from there. A second interrupt does not wait for that. With several jobs each has
-    its share of the machine's cores. A run's own output is in `<run folder>.log`. A group for which
-    the memory does not suffice goes on as two of half the size, down to one run after another. A
-    run that a process of somebody else trains is looked at once more when that has ended.
+    sweep continues from there. A second interrupt does not wait for the checkpoints. With several
+    jobs, each has its share of the machine's cores. A run's own output is in `<run folder>.log`. A
+    group that runs out of memory is continued as two groups of half the size, down to one run after
+    another. A run that a process outside this sweep is training is checked again when that process
+    has ended.
 
     Args:
-      plan: of `plan_sweep`.
-      num_jobs: processes at a time, at least 1.
-      display: shows how the runs fare; by default lines on standard output.
-      groups: of `make_groups`; by default every run is alone.
+      plan: from `plan_sweep`.
+      num_jobs: number of processes at a time, at least 1.
+      display: shows the progress of the runs; by default as lines on standard output.
+      groups: from `make_groups`; by default every run is alone.
 
     Returns:
       The names of the runs that failed.
@@ -89,7 +90,9 @@ def run_sweep(
             pool.hand_out(waiting)
             display.tick()
             waiting[:0] = pool.look(_POLL_SECONDS)
-        with contextlib.suppress(KeyboardInterrupt):  # all is done; they are asked to hurry below
+        with contextlib.suppress(
+            KeyboardInterrupt
+        ):  # all is done; `pool.stop` below ends them faster
             pool.close()
     except KeyboardInterrupt:
         display.stopping()
@@ -97,7 +100,7 @@ def run_sweep(
         display.close()
         raise
     finally:
-        # Whatever else went wrong, no process is left behind.
+        # No process is left running, whatever else went wrong.
         pool.stop()
     display.close()
     return [one.run.name for one in states if one.status == "failed"]
@@ -107,13 +110,13 @@ class _Pool:
     """The processes of a sweep.
 
     Args:
-      num_workers: the most at a time.
+      num_workers: maximum number of processes at a time.
       display: is told of every run that starts or ends.
 
     Attributes:
-      num_workers: likewise.
-      jobs: what each process that is at work trains.
-      elsewhere: groups of runs that processes of somebody else train.
+      num_workers: maximum number of processes at a time.
+      jobs: the job of each busy process.
+      elsewhere: groups of runs that processes outside this sweep are training.
     """
 
     def __init__(self, num_workers: int, display: Display):
@@ -121,17 +124,17 @@ class _Pool:
         self.jobs: dict[WorkerProcess, _Job] = {}
         self.elsewhere: list[list[RunState]] = []
         self._idle: dict[WorkerProcess, str] = {}
-        """Those that have just done a job, and the program that each has compiled last."""
+        """Processes that have finished a job, with the group key of the runs that each trained."""
         self._leaving: list[WorkerProcess] = []
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
     def hand_out(self, waiting: list[list[RunState]]) -> None:
-        """Takes from the groups that wait as many as there are processes for."""
+        """Gives waiting groups to processes, as many as there are free ones."""
         while waiting and len(self.jobs) < self.num_workers:
             worker = next(iter(self._idle), None)
-            program = self._idle[worker] if worker else None
-            of_program = (group for group in waiting if group[0].run.program == program)
-            chosen = next(of_program, waiting[0])
+            group = self._idle[worker] if worker else None
+            alike = (some for some in waiting if some[0].run.group == group)
+            chosen = next(alike, waiting[0])
             waiting.remove(chosen)
             states = self._not_elsewhere(chosen)
             if not states:
@@ -148,13 +151,13 @@ class _Pool:
                 state.status, state.reason = "running", ""
                 self._display.changed(state)
         if not waiting:
-            self._dismiss()  # they end while the others work
+            self._dismiss()  # idle processes end while the others work
 
     def look(self, seconds: float) -> list[list[RunState]]:
-        """Waits for an answer, but not for long, and notes which runs have ended.
+        """Waits briefly for an answer and notes which runs have ended.
 
         Returns:
-          Groups that are to be tried again.
+          Groups that have to be tried again.
         """
         again: list[list[RunState]] = []
         try:
@@ -166,11 +169,11 @@ class _Pool:
             if ended:
                 worker.close()
             elif job:
-                self._idle[worker] = job.states[0].run.program
+                self._idle[worker] = job.states[0].run.group
             if job:
                 again = self._again(worker, job, code)
             if job and not again:
-                # Somebody may have been quicker by a moment.
+                # Another process may have taken a run just before.
                 self._not_elsewhere([one for one in job.running if not _is_finished(one)])
                 for state in _end(job, code):
                     self._display.changed(state)
@@ -180,24 +183,24 @@ class _Pool:
         return again
 
     def freed(self) -> list[list[RunState]]:
-        """The groups that were trained elsewhere, and no longer are: to be looked at once more."""
+        """Groups that are no longer being trained elsewhere and have to be checked again."""
         free = [
             group
             for group in self.elsewhere
-            if not any(Run(one.run.workdir).trained_by() for one in group)
+            if not any(RunFolder(one.run.workdir).trained_by() for one in group)
         ]
         self.elsewhere = [group for group in self.elsewhere if group not in free]
         return free
 
     def close(self) -> None:
-        """Waits until the processes have ended, which are not at work."""
+        """Dismisses the idle processes and waits until they have ended."""
         self._dismiss()
         for worker in self._leaving:
             worker.wait()
 
     def stop(self) -> None:
-        """Asks the processes to save and end, and waits; an interrupt meanwhile asks harder."""
-        # A process ends at once at the second SIGTERM.
+        """Asks the processes to save and end, and waits; an interrupt meanwhile hurries them."""
+        # A process ends immediately at the second SIGTERM, and SIGKILL follows after that.
         asked = iter((signal.SIGTERM, signal.SIGTERM))
         workers = [*self.jobs, *self._idle, *self._leaving]
         while any(not worker.ended for worker in workers):
@@ -212,7 +215,7 @@ class _Pool:
                 continue
         codes = {worker: worker.wait() for worker in self.jobs}
         with contextlib.suppress(queue.Empty):
-            while True:  # of a job that was done, and of its process after that, the first counts
+            while True:  # a job's own code comes before that of its process; the first one counts
                 worker, code, ended = self._answers.get(timeout=0 if not self.jobs else 0.1)
                 if not ended and worker in codes:
                     codes[worker] = code
@@ -224,34 +227,34 @@ class _Pool:
         self.jobs.clear()
 
     def _not_elsewhere(self, states: list[RunState]) -> list[RunState]:
-        """The runs that no process of somebody else trains; the others wait for its end.
+        """The runs that no outside process is training; the others wait until that process ends.
 
-        That is another sweep's of the same folder, or one that a killed sweep has left behind and
-        that is about to save.
+        It belongs to another sweep of the same folder, or it was left by a killed sweep and is
+        about to save.
         """
-        owners = {state: Run(state.run.workdir).trained_by() for state in states}
+        owners = {state: RunFolder(state.run.workdir).trained_by() for state in states}
         held = [state for state, owner in owners.items() if owner]
         for state in held:
             state.status, state.reason = "waiting", f"is being trained by {owners[state]}"
-            self._display.note(f"{state.run.name}: {state.reason}; waiting for its end")
+            self._display.note(f"{state.run.name}: {state.reason}; waiting for it to end")
         if held:
             self.elsewhere.append(held)
         return [state for state in states if state not in held]
 
     def _dismiss(self) -> None:
-        """There is nothing more to do for the processes that wait."""
+        """Tells the idle processes that there are no more jobs."""
         for worker in self._idle:
             worker.close()
             self._leaving.append(worker)
         self._idle.clear()
 
     def _start(self, log: Path) -> WorkerProcess:
-        # Processes that each take every core get in each other's way.
+        # Processes that each use all cores would slow each other down.
         share = max(1, (os.cpu_count() or 1) // self.num_workers)
         return WorkerProcess(log, share if self.num_workers > 1 else None, self._answers)
 
     def _again(self, worker: WorkerProcess, job: _Job, code: int) -> list[list[RunState]]:
-        """What of a job is to be tried once more, since there was too little memory for it."""
+        """The groups of a job that have to be tried again because it ran out of memory."""
         if code not in (EXIT_OUT_OF_MEMORY, -signal.SIGKILL):
             return []
         for state in _ended_lanes(job):
@@ -260,15 +263,15 @@ class _Pool:
             return _halves(job, self._display)
         if worker.num_jobs == 1:
             return []
-        # What earlier runs have left may be what was too much.
+        # Memory kept by earlier runs in the process may have been the problem.
         [state] = job.states
         state.status = "waiting"
-        self._display.note(f"{state.run.name}: out of memory; once more in a process of its own")
+        self._display.note(f"{state.run.name}: out of memory; trying again in a new process")
         return [job.states]
 
 
 def _log_size(run: PlannedRun) -> int:
-    """The bytes of a run's log, which is made where it is missing."""
+    """The size of a run's log in bytes; creates the log if it is missing."""
     with writing(f"to {run.workdir.parent}"):
         run.workdir.parent.mkdir(parents=True, exist_ok=True)
         with run.log_file.open("ab") as log:
@@ -276,9 +279,9 @@ def _log_size(run: PlannedRun) -> int:
 
 
 def _end(job: _Job, code: int) -> list[RunState]:
-    """Notes how the runs of a job have ended that were still running; and returns them.
+    """Notes how the runs of a job that were still running have ended; returns them.
 
-    A run has finished when its result says so, whatever the code of the process was.
+    A run has finished if its result says so, regardless of the exit code of the process.
     """
     alone = len(job.states) == 1
     how = (
@@ -301,7 +304,7 @@ def _end(job: _Job, code: int) -> list[RunState]:
 
 
 def _ended_lanes(job: _Job) -> list[RunState]:
-    """The runs of a group that have ended while their process goes on with the others."""
+    """The runs of a group that have ended while their process continues with the others."""
     if len(job.states) == 1:
         return []
     ended = []
@@ -324,21 +327,21 @@ def _is_finished(state: RunState) -> bool:
 
 
 def _new_result(job: _Job, state: RunState) -> dict[str, Any]:
-    """What a run has written of its end since it was started; {} before."""
+    """The result that a run has written since it was started; {} if there is none yet."""
     earlier = job.earlier[job.states.index(state)]
     return _result(state.run) if _result_mark(state.run) != earlier else {}
 
 
 def _result(run: PlannedRun) -> dict[str, Any]:
-    """What a run has written of its end; {} before."""
+    """The result that a run has written; {} if there is none yet."""
     try:
         return read_json(run.workdir / "result.json", ENDING)
-    except LabError:  # it is not there, or not whole
+    except LabError:  # it is missing or incomplete
         return {}
 
 
 def _result_mark(run: PlannedRun) -> tuple[int, ...]:
-    """Tells a `result.json` from the one that is written in its place; () where there is none."""
+    """A mark that changes when `result.json` is replaced; () if there is none."""
     try:
         found = (run.workdir / "result.json").stat()
     except OSError:
@@ -347,18 +350,18 @@ def _result_mark(run: PlannedRun) -> tuple[int, ...]:
 
 
 def _was_stopped(job: _Job, state: RunState) -> bool:
-    """Whether a run ended because it was asked to; one of a group may have failed before."""
+    """Whether a run ended because it was stopped; a run in a group may have failed before."""
     return len(job.states) == 1 or _new_result(job, state).get("status") != "failed"
 
 
 def _halves(job: _Job, display: Display) -> list[list[RunState]]:
-    """What is left of a group, as two groups that wait."""
+    """The remaining runs of a group, as two waiting groups."""
     left = job.running
     for state in left:
         state.status = "waiting"
     middle = -(-len(left) // 2)
     lanes = f"{middle} lanes at a time" if middle > 1 else "one run after another"
-    display.note(f"out of memory with {len(job.states)} lanes; going on with {lanes}")
+    display.note(f"out of memory with {len(job.states)} lanes; continuing with {lanes}")
     return [half for half in (left[:middle], left[middle:]) if half]
 
 

@@ -1,4 +1,4 @@
-"""The jobs that a sweep sends to one of its processes, and how the process learns of its death."""
+"""The jobs that a sweep sends to a process, which also notices when the sweep dies."""
 
 import json
 import os
@@ -9,28 +9,28 @@ from collections.abc import Iterator
 from typing import Any
 
 NO_MORE_JOBS = "null"
-"""The line that a sweep sends last; a pipe that ends without it has lost its sweep."""
+"""The last line that a sweep sends; if the pipe ends without it, the sweep has died."""
 
 
 class SentJobs:
-    """Jobs in the order in which they come, one at a time, until there are no more.
+    """Yields jobs one at a time, in the order in which they arrive.
 
-    Where the sweep dies while a job is under way, this process gets a SIGTERM, so that it saves a
-    checkpoint and ends as it does where the sweep asks it to.
+    If the sweep dies during a job, this process sends itself SIGTERM, so that it saves a checkpoint
+    and exits as if the sweep had asked it to.
 
     Args:
-      descriptor: of the pipe from the sweep; nobody else may read it.
+      descriptor: of the pipe from the sweep; nothing else may read it.
     """
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._num_sent = self._num_done = 0
-        # A file object that a thread is reading cannot be closed when the interpreter ends.
+        # No file object: one that a thread is reading cannot be closed when the interpreter exits.
         threading.Thread(target=self._read, daemon=True).start()
 
     def __iter__(self) -> Iterator[Any]:
-        """Each job as JSON holds it; one is done when the next is asked for."""
+        """Each job, parsed from JSON; a job is done when the next one is requested."""
         while (job := self._jobs.get()) is not None:
             yield job
             self._num_done += 1

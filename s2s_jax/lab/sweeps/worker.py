@@ -2,13 +2,13 @@
 
 python -m s2s_jax.lab.sweeps.worker
 
-A job is a line of standard input: a JSON list of runs, each an `Assignment`; several runs are lanes
-of one program. What the process says of a run goes to the run's own log, beside its folder; how
-the run ended is in its `result.json`. A job that has finished, or
-whose input or loss was bad, is answered on standard output by the exit code that `s2s train` would
-have, and what was loaded and compiled stays for the next one. After anything else, a signal, a lack
-of memory or what nobody foresaw, the process ends with the code of that instead. After the last job
-comes null. Where the sweep dies instead, the process saves a checkpoint and ends: see `SentJobs`.
+A job is a line on standard input: a JSON list of runs, each an `Assignment`; several runs are lanes
+of one program. The output of a run goes to the run's own log, next to its folder; its
+`result.json` says how it ended. If a job has finished, or its input or loss was bad, the process
+answers on standard output with the exit code that `s2s train` would have, and keeps loaded data and
+compiled programs for the next job. After anything else, such as a signal, a lack of memory or an
+unexpected error, the process exits with the code for that instead. The last job is followed by
+null. If the sweep dies, the process saves a checkpoint and exits: see `SentJobs`.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Works until there is no job left, or one does not go well.
+    """Works until there are no jobs left or one ends badly.
 
     Returns:
       The exit code: 0, or that of the last job; see `work`.
@@ -55,7 +55,9 @@ def main() -> int:
     tolerate_garbage()
     stopped = stop_on_signals()
     jobs = SentJobs(os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # an experiment that reads reads no job
+    os.dup2(
+        os.open(os.devnull, os.O_RDONLY), 0
+    )  # an experiment that reads standard input must not read jobs
     try:
         prepare_jax()
         from s2s_jax.lab.training.workbench import Workbench
@@ -65,17 +67,17 @@ def main() -> int:
         print(f"s2s: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
-    gc.freeze()  # what was imported stays
+    gc.freeze()  # imported objects are never collected
     bench = Workbench()
     for runs in jobs:
         job = [Assignment.from_json(one) for one in runs]
         _print_to(log_file(job[0].workdir))
         stopped.begin_anew()
         code = work(bench, job, stopped.is_set)
-        # A signal that a run no longer heard, at its end, is not for the next one.
+        # A signal that arrived too late for this run must not be lost on the next one.
         if stopped.is_set() or code not in (0, EXIT_BAD_INPUT):
             return code
-        gc.collect()  # a run that failed can hold its state in a cycle
+        gc.collect()  # a failed run can keep its state alive in a reference cycle
         try:
             print(code, file=answers)
         except BrokenPipeError:  # the sweep was killed
@@ -87,19 +89,19 @@ def work(bench: "Workbench", job: Sequence[Assignment], should_stop: Callable[[]
     """Does one job.
 
     Args:
-      bench: has what earlier jobs have left.
+      bench: keeps loaded data and compiled programs between jobs.
       job: the runs.
       should_stop: asked after each step.
 
     Returns:
-      The exit code: 0 where all runs have finished, 2 for bad input or a run that failed, 71 where
-      the memory of the device does not suffice for so many lanes, 75 where a signal stopped them,
-      1 for any other exception.
+      The exit code: 0 if all runs have finished, 2 for bad input or a run that failed, 71 if the
+      device does not have enough memory for all lanes, 75 if a signal stopped the runs, 1 for any
+      other exception.
     """
     logs = [log_file(run.workdir).open("a", buffering=1, encoding="utf-8") for run in job]
     try:
         return _train(bench, job, logs, should_stop)
-    except (Exception, SystemExit) as error:  # nobody but `main` ends this process
+    except (Exception, SystemExit) as error:  # only `main` may end this process
         if is_for_the_user(error):
             code, text = EXIT_BAD_INPUT, f"s2s: {error}"
         elif is_out_of_memory(error):
@@ -131,7 +133,7 @@ def _train(
     for number, (run, log) in enumerate(zip(job, logs, strict=True)):
         try:
             config, overrides = run.config()
-        except LabError as error:  # the runs beside it go on
+        except LabError as error:  # the other runs continue
             results[number] = error
         else:
             specs[number] = RunSpec(config, run.workdir, overrides, report_to(log))
@@ -141,26 +143,26 @@ def _train(
 
 
 def _last_words(result: "Result", folder: Path, log: TextIO) -> int:
-    """Says what `s2s train` says at its end; returns its exit code."""
+    """Prints what `s2s train` prints at its end; returns its exit code."""
     if isinstance(result, LabError):
         _say(log, f"s2s: {result}")
         return EXIT_BAD_INPUT
     if result["status"] == "stopped":
         steps = result["steps"]
-        _say(log, f"stopped at step {steps}; the same command goes on from there")
+        _say(log, f"stopped at step {steps}; run the same command to continue")
         return EXIT_STOPPED
     _say(log, f"look at the run with: {command_line('tensorboard', '--logdir', folder)}")
     return 0
 
 
 def _say(log: TextIO, text: str) -> None:
-    """Writes into a run's log; where its disk is full, that is not what a run ends by."""
+    """Writes to a run's log; a full disk does not end the run."""
     with contextlib.suppress(OSError):
         print(text, file=log)
 
 
 def _print_to(path: Path) -> None:
-    """Sends what others print, XLA's warnings say, to a file."""
+    """Redirects other output, such as XLA's warnings, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     with path.open("ab") as file:

@@ -1,4 +1,4 @@
-"""A process that trains what it is sent, from the side that sends."""
+"""The sweep's side of a process that trains the runs it is sent."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from s2s_jax.lab.sweeps.sent_jobs import NO_MORE_JOBS
 
 
 class Answer(NamedTuple):
-    """What a process says of its job.
+    """The answer of a process to a job.
 
     Attributes:
-      worker: whose answer it is.
-      code: the exit code of the job or, where it has ended, of the process; below 0 the signal that
-        killed it.
+      worker: the process that answers.
+      code: the exit code of the job or, if the process has ended, of the process; if negative, the
+        signal that killed it.
       ended: whether the process has ended.
     """
 
@@ -35,12 +35,12 @@ class WorkerProcess:
     """Starts a process of `s2s_jax.lab.sweeps.worker`.
 
     Args:
-      log: where what it prints before its first job goes.
-      num_threads: of XLA; None for as many as there are cores.
-      answers: takes its answers, from a thread.
+      log: takes what it prints before its first job.
+      num_threads: number of XLA threads; None for one per core.
+      answers: receives its answers, from a thread.
 
     Attributes:
-      num_jobs: what it was sent.
+      num_jobs: the number of jobs that it was sent.
 
     Raises:
       LabError: the log cannot be written.
@@ -48,9 +48,9 @@ class WorkerProcess:
 
     def __init__(self, log: Path, num_threads: int | None, answers: "SimpleQueue[Answer]"):
         environment = dict(os.environ)
-        # What it prints is in the log in the order in which it was said.
+        # Keeps everything it prints in order in the log.
         environment["PYTHONUNBUFFERED"] = "1"
-        if num_threads is not None:  # XLA goes by this
+        if num_threads is not None:  # XLA reads this variable
             environment["NPROC"] = str(num_threads)
         with writing(log), log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -61,7 +61,7 @@ class WorkerProcess:
                 env=environment,
                 text=True,
                 errors="replace",
-                # Ctrl-C in a terminal is for the sweep alone, which passes it on once.
+                # Ctrl-C in a terminal goes only to the sweep, which passes it on once.
                 start_new_session=True,
             )
         self._answers = answers
@@ -69,16 +69,16 @@ class WorkerProcess:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send(self, job: Sequence[Assignment]) -> None:
-        """Sends a job, its runs; an answer follows."""
+        """Sends a job, a list of runs; an answer will follow."""
         self.num_jobs += 1
         stdin = self._process.stdin
         assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is the answer
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and that is the answer
             stdin.write(f"{json.dumps([one.to_json() for one in job])}\n")
             stdin.flush()
 
     def close(self) -> None:
-        """There is no further job: the process ends by itself; once is enough."""
+        """Tells the process that there are no more jobs, so that it ends; may be called again."""
         stdin = self._process.stdin
         assert stdin is not None
         if stdin.closed:
@@ -90,7 +90,7 @@ class WorkerProcess:
             stdin.close()
 
     def wait(self) -> int:
-        """Waits until the process has ended; its exit code, below 0 the signal that killed it."""
+        """Waits for the process to end; returns its exit code, negative for a signal."""
         return self._process.wait()
 
     @property
@@ -107,7 +107,9 @@ class WorkerProcess:
         try:
             with self._process.stdout as lines:
                 for line in lines:
-                    if line.strip().isdecimal():  # else somebody else has printed it
+                    if (
+                        line.strip().isdecimal()
+                    ):  # anything else was not printed by the worker itself
                         self._answers.put(Answer(self, int(line), ended=False))
-        finally:  # the sweep waits for this one
+        finally:  # the sweep waits for this answer
             self._answers.put(Answer(self, self._process.wait(), ended=True))

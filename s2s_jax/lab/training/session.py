@@ -13,7 +13,7 @@ from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.runs.provenance import Provenance, belongings, differing_versions
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.runs.tracking import Tracker
 from s2s_jax.lab.training.lane import NonFiniteLossError
 from s2s_jax.lab.training.programs import Progress
@@ -44,7 +44,7 @@ class RunSession:
 
     def __init__(
         self,
-        run: Run,
+        run: RunFolder,
         config: Config,
         overrides: Overrides,
         task: Task,

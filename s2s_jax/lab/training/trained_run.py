@@ -14,7 +14,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import Config
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.provenance import Provenance, differing_data
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import Experiment, make_experiment
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.optimizers import averages_params, evaluation_params
@@ -69,7 +69,7 @@ def load_run(
     Raises:
       LabError: the folder holds no run, or no checkpoint that fits.
     """
-    run = Run(workdir)
+    run = RunFolder(workdir)
     config, vocabularies = run.config(), run.vocabularies()
     if vocabularies is None:
         raise LabError(f"{workdir} holds no trained run: its vocabularies are missing")

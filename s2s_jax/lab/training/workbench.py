@@ -17,7 +17,7 @@ from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.provenance import check_lanes
-from s2s_jax.lab.runs.run import DataCheck, Run
+from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
 from s2s_jax.lab.training.build import Experiment, make_experiment
 from s2s_jax.lab.training.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
 from s2s_jax.lab.training.device_lanes import DeviceLanes
@@ -115,7 +115,7 @@ class Workbench:
 
     def _shared_by(self, runs: Sequence["_Run"]) -> "_Shared":
         """What is there already where it fits, else made anew."""
-        saved = (Run(one.spec.workdir).vocabularies() for one in runs)
+        saved = (RunFolder(one.spec.workdir).vocabularies() for one in runs)
         vocabularies = next((one for one in saved if one is not None), None)
         experiment = runs[0].experiment
         if self._shared is not None and not self._shared.fits(experiment, vocabularies):
@@ -238,7 +238,7 @@ class _Group:
         return self._results
 
     def _open(self, one: RunSpec) -> RunSession:
-        folder, task = Run(one.workdir), self._shared.task
+        folder, task = RunFolder(one.workdir), self._shared.task
         if folder.vocabularies() not in (None, task.vocabularies):
             raise LabError(
                 f"the vocabularies in {folder.folder} are not those of the runs beside it;"
@@ -303,7 +303,7 @@ def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
     Raises:
       LabError, DataError: it can be neither.
     """
-    folder = Run(one.workdir)
+    folder = RunFolder(one.workdir)
     folder.check(one.config)
     folder.vocabularies()
     result = folder.finished(one.config)

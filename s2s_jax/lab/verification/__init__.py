@@ -1,4 +1,4 @@
-"""`s2s verify`: the train step held against exact theory."""
+"""`s2s verify`: checks the train step against exact theory."""
 
 from s2s_jax.lab.verification.verification import TEACHER_PROBS, make_markov_chain, verify
 

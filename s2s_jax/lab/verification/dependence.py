@@ -1,4 +1,4 @@
-"""The knob of dependence: the damage of a training by how much the source leaves open."""
+"""How the damage done by scheduled sampling depends on how much the source hides."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from s2s_jax.theory.optimum import optimum_divergences
 from s2s_jax.training import init_train_state
 
 MAX_PAIRS = 2**13
-"""The most pairs of a source and a target, (2 num_symbols)**length: all are looked at."""
+"""The most pairs of a source and a target, (2 num_symbols)**length: all are enumerated."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class DependenceRecipe:
 
     Attributes:
       hidden_size: of encoder and decoder, with attention between them.
-      num_rows: sequences of a batch.
-      num_steps: updates.
-      learning_rate: of Adam; a hundredth of it is left at the end.
-      tolerance: nats that the divergence may be from the predicted one.
+      num_rows: number of sequences in a batch.
+      num_steps: number of updates.
+      learning_rate: of Adam; it decays to a hundredth.
+      tolerance: how far the divergence may be from the predicted one, in nats.
     """
 
     hidden_size: int = 24
@@ -45,14 +45,14 @@ class DependenceRecipe:
 
 
 @dataclass(frozen=True)
-class DependenceRow:
-    """One training beside its prediction.
+class DependenceCase:
+    """One training run and its prediction.
 
     Attributes:
       dependence: share of the target's symbols that the source hides.
-      teacher_prob: of the training.
+      teacher_prob: the probability of gold tokens in training.
       kl_predicted: KL(P || Q | X) of the optimum, in nats.
-      kl_trained: the same of what was trained.
+      kl_trained: the same for the trained model.
       lands: whether the two are within the tolerance.
     """
 
@@ -68,8 +68,8 @@ class AllPairs:
     """Every pair of a source and a target that can occur.
 
     Attributes:
-      told: [num_pairs, length] what the source tells, -1 where hidden.
-      target: [num_pairs, length] numbers of symbols.
+      told: [num_pairs, length] symbols that the source reveals, -1 where hidden.
+      target: [num_pairs, length] symbol numbers.
       target_probs: [num_pairs] P(y).
     """
 
@@ -78,23 +78,23 @@ class AllPairs:
     target_probs: np.ndarray
 
     def probs(self, dependence: float) -> np.ndarray:
-        """P(x, y): each symbol is hidden for itself, with probability dependence."""
+        """P(x, y): each symbol is hidden independently, with probability dependence."""
         hidden = (self.told < 0).sum(-1)
         told = self.told.shape[1] - hidden
         return self.target_probs * dependence**hidden * (1 - dependence) ** told
 
 
 def enumerate_pairs(truth: ChainTruth) -> AllPairs:
-    """All pairs whose target has probability.
+    """All pairs whose target has a positive probability.
 
     Raises:
-      LabError: too many.
+      LabError: there are too many pairs.
     """
     length = truth.length
     if (2 * truth.num_symbols) ** length > MAX_PAIRS:
         raise LabError(
-            f"length is {length}; {truth.num_symbols} symbols, told or hidden, make more than"
-            f" {MAX_PAIRS} pairs of it"
+            f"length is {length}; with {truth.num_symbols} symbols, told or hidden, there are more"
+            f" than {MAX_PAIRS} pairs"
         )
     masks = np.indices((2,) * length).reshape(length, -1).T.astype(bool)
     targets = np.indices((truth.num_symbols,) * length).reshape(length, -1).T
@@ -109,13 +109,13 @@ def enumerate_pairs(truth: ChainTruth) -> AllPairs:
 def predict(
     truth: ChainTruth, pairs: AllPairs, dependences: Sequence[float], teacher_prob: float
 ) -> list[float]:
-    """KL(P || Q | X) of the optimum by dependence, in nats: the mean over all sources.
+    """KL(P || Q | X) of the optimum for each dependence, in nats: the mean over all sources.
 
     Args:
       truth: the chain.
-      pairs: of `enumerate_pairs`.
+      pairs: from `enumerate_pairs`.
       dependences: shares of hidden symbols.
-      teacher_prob: of the training; coins are per token, fed tokens sampled.
+      teacher_prob: of the training; coins are per token, and fed tokens are sampled.
     """
     sources, numbers = np.unique(pairs.told, axis=0, return_inverse=True)
     numbers = numbers.reshape(-1)
@@ -135,23 +135,23 @@ def verify_dependence(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
     jit: Callable[..., Any] = jax.jit,
-) -> list[DependenceRow]:
+) -> list[DependenceCase]:
     """Trains an LSTM with attention for each dependence and teacher_prob, as one population.
 
     Args:
       truth: the chain.
       dependences: shares of hidden symbols, in [0, 1].
-      teacher_probs: of the trainings; coins are per token, fed tokens sampled.
-      recipe: how; None for the default.
-      seed: of initial weights, coins and samples.
+      teacher_probs: of the trainings; coins are per token, and fed tokens are sampled.
+      recipe: how to train; None for the default.
+      seed: seed of initial weights, coins and samples.
       report: takes a line of progress.
-      jit: compiles; tests have a quicker one.
+      jit: compiles functions; tests pass a faster one.
 
     Returns:
-      A row for each, the teacher_probs outermost.
+      One row for each, ordered by teacher_prob, then dependence.
 
     Raises:
-      LabError: a dependence out of range, or a chain with too many sequences.
+      LabError: a dependence is out of range, or the chain has too many sequences.
     """
     for dependence in dependences:
         if not 0 <= dependence <= 1:
@@ -200,11 +200,11 @@ def verify_dependence(
         for number, dependence in enumerate(dependences):
             trained = float(probs[number] @ kl[place * len(dependences) + number])
             lands = abs(trained - predicted[number]) <= recipe.tolerance
-            rows.append(DependenceRow(dependence, teacher_prob, predicted[number], trained, lands))
+            rows.append(DependenceCase(dependence, teacher_prob, predicted[number], trained, lands))
     return rows
 
 
-def format_dependence(rows: Sequence[DependenceRow]) -> str:
+def format_dependence(rows: Sequence[DependenceCase]) -> str:
     """The table for a terminal."""
     lines = ["dependence  teacher_prob  KL predicted  KL trained  verdict"]
     lines += [
@@ -215,8 +215,8 @@ def format_dependence(rows: Sequence[DependenceRow]) -> str:
     return "\n".join(lines)
 
 
-def dependence_figure(truth: ChainTruth, rows: Sequence[DependenceRow]) -> Figure:
-    """Lines of what theory predicts, marks of what was trained, by dependence."""
+def dependence_figure(truth: ChainTruth, rows: Sequence[DependenceCase]) -> Figure:
+    """The KL by dependence: predictions as lines, trained models as marks."""
     pairs = enumerate_pairs(truth)
     figure, (axes,) = new_figure(1, 1, (6.2, 4.2))
     dense = [float(one) for one in np.linspace(0, 1, 41)]

@@ -97,10 +97,10 @@ def train_population(
     )
     of_lanes = Lanes(0, 0 if lanes.cumulated.ndim == 2 else None)  # pyright: ignore
     advance_all = jit(jax.vmap(advance, in_axes=(axes, of_lanes), out_axes=axes))
-    for report in range(_NUM_REPORTS):
+    for said in range(_NUM_REPORTS):
         carry = advance_all(carry, lanes)
         jax.block_until_ready(carry[1])
-        say((report + 1) * (num_steps // _NUM_REPORTS))
+        say((said + 1) * (num_steps // _NUM_REPORTS))
     return jax.tree.map(lambda total: total / num_averaged, carry[1])
 
 

@@ -1,4 +1,4 @@
-"""How the models of `s2s verify` are trained until they stand still."""
+"""How the models of `s2s verify` are trained to convergence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from s2s_jax.models.tabular import make_tabular_model
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a kind of model is trained until it stands still.
+    """How a kind of model is trained to convergence.
 
     Attributes:
       make_model: (num_symbols, length) -> model.
       first_id: the target id of symbol 0.
-      num_rows: sequences of a batch.
-      num_steps: updates.
+      num_rows: number of sequences in a batch.
+      num_steps: number of updates.
       learning_rate: of Adam.
-      decay: share of the learning rate that is left at the end.
-      averaged: share of the updates, the last ones, whose parameters are averaged.
-      q_tolerance: how far a q may be from the predicted one, over and above chance.
-      kl_tolerance: nats that the divergence may be from the predicted one.
+      decay: fraction of the learning rate that is left at the end.
+      averaged: fraction of the updates, at the end, whose parameters are averaged.
+      q_tolerance: how far a q may be from the predicted one, unless chance alone allows for more.
+      kl_tolerance: how far the divergence may be from the predicted one, in nats.
     """
 
     make_model: Callable[[int, int], Seq2SeqModel]
@@ -75,4 +75,4 @@ RECIPES = {
         kl_tolerance=0.01,
     ),
 }
-"""The models that can be verified. Of the LSTM a q is judged only where no KL is identified."""
+"""The models that can be verified. The LSTM's q is only judged if the KL is not identified."""

@@ -1,4 +1,4 @@
-"""The real train step held against theory: what it converges to, beside what it must."""
+"""Compares what the real train step converges to with what theory predicts."""
 
 import itertools
 import time
@@ -26,28 +26,28 @@ from s2s_jax.training import TrainState, init_train_state
 
 TEACHER_PROBS = (1.0, 0.75, 0.5, 0.25, 0.0)
 WAYS = tuple(itertools.product(("token", "sequence"), ("sample", "argmax")))
-"""Every coin with every feed; a coin per batch has the optimum of one per sequence."""
+"""Every coin with every feed; a coin per batch has the same optimum as one per sequence."""
 
-_MAX_TABLES = 64  # sequences of the chain; each is a row of the tabular model, or nearly
+_MAX_TABLES = 64  # sequences of the chain, about as many as the tabular model has rows
 
 
 @dataclass(frozen=True)
-class Row:
-    """One training beside its prediction.
+class VerifiedCase:
+    """One training run and its prediction.
 
     Attributes:
       model: a name of `RECIPES`.
       coin: see `s2s_jax.rollout.make_rollout`.
-      feed: likewise.
-      teacher_prob: likewise.
+      feed: see there.
+      teacher_prob: see there.
       kl_predicted: KL(P || Q) of the optimum in nats; None where it is not identified.
-      kl_trained: KL(P || Q) of what was trained, in nats.
-      largest_difference: |q trained - q predicted| at most, over the prefixes that are ever fed.
-      first_difference: |Q1 - P1| at most. Training leaves the first token's distribution the truth;
-        a gradient through the sampled tokens would move it.
-      num_prefixes: all of them.
-      num_never_fed: of these; their q is not identified, and not compared.
-      lands: whether the training ended where it must.
+      kl_trained: KL(P || Q) of the trained model, in nats.
+      largest_difference: the largest |q trained - q predicted| over the prefixes that are ever fed.
+      first_difference: the largest |Q1 - P1|. The optimum for the first token is the true
+        distribution; a gradient through the sampled tokens would move it.
+      num_prefixes: the number of all prefixes.
+      num_never_fed: how many of these are never fed; their q is not identified and not compared.
+      lands: whether the training ended at the prediction.
     """
 
     model: str
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """The verdict in words."""
         word = "lands" if self.lands else "MISSES"
         if not self.num_never_fed:
             return word
@@ -73,12 +73,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Chain:
-    """The chain that is trained on, checked.
+    """The checked chain that models are trained on.
 
     Attributes:
       initial: [num_symbols] probabilities of the first symbol.
-      transition: [num_symbols, num_symbols]; row a holds the probabilities of what follows a.
-      length: symbols of a sequence.
+      transition: [num_symbols, num_symbols]; row a holds the probabilities of the symbol after a.
+      length: number of symbols in a sequence.
     """
 
     initial: np.ndarray
@@ -92,15 +92,15 @@ class Chain:
 
 
 def make_markov_chain(initial: ArrayLike, transition: ArrayLike, length: int) -> Chain:
-    """A chain that is small enough to verify.
+    """Makes a chain and checks that it is small enough to verify.
 
     Raises:
-      LabError: probabilities that are none, or too many sequences.
+      LabError: the probabilities are invalid, or there are too many sequences.
     """
     try:
         start, matrix, _ = check_chain(initial, transition)
     except ValueError as error:
-        raise LabError(f"the chain cannot be: {error}") from error
+        raise LabError(f"the chain is invalid: {error}") from error
     longest = int(np.log(_MAX_TABLES + 0.5) / np.log(max(2, len(start))))
     if not 1 <= length <= longest:
         raise LabError(f"length is {length}; with {len(start)} symbols it must be 1 to {longest}")
@@ -117,27 +117,28 @@ def verify(
     recipes: dict[str, Recipe] | None = None,
     report: Callable[[str], None] = lambda line: None,
     jit: Callable[..., Any] = jax.jit,
-) -> list[Row]:
-    """Trains by the real train step and compares with `scheduled_sampling_optimum`.
+) -> list[VerifiedCase]:
+    """Trains with the real train step and compares with `scheduled_sampling_optimum`.
 
-    `make_objective` and `make_train_step`, jitted, vmapped over teacher_prob. Batches hold every
-    sequence of the chain as often as its probability says, so that data is no source of error.
+    The step is `make_objective` with `make_train_step`, jitted and vmapped over teacher_prob. Batches
+    hold every sequence of the chain in proportion to its probability, so that sampling the data
+    adds no error.
 
     Args:
-      chain: of `make_markov_chain`.
-      models: names of `RECIPES`.
+      chain: from `make_markov_chain`.
+      models: names from `RECIPES`.
       ways: pairs of a coin and a feed.
-      teacher_probs: each is a training of its own.
-      seed: of initial weights, coins and samples.
-      recipes: other recipes than `RECIPES`.
+      teacher_probs: one training run for each.
+      seed: seed of initial weights, coins and samples.
+      recipes: used instead of `RECIPES`.
       report: takes a line of progress.
-      jit: compiles; tests have a quicker one.
+      jit: compiles functions; tests pass a faster one.
 
     Returns:
-      A row for each training.
+      One row per training run.
     """
     recipes = recipes or RECIPES
-    rows: list[Row] = []
+    rows: list[VerifiedCase] = []
     begin = time.perf_counter()
     starts = {}
     for number, (name, (coin, feed)) in enumerate(itertools.product(models, ways)):
@@ -160,7 +161,7 @@ def verify(
 
 @dataclass(frozen=True)
 class _Start:
-    """What the ways of one model share: compiled or drawn once."""
+    """What all ways of a model share: compiled or sampled once."""
 
     model: Seq2SeqModel
     optimizer: optax.GradientTransformation
@@ -186,7 +187,7 @@ def _verify_way(
     teacher_probs: Sequence[float],
     say: Callable[[int], None],
     jit: Callable[..., Any],
-) -> list[Row]:
+) -> list[VerifiedCase]:
     every = np.indices((chain.num_symbols,) * chain.length).reshape(chain.length, -1).T
     target = (every + recipe.first_id).astype(np.int32)
     source = np.full((len(every), 1), EOS, np.int32)
@@ -218,7 +219,7 @@ def _verify_way(
         differences, excesses = [], []
         for q, expected, fed in zip(trained, optimum.probs, optimum.fed_probs, strict=True):
             difference = np.abs(q - expected)[fed > 0]
-            # What chance alone leaves of so many tokens fed: four standard errors.
+            # The deviation that chance allows for this number of fed tokens: four standard errors.
             variance = (expected * (1 - expected))[fed > 0] / (fed[fed > 0] * num_averaged)[:, None]
             differences.append(difference.max())
             excesses.append((difference - np.maximum(recipe.q_tolerance, 4 * variance**0.5)).max())
@@ -232,7 +233,7 @@ def _verify_way(
         else:
             lands = kl_lands
         rows.append(
-            Row(
+            VerifiedCase(
                 name,
                 coin,
                 feed,
@@ -256,20 +257,20 @@ def _symbol_tables(
     ids: tuple[int, ...],
     jit: Callable[..., Any],
 ) -> list[np.ndarray]:
-    """Tables of every model of a population: for each step t an array [lane, z_1, ..., z_t, b].
+    """The tables of all lanes of a population: for each step t an array [lane, z_1, ..., z_t, b].
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      params: with the lanes in front.
-      sequences: all there are, in order.
-      ids: of the symbols.
-      jit: compiles.
+      params: with the lanes as the first axis.
+      sequences: all sequences, in order.
+      ids: target ids of the symbols.
+      jit: compiles functions.
     """
     read = jit(jax.vmap(partial(symbol_probs, model, ids), in_axes=(0, None)))
     probs = np.asarray(read(params, sequences)[0], np.float64)
     num_symbols, length = len(ids), sequences.target.shape[1]
     shaped = probs.reshape(-1, *(num_symbols,) * length, length, num_symbols)
-    # Whatever comes behind a prefix changes nothing of what follows it.
+    # The distribution after a prefix does not depend on the tokens that come after the prefix.
     return [
         shaped[(slice(None),) * (step + 1) + (0,) * (length - step) + (step,)]
         for step in range(length)

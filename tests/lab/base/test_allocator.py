@@ -1,4 +1,4 @@
-"""Freed memory stays in the process, unless the user has set the allocator."""
+"""Freed memory is kept in the process unless the user has configured the allocator."""
 
 import platform
 import re
@@ -41,7 +41,7 @@ def test_a_freed_block_is_kept():
     assert left("leave") < 20
 
 
-def test_the_users_own_settings_stand(monkeypatch):
+def test_the_users_own_settings_are_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
     assert not keep_freed_memory()
 
@@ -49,7 +49,7 @@ def test_the_users_own_settings_stand(monkeypatch):
 @pytest.mark.parametrize(
     ("limit", "refused"), [(resource.RLIM_INFINITY, False), (4 << 30, False), (2 << 30, True)]
 )
-def test_too_little_address_space_is_refused(monkeypatch, limit, refused):
+def test_too_little_address_space_is_rejected(monkeypatch, limit, refused):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
     if not refused:
         check_address_space()
@@ -58,7 +58,7 @@ def test_too_little_address_space_is_refused(monkeypatch, limit, refused):
         check_address_space()
 
 
-def test_a_model_that_no_memory_holds_is_refused_before_anything_is_written(
+def test_a_model_too_large_for_memory_is_rejected_before_anything_is_written(
     tmp_path, s2s, experiment_file
 ):
     size = "--config.model.hidden_size=65536"
@@ -72,7 +72,7 @@ def test_a_model_that_no_memory_holds_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_too_little_address_space_is_refused_before_anything_is_written(
+def test_too_little_address_space_is_rejected_before_anything_is_written(
     monkeypatch, tmp_path, s2s, experiment_file
 ):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))

@@ -19,7 +19,7 @@ def test_an_error_is_one_line():
     assert str(LabError("one\ntwo  three")) == "one two three"
 
 
-def test_json_comes_back_as_it_went_and_nan_as_null(tmp_path):
+def test_json_round_trips_and_nan_becomes_null(tmp_path):
     path = tmp_path / "a.json"
     value = {
         "b": 1, "a": [True, None, "é"], "t": (1, 2), "nan": math.nan, "inf": -math.inf,
@@ -34,13 +34,13 @@ def test_json_comes_back_as_it_went_and_nan_as_null(tmp_path):
     }  # fmt: skip
 
 
-def test_what_json_has_not_is_refused(tmp_path):
+def test_values_without_a_json_form_are_rejected(tmp_path):
     with pytest.raises(TypeError, match="object"):
         files.write_json(tmp_path / "a.json", {"a": object()})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     files.write_atomic(path, "old")
 
@@ -54,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path):
+def test_a_reader_keeps_the_old_file_while_it_is_replaced(tmp_path):
     path = tmp_path / "a.txt"
     files.write_atomic(path, "old")
     with path.open() as reader:
@@ -66,7 +66,7 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_takes_its_place(tmp_path):
 def test_a_truncated_json_file_is_named(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"a": 1, "b')
-    with pytest.raises(LabError, match=r"result\.json is not whole JSON"):
+    with pytest.raises(LabError, match=r"result\.json is not complete JSON"):
         files.read_json(path)
     with pytest.raises(LabError, match=r"cannot read .*none\.json: No such file"):
         files.read_json(tmp_path / "none.json")
@@ -81,13 +81,13 @@ def test_a_truncated_json_file_is_named(tmp_path):
         ('{"step": 1}\n7\n{"step": 2}\n\x00\x00\n', 2),
     ],
 )
-def test_jsonl_is_read_as_far_as_it_is_whole(tmp_path, text, num_bad):
+def test_valid_jsonl_lines_are_read_and_broken_ones_counted(tmp_path, text, num_bad):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text)
     assert files.read_jsonl(path) == ([{"step": 1}, {"step": 2}], num_bad)
 
 
-def test_jsonl_that_is_missing_is_named(tmp_path):
+def test_a_missing_jsonl_file_is_named(tmp_path):
     with pytest.raises(LabError, match="cannot read"):
         files.read_jsonl(tmp_path / "metrics.jsonl")
 
@@ -98,7 +98,7 @@ def test_numbers_keep_their_value(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())[0] == value
 
 
-def test_a_link_stays_and_points_to_what_is_written(tmp_path):
+def test_a_link_is_kept_and_points_to_the_new_content(tmp_path):
     target, link = tmp_path / "target.txt", tmp_path / "link.txt"
     target.write_text("old")
     link.symlink_to(target)
@@ -107,7 +107,7 @@ def test_a_link_stays_and_points_to_what_is_written(tmp_path):
     assert target.read_text() == "new"
 
 
-def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -118,7 +118,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_what_killed_writers_left_is_cleared(tmp_path):
+def test_files_left_by_killed_writers_are_removed(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     names = {
@@ -136,7 +136,7 @@ def test_what_killed_writers_left_is_cleared(tmp_path):
     assert {name: (tmp_path / name).exists() for name in names} == names
 
 
-def test_what_the_process_of_another_user_is_writing_is_left_alone(
+def test_files_being_written_by_another_users_process_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(process: int, number: int) -> None:
@@ -149,7 +149,7 @@ def test_what_the_process_of_another_user_is_writing_is_left_alone(
     assert path.exists()
 
 
-def test_a_read_only_file_system_is_called_that(monkeypatch, tmp_path):
+def test_a_read_only_file_system_is_reported_as_such(monkeypatch, tmp_path):
     class ReadOnly:
         f_flag = os.ST_RDONLY
 

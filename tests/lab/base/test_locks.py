@@ -1,4 +1,4 @@
-"""One process at a time, and nothing that outlives it."""
+"""A lock admits one process at a time and does not outlive it."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ sys.stdin.read()
 """
 
 
-def test_a_lock_goes_with_its_process_even_when_killed(tmp_path):
+def test_a_lock_ends_with_its_process_even_if_killed(tmp_path):
     path = tmp_path / "run" / "x.lock"
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -31,12 +31,12 @@ def test_a_lock_goes_with_its_process_even_when_killed(tmp_path):
         assert "\n" not in str(refused.value)
         assert str(lock_owner(path)).startswith(f"process {other.pid} on ")
         other.send_signal(signal.SIGKILL)
-    assert lock_owner(path) is None  # nor does to ask hold it
+    assert lock_owner(path) is None  # asking does not take the lock either
     FileLock(path).release()
     assert lock_owner(tmp_path / "nowhere" / "x.lock") is None
 
 
-def test_a_lock_is_one_until_it_is_given_back(tmp_path):
+def test_a_lock_is_exclusive_until_it_is_released(tmp_path):
     path = tmp_path / "x.lock"
     lock = FileLock(path)
     with pytest.raises(LabError, match=f"in use by process {os.getpid()} on "):
@@ -63,7 +63,7 @@ def test_a_full_disk_has_room_for_a_lock(tmp_path, monkeypatch):
     lock.release()
 
 
-def test_where_the_file_system_has_no_locks_nobody_is_kept_out(tmp_path, monkeypatch):
+def test_without_file_system_locks_nobody_is_kept_out(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 

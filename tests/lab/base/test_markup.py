@@ -1,4 +1,4 @@
-"""What a name that somebody sent can do to a terminal, a table or a folder: nothing."""
+"""Hostile names have no effect on a terminal, a table or a folder."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from s2s_jax.lab.base.markup import csv_cell, latex, latex_comment, latex_row, markdown, visible
 from s2s_jax.lab.comparison import difference_plots, plots
-from s2s_jax.lab.comparison.comparison import report
+from s2s_jax.lab.comparison.comparison import write_comparison
 from tests.lab.comparison.test_comparison import metrics_of, write_run
 
 HOSTILE = [
@@ -34,7 +34,7 @@ METRICS = ["own/wer", r"own/=1+1\x1b[31m"]
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Iterator[tuple[Path, str]]:
-    """A sweep whose rows have such names, and what its comparison printed."""
+    """A sweep whose rows have hostile names, and the text that its comparison printed."""
     root = tmp_path_factory.mktemp("sent") / "sweep"
     for number, name in enumerate(["teacher_forcing", *HOSTILE]):
         for seed in range(2):
@@ -44,23 +44,23 @@ def hostile(tmp_path_factory) -> Iterator[tuple[Path, str]]:
             (path / "predictions_test.jsonl").write_text(json.dumps(row) + "\n")
     failed = write_run(root, "linear", 9, {}, status="failed", error="\x1b]0;title\x07\n% \\input")
     assert failed.exists()
-    with pytest.MonkeyPatch.context() as patch:  # what figures make of text is theirs to test
+    with pytest.MonkeyPatch.context() as patch:  # figures have their own tests for text
         for module, name in (
             (plots, "make_figures"),
             (difference_plots, "make_difference_figures"),
         ):
             patch.setattr(module, name, lambda *_, **__: {})
-        yield root, report(root, METRICS)
+        yield root, write_comparison(root, METRICS)
 
 
 def test_nothing_is_written_outside_the_sweep_and_every_row_has_its_curves(hostile):
     root, _ = hostile
     assert [path.name for path in root.parent.iterdir()] == ["sweep"]
     events = list(root.glob("over_seeds/*/events.*"))
-    assert len(events) == len(HOSTILE)  # without the run that has half a character in its result
+    assert len(events) == len(HOSTILE)  # without the run whose result contains a surrogate
     assert len(list(root.rglob("*compare"))) == len(events)
     again = {path: path.read_bytes() for path in events}
-    report(root, METRICS)
+    write_comparison(root, METRICS)
     assert {path: path.read_bytes() for path in root.glob("over_seeds/*/events.*")} == again
 
 
@@ -72,7 +72,7 @@ def test_nothing_for_a_terminal_to_obey_is_printed_or_written(hostile):
         assert r"\x1b" in one or "textbackslash{}x1b" in one
 
 
-def test_no_command_of_latex_comes_from_a_name(hostile):
+def test_no_latex_command_comes_from_a_name(hostile):
     commands = set()
     for line in (hostile[0] / "compare.tex").read_text().splitlines():
         if not line.startswith("% "):
@@ -83,7 +83,7 @@ def test_no_command_of_latex_comes_from_a_name(hostile):
     assert commands == {f"\\{name}" for name in own}
 
 
-def test_no_cell_of_the_csv_is_a_formula_and_no_number_is_changed(hostile):
+def test_no_csv_cell_is_a_formula_and_no_number_is_changed(hostile):
     with (hostile[0] / "compare.csv").open() as file:
         rows = list(csv.reader(file))
     names = {row[0] for row in rows}
@@ -94,7 +94,7 @@ def test_no_cell_of_the_csv_is_a_formula_and_no_number_is_changed(hostile):
             assert not cell.startswith("-") or float(cell) < 0
 
 
-def test_the_page_has_the_elements_of_any_other(hostile):
+def test_names_add_no_elements_to_the_page(hostile):
     found = set()
 
     class Tags(HTMLParser):
@@ -106,7 +106,7 @@ def test_the_page_has_the_elements_of_any_other(hostile):
     assert not found & {"script", "img", "src", "onerror", "href"}
 
 
-def test_no_markup_of_markdown_comes_from_a_name(hostile):
+def test_no_markdown_markup_comes_from_a_name(hostile):
     text = (hostile[0] / "compare.md").read_text()
     assert r"a\|b\`c\`\<img src=x onerror=y>[d]\(http://e)" in text
     widths = {}
@@ -133,11 +133,11 @@ def test_ordinary_text_stays_as_it_is():
         ("a\nb", r"a\textbackslash{}nb"),
     ],
 )
-def test_every_special_character_of_latex(text, expected):
+def test_every_special_latex_character_is_escaped(text, expected):
     assert latex(text) == expected
 
 
-def test_a_row_and_a_comment_of_latex_end_where_they_end():
+def test_latex_rows_and_comments_end_where_they_should():
     assert latex_row(["*", "[2]"]) == r"{}* & [2] \\"
     assert latex_row(["a & b"]) == r"a \& b \\"
     assert latex_comment("a\nb") == r"% a\nb"

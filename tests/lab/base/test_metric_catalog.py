@@ -12,7 +12,7 @@ from s2s_jax.lab.base.metric_catalog import (
 )
 
 
-def test_every_metric_is_there_once():
+def test_every_metric_is_in_the_catalogue_once():
     names = [one.name for one in (*CATALOG.scores, *CATALOG.measures)]
     assert len(set(names)) == len(names)
     for name in (*ACCURACIES, GAP, *CATALOG.columns, *CATALOG.headlines):
@@ -20,7 +20,7 @@ def test_every_metric_is_there_once():
     assert all(CATALOG.describe(name).better for name in CATALOG.headlines)
 
 
-def test_what_is_stored_as_a_share_is_shown_in_percent_as_error_rates_are():
+def test_stored_fractions_are_shown_in_percent_like_error_rates():
     for name, stored in (("test/own/token_accuracy", 0.847), ("test/own/wer", 84.7)):
         metric = CATALOG.describe(name)
         assert metric.text(stored) == "84.70 %"
@@ -31,24 +31,24 @@ def test_what_is_stored_as_a_share_is_shown_in_percent_as_error_rates_are():
     assert CATALOG.describe("gold/nll").show(math.nan) == NO_INTERVAL
 
 
-def test_a_curve_is_shown_as_what_it_is_a_curve_of():
+def test_a_curve_is_shown_like_its_metric():
     curve, value = (CATALOG.describe(f"exposure/own/hazard{end}") for end in ("_by_position", ""))
     assert curve == value
     assert (curve.unit, curve.scale, curve.prefixes) == ("%", 100, "own")
 
 
-def test_what_nobody_knows_is_shown_by_its_full_name():
+def test_an_unknown_metric_is_shown_by_its_full_name():
     for name in ("own/nobody", ""):
         metric = CATALOG.describe(name)
         assert (metric.label, metric.unit, metric.text(0.5)) == (name or "?", "", "0.5000")
 
 
-def test_accuracies_alone_say_which_prefixes_they_are_of():
+def test_only_accuracies_name_their_prefixes():
     titles = [CATALOG.describe(f"test/{name}").title for name in (*ACCURACIES, "own/wer", GAP)]
     assert titles == ["gold accuracy", "own accuracy", "WER", "gap"]
 
 
-def test_the_columns_stand_by_their_prefixes_and_headlines_by_rank():
+def test_columns_are_ordered_by_prefixes_and_headlines_by_rank():
     assert [one.partition("/")[0] for one in CATALOG.columns] == ["gold"] * 2 + ["own"] * 8 + [GAP]
     names = ["test/gap", "test/gold/nll", "test/own/exact_match", "test/own/chrf", "test/own/per"]
     judged = []
@@ -66,7 +66,7 @@ def test_a_runs_own_scores_come_first_and_in_their_order():
     assert len(catalog.scores) == len(CATALOG.scores) + 1
     assert catalog.describe("own/wer").label == "my WER"
     assert CATALOG.describe("own/wer").label == "WER"
-    # What is measured is no score that a run could call something else.
+    # Measures are not scores: a run cannot rename them.
     other = CATALOG.with_scores([Metric("token_accuracy", "mine")])
     assert other.describe("own/token_accuracy") == CATALOG.describe("own/token_accuracy")
 
@@ -89,7 +89,7 @@ def test_names_end_at_a_slash():
         ({"scale": 0.0}, "scale is 0.0, not"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(values, said):
+def test_metrics_that_cannot_be_shown_are_rejected(values, said):
     kept = Metric("mine", "mine").to_dict()
     with pytest.raises(ValueError, match=said):
         Metric.from_dict(kept | values)

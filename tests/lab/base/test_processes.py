@@ -1,4 +1,4 @@
-"""What signals do to a process that trains, and how one is prepared."""
+"""What signals do to a training process, and how a process is prepared."""
 
 import json
 import os
@@ -33,7 +33,7 @@ finally:
 """
 
 WAIT = 'say("ready"); sys.stdin.read()'
-# Waits on in C, whatever arrives.
+# Waits in C regardless of signals.
 HELD_UP = 'ctypes.CDLL(None).system(b"echo ready; exec cat >/dev/null 2>&1")'
 AT_WORK = """signals.is_set(); say("ready")
     while not signals.is_set(): time.sleep(0.01)
@@ -45,7 +45,7 @@ SWEEP = f"signals.interrupt_from_now_on(); {WAIT}"
 
 
 def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, list[str]]:
-    """Sends signals to a process that is ready; its exit code, stdout and lines of stderr.
+    """Sends signals to a ready process; returns its exit code, stdout and lines of stderr.
 
     A signal is sent when what the one before it leads to has been said; SIGHUP may lead to nothing.
     """
@@ -62,7 +62,7 @@ def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, lis
             child.send_signal(number)
             if left and number != signal.SIGHUP:
                 said.append(child.stderr.readline())
-        # Whatever waits for the end of its input goes on waiting: it is not closed yet.
+        # The input is not closed yet, so a process that reads it keeps waiting.
         try:
             code = child.wait(timeout=30)
         finally:
@@ -72,22 +72,22 @@ def signalled(body: str, *numbers: int, prefix: str = "") -> tuple[int, str, lis
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("body", [WAIT, SECOND_RUN], ids=["start", "second run"])
-def test_a_signal_ends_a_process_at_once_where_nothing_is_lost(body, number):
+def test_a_signal_ends_a_process_immediately_if_nothing_is_lost(body, number):
     code, out, err = signalled(body, number)
     assert (code, out) == (EXIT_STOPPED, "cleared\n")
     name = signal.Signals(number).name
     assert err == [
-        f"s2s: stopped by {name}; no update would be lost, and the same command goes on\n"
+        f"s2s: stopped by {name}; no update is lost, and the same command will continue\n"
     ]
 
 
-def test_a_compiler_does_not_hold_up_the_end():
+def test_a_compiler_does_not_delay_the_exit():
     code, out, err = signalled(HELD_UP, signal.SIGTERM)
     assert (code, out, len(err)) == (EXIT_STOPPED, "", 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_process_at_work_leaves_a_checkpoint(number):
+def test_a_training_process_saves_a_checkpoint(number):
     code, out, err = signalled(AT_WORK, number)
     assert (code, out) == (EXIT_STOPPED, "checkpoint\ncleared\n")
     assert len(err) == 1
@@ -98,16 +98,16 @@ def test_a_process_at_work_leaves_a_checkpoint(number):
 def test_a_second_signal_does_not_wait(second):
     code, out, err = signalled(LONG_STEP, signal.SIGTERM, second)
     assert (code, out, len(err)) == (EXIT_STOPPED, "", 2)
-    assert "ended at once" in err[1]
+    assert f"{second.name} again: stopped" in err[1]
 
 
-def test_a_terminal_that_goes_away_twice_is_not_in_a_hurry():
+def test_repeated_sighup_does_not_count_as_a_second_signal():
     code, out, err = signalled(LONG_STEP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)
     assert (code, out) == (EXIT_STOPPED, "")
     assert len(err) == 2
 
 
-def test_nohup_is_heeded():
+def test_nohup_is_respected():
     code, out, err = signalled(WAIT, signal.SIGHUP, signal.SIGTERM, prefix="nohup")
     assert (code, out) == (EXIT_STOPPED, "cleared\n")
     assert "SIGTERM" in err[-1]
@@ -118,10 +118,10 @@ def test_a_sweep_is_interrupted(number):
     assert signalled(SWEEP, number) == (0, "interrupted\ncleared\n", [])
 
 
-def test_the_signals_are_given_back():
+def test_signal_handlers_are_restored():
     script = CHILD.format(
         body="signals.close(); import signal\n"
-        "    # A process that a shell has put into the background ignores SIGINT from its start.\n"
+        "    # A process that a shell starts in the background ignores SIGINT from the start.\n"
         "    say([signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler,"
         " signal.SIG_IGN) for one in processes._STOPPING]); say(signal.set_wakeup_fd(-1))"
     )
@@ -129,7 +129,7 @@ def test_the_signals_are_given_back():
     assert done.stdout == "[True, True, True]\n-1\ncleared\n"
 
 
-def test_little_is_imported_before_the_signals_are_heard():
+def test_little_is_imported_before_the_signals_are_handled():
     script = "import json, sys, s2s_jax.lab.cli; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     loaded = set(json.loads(done.stdout))
@@ -139,7 +139,7 @@ def test_little_is_imported_before_the_signals_are_heard():
 
 @pytest.fixture
 def homeless(monkeypatch, tmp_path):
-    """No home folder: a number for a user that no account has."""
+    """No home folder: a user id without an account."""
 
     def unknown(number):
         raise KeyError(number)
@@ -150,14 +150,14 @@ def homeless(monkeypatch, tmp_path):
     return tmp_path / f"s2s_jax-{os.getuid()}"
 
 
-def test_a_temporary_folder_stands_for_a_home_that_is_not_there(homeless, capsys, monkeypatch):
+def test_a_temporary_folder_replaces_a_missing_home(homeless, capsys, monkeypatch):
     provide_home()
     assert Path.home() == homeless
     assert homeless.stat().st_mode & 0o777 == 0o700
     assert capsys.readouterr().err == (
         f"s2s: there is no home folder; {homeless} takes its place (set HOME to choose another)\n"
     )
-    provide_home()  # there is one now
+    provide_home()  # now there is one
     assert not capsys.readouterr().err
 
 
@@ -169,7 +169,7 @@ def test_a_command_has_a_home_before_it_looks_at_its_paths(
     assert f"{homeless}/nowhere" in err.splitlines()[-1]
 
 
-def test_a_folder_of_another_user_is_not_taken_for_a_home(homeless, monkeypatch):
+def test_another_users_folder_is_not_used_as_home(homeless, monkeypatch):
     homeless.mkdir()
     uid = os.getuid() + 1
     homeless.rename(homeless.with_name(f"s2s_jax-{uid}"))

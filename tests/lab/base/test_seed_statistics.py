@@ -15,14 +15,14 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_what_was_not_tested_is_not_counted_by_holm():
+def test_holm_does_not_count_missing_tests():
     corrected = holm([0.01, math.nan, 0.04])
     assert corrected[0] == 0.02
     assert math.isnan(corrected[1])
     assert corrected[2] == 0.04
 
 
-def test_holm_keeps_the_error_of_a_family():
+def test_holm_controls_the_familywise_error():
     p = np.random.default_rng(0).uniform(size=(4000, 4))
     wrong = np.mean([min(holm(row.tolist())) <= 0.05 for row in p])
     assert 0.04 <= wrong <= 0.06
@@ -49,7 +49,7 @@ def test_the_number_of_seeds_is_that_of_the_tables(effect, count):
     assert seeds_needed(-3 * effect, 9.0) == count
 
 
-def test_with_that_many_seeds_the_power_is_there_and_with_fewer_not():
+def test_that_many_seeds_reach_the_power_and_fewer_do_not():
     count = seeds_needed(1.3, 1.0)
     assert count is not None
     generator = np.random.default_rng(2)
@@ -62,11 +62,11 @@ def test_with_that_many_seeds_the_power_is_there_and_with_fewer_not():
     assert powers[0] > 0.79 > powers[1]
 
 
-def test_what_seeds_cannot_show_they_do_not():
+def test_differences_that_no_number_of_seeds_can_show():
     assert seeds_needed(0.1, 1.0) is None
     assert seeds_needed(0.1, 1.0, most=1000) == 787
     assert seeds_needed(0.0, 1.0) is None
-    # Two of the items' standard errors are too little, however many seeds.
+    # Two standard errors of the items are too few, whatever the number of seeds.
     assert seeds_needed(2.0, 0.5, item_variance=1.0, most=1000) is None
     few = seeds_needed(2.0, 0.5)
     more = seeds_needed(2.0, 0.5, item_variance=0.3)

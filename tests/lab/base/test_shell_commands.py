@@ -1,4 +1,4 @@
-"""What a user is told to type can be typed."""
+"""The commands shown to a user work in a shell."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from s2s_jax.lab.base.shell_commands import called, command_line
 
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder with an environment that has one program; the shell finds none."""
+    """A project folder with an environment that has one program, which is not on the path."""
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("python", "tensorboard"):
@@ -22,11 +22,11 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return programs
 
 
-def test_in_the_projects_folder_it_is_a_short_path(environment: Path):
+def test_in_the_projects_folder_the_path_is_short(environment: Path):
     assert called("tensorboard") == ".venv/bin/tensorboard"
 
 
-def test_elsewhere_it_is_the_whole_path(
+def test_elsewhere_the_path_is_absolute(
     environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "elsewhere").mkdir()
@@ -34,14 +34,14 @@ def test_elsewhere_it_is_the_whole_path(
     assert called("tensorboard") == str(environment / "tensorboard")
 
 
-def test_in_an_activated_environment_it_is_the_name(
+def test_in_an_activated_environment_the_name_is_enough(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PATH", str(environment))
     assert called("tensorboard") == "tensorboard"
 
 
-def test_anothers_program_of_that_name_is_not_meant(
+def test_another_program_of_the_same_name_is_not_used(
     environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     others = tmp_path / "others"
@@ -51,7 +51,7 @@ def test_anothers_program_of_that_name_is_not_meant(
     assert called("tensorboard") == ".venv/bin/tensorboard"
 
 
-def test_what_the_environment_lacks_is_called_by_its_name(environment: Path):
+def test_a_program_that_the_environment_lacks_is_called_by_name(environment: Path):
     assert called("s2s") == "s2s"
 
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by somebody who has gone."""
+"""Standard streams that are closed or full, or whose reader has gone."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from s2s_jax.lab.base.processes import EXIT_BAD_INPUT, EXIT_FAILED
 
-# A command that prints, then leaves a file; its work is light, so that the process starts quickly.
+# A command that prints and then writes a file; it is light, so that the process starts quickly.
 COMMAND = """
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ ARGUMENTS = {"train": "--config=x --workdir=x", "evaluate": "x"}
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs a command in a shell, with what follows it there; gives exit code and stderr."""
+    """Runs a command in a shell with the given redirections; returns exit code and stderr."""
 
     def run(command: str, redirection: str) -> tuple[int, str]:
         script = f'"{sys.executable}" -c "$0" {command} {ARGUMENTS[command]} {redirection}'
@@ -58,14 +58,14 @@ def shell(tmp_path):
         (">&- <&-", "Bad file descriptor"),
     ],
 )
-def test_training_goes_on_where_nobody_reads_and_says_so_once(shell, redirection, reason):
+def test_training_continues_without_a_reader_and_warns_once(shell, redirection, reason):
     assert shell("train", redirection) == (
         0,
-        f"s2s: cannot print: {reason}; the command goes on without it\n",
+        f"s2s: cannot print: {reason}; the command continues without it\n",
     )
 
 
-def test_nobody_is_told_where_nobody_listens(shell):
+def test_training_continues_without_any_open_stream(shell):
     assert shell("train", ">&- 2>&-") == (0, "")
     assert shell("train", "2>/dev/full >/dev/full") == (0, "")
 
@@ -91,7 +91,7 @@ def test_a_result_that_cannot_be_printed_is_an_error_after_the_work(
 @pytest.mark.parametrize(
     ("redirection", "code"), [("| true", EXIT_FAILED), (">/dev/full", EXIT_BAD_INPUT)]
 )
-def test_help_that_nobody_reads_ends_in_one_line_at_most(redirection, code):
+def test_unread_help_ends_in_at_most_one_line(redirection, code):
     script = f"{sys.executable} -m s2s_jax.lab.cli --help {redirection}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == code

@@ -15,7 +15,13 @@ from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.base.seed_statistics import estimate, t_half_width
 from s2s_jax.lab.comparison import tables
 from s2s_jax.lab.comparison.budgets import run_tokens
-from s2s_jax.lab.comparison.comparison import collect, compare, metric_names, points, report
+from s2s_jax.lab.comparison.comparison import (
+    collect,
+    compare,
+    metric_names,
+    points,
+    write_comparison,
+)
 
 WER = {"teacher_forcing": [30.0, 30.5, 31.3], "linear": [32.0, 32.2, 32.7]}
 
@@ -72,8 +78,8 @@ def test_the_interval_is_that_of_scipy(count, confidence):
     assert math.isclose(t_half_width(values, confidence), (high - low) / 2, rel_tol=1e-9)
 
 
-def test_runs_with_another_tokenizer_of_bleu_are_left_out(sweep):
-    """Also where the sweep itself sets it: scores by two tokenizers say nothing of each other."""
+def test_runs_with_another_bleu_tokenizer_are_left_out(sweep):
+    """Also if the sweep itself sets it: scores with different tokenizers cannot be compared."""
     for path in sorted(sweep.glob("*/seed_*/result.json")):
         result = json.loads(path.read_text())
         result["config"]["eval"] = {"bleu_tokenize": "13a"}
@@ -123,8 +129,8 @@ def test_means_and_intervals(sweep):
 OWN = Metric("vowels", "vowels\x1b", "%", 100, digits=1, better="lower")
 
 
-def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
-    """Where the code that made them is not there any more."""
+def test_a_runs_own_scores_are_shown_as_its_result_says(tmp_path):
+    """Even if the code that made them is gone."""
     for schedule, value in (("teacher_forcing", 0.25), ("linear", 0.125)):
         for seed in range(2):
             metrics = {"test/own/vowels": value + seed / 100, "test/own/exact_match": 0.5}
@@ -134,12 +140,15 @@ def test_scores_of_a_runs_own_are_shown_as_its_result_says(tmp_path):
             )
             line = {"source": "a", "references": ["b"], "hypothesis": "b"}
             (folder / "predictions_test.jsonl").write_text(f"{json.dumps(line)}\n" * 2)
-    text = report(tmp_path)
+    text = write_comparison(tmp_path)
     assert "exact %  vowels\\x1b %" in text
     assert re.search(r"50\.00 ± 0\.00 +25\.5 ± 6\.4\n", text)
     assert "Against teacher_forcing by vowels\\x1b (lower is better), test split" in text
     assert "linear: not distinguishable from teacher_forcing at n=2 (vowels\\x1b -12.5 " in text
-    assert "by seeds alone (paired t-test): eval.scores is 'no_such_module_of_mine:vowels'" in text
+    assert (
+        "compared over seeds only (paired t-test): eval.scores is 'no_such_module_of_mine:vowels'"
+        in text
+    )
     layout = next(tmp_path.glob("over_seeds/teacher_forcing/*")).read_bytes()
     assert b"vowels\\x1b (%), test" in layout
 
@@ -156,7 +165,7 @@ def test_a_score_that_cannot_be_shown_leaves_its_run_out(sweep, change):
     assert "\n" not in reason
 
 
-def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
+def test_metrics_are_chosen_by_either_name_and_unknown_ones_reported(sweep):
     runs = collect(sweep)
     frame = compare(runs, ["own/wer", "test/own/wer", "eval/own/wer"])
     assert list(frame.columns[1::3]) == ["test/own/wer/mean", "eval/own/wer/mean"]
@@ -167,7 +176,7 @@ def test_metrics_are_chosen_by_either_name_and_unknown_ones_told(sweep):
         compare(runs, ["bleu"])
 
 
-def test_a_metric_of_one_seed_alone_has_no_interval(sweep):
+def test_a_metric_with_a_single_seed_has_no_interval(sweep):
     shutil.rmtree(sweep / "linear" / "seed_1")
     path = sweep / "linear" / "seed_2" / "result.json"
     result = json.loads(path.read_text())
@@ -239,7 +248,7 @@ def test_failed_and_unfinished_runs_are_listed_and_not_averaged(sweep):
     reasons = left_out(sweep)
     assert reasons["linear/seed_3"] == "its status is failed: the loss is NaN"
     assert reasons["linear/seed_4"] == "has not finished: there is no result.json"
-    assert "is not whole JSON" in reasons["linear/seed_5"]
+    assert "is not complete JSON" in reasons["linear/seed_5"]
     assert "status is 1, not one of failed, finished, stopped" in reasons["linear/seed_6"]
     assert "config is missing" in reasons["linear/seed_7"]
     assert all("\n" not in reason for reason in reasons.values())
@@ -257,14 +266,14 @@ def test_runs_that_differ_in_more_than_schedule_and_seed_are_left_out(sweep):
     )
     write_run(sweep, "linear", 2, metrics_of(99.0), folder="linear/seed_2_again")
     assert left_out(sweep) == {
-        "linear/seed_2_again": "is linear/seed_2 once more: the same schedule and seed",
+        "linear/seed_2_again": "repeats linear/seed_2: the same schedule and seed",
         "linear/seed_3": 'differs in more than schedule and seed: model.cell is "gru", most runs '
         "have no such key; model.hidden_size is 512, most runs have 256",
     }
     assert compare(collect(sweep)).loc["linear", "test/own/wer/mean"] == pytest.approx(32.3)
 
 
-def test_schedules_of_one_name_and_other_parameters_are_rows_of_their_own(sweep):
+def test_schedules_that_differ_in_parameters_have_separate_rows(sweep):
     for seed in range(2):
         config = {"schedule": {"name": "linear", "k": 0.5}}
         write_run(
@@ -274,7 +283,7 @@ def test_schedules_of_one_name_and_other_parameters_are_rows_of_their_own(sweep)
     assert frame["n"].to_dict() == {"teacher_forcing": 3, "linear": 3, "linear (k=0.5)": 2}
 
 
-def test_a_cut_record_is_used_as_far_as_it_is_whole_and_told(sweep):
+def test_a_truncated_record_is_used_and_reported(sweep):
     path = sweep / "linear" / "seed_0" / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     runs = collect(sweep)
@@ -282,7 +291,7 @@ def test_a_cut_record_is_used_as_far_as_it_is_whole_and_told(sweep):
     assert len(runs.by_schedule["linear"][0].records) == 3
 
 
-def test_where_nothing_can_be_compared_it_is_said(sweep, tmp_path):
+def test_nothing_to_compare_is_an_error(sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in [
         (tmp_path / "none", "there is no folder .*none"),
@@ -299,7 +308,7 @@ def test_where_nothing_can_be_compared_it_is_said(sweep, tmp_path):
         collect(tmp_path / "one")
     write_run(sweep, "linear", 3, {}, config={"data": {"name": "addition"}})
     with pytest.raises(LabError, match="different tasks: addition, cmudict"):
-        report(sweep)
+        write_comparison(sweep)
     assert not list(sweep.glob("compare*"))
 
 
@@ -314,7 +323,7 @@ def test_the_text_is_aligned(sweep):
     ]
 
 
-def test_what_the_sweep_varies_besides_is_a_row_of_its_own(tmp_path):
+def test_other_varied_keys_have_separate_rows(tmp_path):
     for coin in ("token", "sequence"):
         for seed in range(2):
             config = {"rollout": {"coin": coin, "feed": "sample"}}
@@ -325,7 +334,7 @@ def test_what_the_sweep_varies_besides_is_a_row_of_its_own(tmp_path):
                 write_run(
                     tmp_path, schedule, seed, metrics, folder, config=config, overrides=overrides
                 )
-    # By hand into the sweep's folder: an override that no folder names.
+    # A run added to the sweep's folder by hand: its override is in no folder name.
     config = {"rollout": {"coin": "token", "feed": "argmax"}}
     overrides = {"rollout.feed": "argmax", "rollout.coin": "token"}
     write_run(tmp_path, "linear", 5, metrics_of(9.0), config=config, overrides=overrides)
@@ -355,18 +364,18 @@ def test_every_number_of_every_run_is_a_point(sweep):
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """A sweep that was compared, and what was printed."""
+    """A compared sweep, and the printed text."""
     root = tmp_path_factory.mktemp("reported") / "sweep"
     for schedule, values in WER.items():
         for seed, wer in enumerate(values):
             write_run(root, schedule, seed, metrics_of(wer))
-    return root, report(root)
+    return root, write_comparison(root)
 
 
 NAMES = ["differences", "final", "gold_own", "learning", "schedules"]
 
 
-def test_what_is_left_in_the_folder(reported):
+def test_the_files_written_to_the_folder(reported):
     sweep, text = reported
     pictures = [f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")]
     others = ["compare.csv", "compare.md", "compare.parquet", "compare.tex", "report.html"]
@@ -389,17 +398,17 @@ def test_what_is_left_in_the_folder(reported):
     pd.testing.assert_frame_equal(frame, points(collect(sweep)))
 
 
-def test_the_conclusion_is_that_of_the_paired_t_test_where_there_are_no_items(reported):
+def test_without_items_the_conclusion_is_that_of_the_paired_t_test(reported):
     sweep, text = reported
     found = scipy.stats.ttest_rel(WER["linear"], WER["teacher_forcing"])
     low, high = found.confidence_interval()
     line = next(one for one in text.splitlines() if one.startswith("linear:"))
     assert f"WER +1.70 [{low:.2f}, {high:.2f}] points, p={found.pvalue:.2g}" in line
     assert line in (sweep / "compare.md").read_text().replace("- linear", "linear")
-    assert "by seeds alone (paired t-test): there is no predictions_test.jsonl" in text
+    assert "compared over seeds only (paired t-test): there is no predictions_test.jsonl" in text
 
 
-def test_the_page_needs_nothing_but_itself(reported):
+def test_the_page_is_self_contained(reported):
     page = (reported[0] / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=.(?!data:)", page)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
@@ -407,38 +416,39 @@ def test_the_page_needs_nothing_but_itself(reported):
     assert "linear: higher (worse) than teacher_forcing" in page or "not distinguishable" in page
 
 
-def test_pictures_do_without_colour(reported):
+def test_pictures_are_readable_without_colour(reported):
     for name in NAMES:
         grey = np.asarray(Image.open(reported[0] / f"{name}.png").convert("L"))
         assert np.quantile(grey, 0.005) < 140 < 250 < np.median(grey), name
         assert "<svg" in (reported[0] / f"{name}.svg").read_text()[:1000]
 
 
-def test_comparing_again_leaves_the_same(reported, snapshot, tmp_path):
+def test_comparing_again_changes_nothing(reported, snapshot, tmp_path):
     copy = tmp_path / "sweep"
     shutil.copytree(reported[0], copy)
     before = snapshot(copy)
     stale = copy / "over_seeds" / "gone" / "events.out.tfevents.0000000000.compare"
     stale.parent.mkdir()
     stale.write_bytes(b"")
-    report(copy)
+    write_comparison(copy)
     assert snapshot(copy) == before
 
 
-def test_budgets_that_are_not_equal_are_told(sweep):
+def test_unequal_budgets_are_reported(sweep):
     text = tables.to_text(collect(sweep), compare(collect(sweep)))
-    assert "Budget of a run: 20 updates, 1 s of wall-clock time. Equal, as far as is known." in text
+    budget = "Budget per run: 20 updates, 1 s of wall-clock time."
+    assert f"{budget} Equal for all schedules, as far as recorded." in text
     for seed in range(3):
         path = sweep / "linear" / f"seed_{seed}" / "result.json"
         result = json.loads(path.read_text()) | {"steps": 30, "wall_seconds": 2.0 + seed}
         path.write_text(json.dumps(result))
     text = tables.to_text(collect(sweep), compare(collect(sweep)))
-    assert "Budget of a run: 20 to 30 updates, 1 to 4 s of wall-clock time." in text
+    assert "Budget per run: 20 to 30 updates, 1 to 4 s of wall-clock time." in text
     assert "Updates differ: teacher_forcing 20, linear 30." in text
     assert "Wall-clock time differs: teacher_forcing 1 s, linear 3 s." in text
 
 
-def test_tokens_are_made_up_from_their_rate(sweep):
+def test_tokens_are_estimated_from_their_rate(sweep):
     lines = [
         {"step": step, "train/tokens_per_second": 100.0, "train/seconds": seconds}
         for step, seconds in ((5, 9.0), (10, 10.0), (15, 11.0), (20, 52.0))
@@ -469,13 +479,13 @@ def test_bad_input_is_one_line_and_exit_code_2(s2s, sweep, tmp_path):
     assert not list(sweep.glob("compare*"))
 
 
-def test_a_report_that_fails_leaves_nothing(sweep, monkeypatch):
+def test_a_failed_comparison_writes_nothing(sweep, monkeypatch):
     def fail(*_):
         raise LabError("no page")
 
     monkeypatch.setattr("s2s_jax.lab.comparison.html_report.to_html", fail)
     with pytest.raises(LabError, match="no page"):
-        report(sweep)
+        write_comparison(sweep)
     assert not [path for path in sweep.iterdir() if path.is_file()]
     assert not (sweep / "over_seeds").exists()
 
@@ -496,7 +506,7 @@ def test_a_figure_that_fails_is_left_out_with_a_line(sweep, monkeypatch):
 
     monkeypatch.setattr(plots, "learning_figure", fail)
     monkeypatch.setattr(figures, "to_svg", fail_once)
-    told = [line for line in report(sweep).splitlines() if "left out: figure" in line]
+    told = [line for line in write_comparison(sweep).splitlines() if "left out: figure" in line]
     assert told == [
         "left out: figure learning (RuntimeError: no picture)",
         "left out: figure schedules (RuntimeError: no picture)",

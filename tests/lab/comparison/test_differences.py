@@ -1,4 +1,4 @@
-"""What is said of schedules: rows, baselines, corrections and sentences."""
+"""Differences between schedules: rows, baselines, corrections and sentences."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from s2s_jax.lab.base.seed_statistics import holm
 from s2s_jax.lab.comparison import difference_tables
 from s2s_jax.lab.comparison.difference_plots import positions_figure
 from s2s_jax.lab.comparison.differences import (
-    Row,
+    ScheduleDifference,
     baselines,
     find_differences,
     headline,
@@ -25,7 +25,7 @@ from s2s_jax.lab.comparison.html_report import find_examples
 from s2s_jax.lab.comparison.item_scores import read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
 from s2s_jax.lab.evaluation.scores import make_scorer
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 def make_runs(
@@ -34,8 +34,8 @@ def make_runs(
     num_seeds: int = 3,
     num_items: int = 200,
     varied: tuple[tuple[str, str], ...] = (),
-) -> Runs:
-    """Runs with hypotheses that are wrong at random, as often as is said."""
+) -> CollectedRuns:
+    """Runs with hypotheses that are wrong at random with the given probability."""
     members = []
     generator = np.random.default_rng(0)
     for schedule, rate in error_rates.items():
@@ -56,33 +56,35 @@ def make_runs(
             )
             metrics = {"test/own/wer": 100 * wrong.mean(), "test/gold/nll": 0.3 + seed / 10}
             config = {"schedule": {"name": schedule}, "seed": seed, "eval": {"scores": "phonemes"}}
-            members.append(Run(path, schedule, seed, config, metrics, [], varied))
-    return Runs(folder, members, [], [])
+            members.append(FinishedRun(path, schedule, seed, config, metrics, [], varied))
+    return CollectedRuns(folder, members, [], [])
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Runs:
+def runs(tmp_path_factory) -> CollectedRuns:
     rates = {"teacher_forcing": 0.3, "linear": 0.31, "exponential": 0.6}
     return make_runs(tmp_path_factory.mktemp("runs"), rates)
 
 
 @pytest.fixture(scope="module")
-def rows(runs) -> list[Row]:
+def rows(runs) -> list[ScheduleDifference]:
     return find_differences(runs, ["test/own/wer", "test/gold/nll"])
 
 
-def test_items_are_used_where_there_are_and_seeds_alone_where_not(rows):
+def test_items_are_used_if_available_and_otherwise_only_seeds(rows):
     wer, nll = rows[:2], rows[2:]
     assert (
         [row.schedule for row in wer] == [row.schedule for row in nll] == ["linear", "exponential"]
     )
     assert all(row.difference.num_items == 200 and not row.remark for row in wer)
     assert all(row.difference.num_items == 0 for row in nll)
-    assert all(row.remark == "the hypotheses do not give its value" for row in nll)
+    assert all(
+        row.remark == "the score cannot be recomputed from the saved hypotheses" for row in nll
+    )
     assert all(row.seeds == (0, 1, 2) for row in rows)
 
 
-def test_a_difference_of_30_points_is_found_and_of_one_not(runs, rows):
+def test_a_difference_of_30_points_is_found_but_not_one_of_1_point(runs, rows):
     near, far = rows[:2]
     assert far.differs
     assert not near.differs
@@ -98,7 +100,7 @@ def test_a_difference_of_30_points_is_found_and_of_one_not(runs, rows):
 
 
 def test_runs_with_the_same_output_do_not_differ(runs, rows):
-    # The likelihoods are the same seed by seed.
+    # The likelihoods are the same for each seed.
     for row in rows[2:]:
         assert (row.difference.value, row.difference.p_value, row.p_holm) == (0, 1, 1)
         assert row.improvement == 0.5
@@ -119,7 +121,9 @@ def found(
     value=1.0, low=-1.0, high=3.0, p=0.2, n=3, needed: int | None = 9, p_holm=None, metric=WER
 ):
     difference = Difference(value, low, high, p, n, 0, 1.0, 0.0)
-    row = Row("linear", "teacher_forcing", metric, (0, 1, 2), difference, p, 0.4, needed)
+    row = ScheduleDifference(
+        "linear", "teacher_forcing", metric, (0, 1, 2), difference, p, 0.4, needed
+    )
     return replace(row, p_holm=p if p_holm is None else p_holm)
 
 
@@ -146,7 +150,7 @@ def found(
             "higher (better) than teacher_forcing at n=3 (own accuracy +2.00 [1.00, 3.00] points",
         ),
         (found(2.0, 1.0, 3.0, 0.01, metric="test/mine"), "linear: higher than teacher_forcing"),
-        (found(n=1, low=math.nan, high=math.nan, p=math.nan), "one seed says nothing"),
+        (found(n=1, low=math.nan, high=math.nan, p=math.nan), "cannot be estimated from one seed"),
         (found(n=0, value=math.nan), "no seed in common with teacher_forcing"),
         (found(value=0.0), "the observed difference is 0"),
     ],
@@ -164,32 +168,35 @@ def test_what_cannot_be_paired_is_not_compared(runs):
     assert rows[0].seeds == (2,)
     assert math.isnan(rows[0].difference.p_value)
     assert math.isnan(rows[0].p_holm)
-    assert rows[1].p_holm == rows[1].difference.p_value  # one test alone
+    assert rows[1].p_holm == rows[1].difference.p_value  # only one test
     assert NO_INTERVAL in difference_tables.to_text(rows, "test/own/wer")
 
 
-def test_files_that_do_not_fit_leave_the_seeds(tmp_path):
+def test_with_unusable_files_only_seeds_are_compared(tmp_path):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.3, "linear": 0.3}, num_items=40)
     path = tmp_path / "linear" / "seed_1" / "predictions_test.jsonl"
     whole = path.read_text()
     for content, remark in [
         (whole.replace("w0", "v0"), "the runs were tested on different items"),
-        (whole[:-5], "a predictions_test.jsonl is not whole"),
-        (whole.replace('is": "A', 'is": "B'), "the hypotheses do not give its value"),
+        (whole[:-5], "a predictions_test.jsonl is incomplete or damaged"),
+        (
+            whole.replace('is": "A', 'is": "B'),
+            "the score cannot be recomputed from the saved hypotheses",
+        ),
     ]:
         path.write_text(content)
         (row,) = find_differences(runs, ["test/own/wer"])
         assert (row.remark, row.difference.num_items) == (remark, 0)
         text = difference_tables.to_text([row], "test/own/wer")
-        assert f"by seeds alone (paired t-test): {remark}." in text
+        assert f"compared over seeds only (paired t-test): {remark}." in text
 
 
 @pytest.mark.parametrize(("tokenize", "num_items"), [("char", 60), ("13a", 0), ("no-such", 0)])
-def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_items):
+def test_item_bleu_uses_the_runs_own_tokenizer(tmp_path, tokenize, num_items):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.2, "linear": 0.5}, num_items=60)
     scorer = make_scorer("translation", "char")
 
-    def scored(run: Run) -> Run:
+    def scored(run: FinishedRun) -> FinishedRun:
         found = read_predictions(run.folder / "predictions_test.jsonl")
         metrics = {"test/own/bleu": scorer(found.hypotheses, found.references)["bleu"]}
         return replace(
@@ -206,7 +213,7 @@ def test_bleu_of_items_is_by_the_runs_own_tokenizer(tmp_path, tokenize, num_item
         assert row.remark.startswith("eval.bleu_tokenize is 'no-such'")
 
 
-def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):
+def test_with_a_single_test_item_only_seeds_are_compared(tmp_path):
     runs = make_runs(tmp_path, {"teacher_forcing": 0.0, "linear": 0.5}, num_items=1)
     (row,) = find_differences(runs, ["test/own/wer"])
     totals = [
@@ -219,15 +226,17 @@ def test_a_test_set_of_one_item_leaves_the_seeds(tmp_path):
     assert row.remark == "the test set has one item"
 
 
-def test_each_row_is_held_against_the_baseline_with_its_other_keys(tmp_path):
+def test_each_row_is_compared_with_the_baseline_of_the_same_other_keys(tmp_path):
     members = []
     for coin in ("sequence", "token"):
         varied = (("rollout.coin", f'"{coin}"'),)
         for schedule in ("teacher_forcing", "linear"):
             label = f"{schedule}, coin={coin}"
             config = {"schedule": {"name": schedule}}
-            members.append(Run(tmp_path, label, 0, config, {"test/own/wer": 1.0}, [], varied))
-    runs = Runs(tmp_path, members, [], [])
+            members.append(
+                FinishedRun(tmp_path, label, 0, config, {"test/own/wer": 1.0}, [], varied)
+            )
+    runs = CollectedRuns(tmp_path, members, [], [])
     first, second = "teacher_forcing, coin=sequence", "teacher_forcing, coin=token"
     expected = {"linear, coin=sequence": first, "linear, coin=token": second, second: first}
     assert baselines(runs) == baselines(runs, "teacher_forcing") == expected
@@ -273,7 +282,7 @@ def test_tables_in_every_form(rows):
     assert frame.loc["linear", "baseline"] == "teacher_forcing"
 
 
-def test_examples_are_of_items_on_which_schedules_part(runs):
+def test_examples_are_items_on_which_schedules_differ(runs):
     found = find_examples(runs, most=5)
     assert found is not None
     assert (found.seed, found.num_items, len(found.items)) == (0, 200, 5)
@@ -294,8 +303,8 @@ def test_examples_are_of_items_on_which_schedules_part(runs):
         assert not all(right)
 
 
-def add_exposure(run: Run, gold: float, own: float, **settings: object) -> None:
-    """Leaves what `s2s exposure` does; its accuracies are those of no predictions."""
+def add_exposure(run: FinishedRun, gold: float, own: float, **settings: object) -> None:
+    """Writes the file of `s2s exposure`, with accuracies that no predictions have."""
     measures = {
         f"{kind}/accuracy_by_position": {"at": [1, 2], "value": [value, value], "n": [200, 200]}
         for kind, value in (("gold", gold), ("own", own))
@@ -305,8 +314,8 @@ def add_exposure(run: Run, gold: float, own: float, **settings: object) -> None:
     (run.folder / "exposure.json").write_text(json.dumps(record))
 
 
-def drawn_positions(runs: Runs) -> tuple[dict[str, list[float]], str]:
-    """Of each panel the first position's accuracies in percent, a row each; what is said below."""
+def drawn_positions(runs: CollectedRuns) -> tuple[dict[str, list[float]], str]:
+    """Panel -> the accuracies of the rows at the first position, in percent; the remark below."""
     figure = positions_figure(runs)
     assert figure is not None
     panels = {
@@ -317,25 +326,25 @@ def drawn_positions(runs: Runs) -> tuple[dict[str, list[float]], str]:
 
 
 @pytest.fixture
-def predicted(tmp_path) -> Runs:
+def predicted(tmp_path) -> CollectedRuns:
     """Two seeds of two schedules whose first predicted token is always right."""
     runs = make_runs(tmp_path, {"teacher_forcing": 0.3, "linear": 0.6}, num_seeds=2)
     return replace(runs, compared=[with_accuracy(run) for run in runs.compared])
 
 
-def with_accuracy(run: Run) -> Run:
-    """The run with the accuracy that its predictions have: of A, B, the number and the end."""
+def with_accuracy(run: FinishedRun) -> FinishedRun:
+    """The run with the accuracy of its predictions over A, B, the number and the end."""
     accuracy = 1 - run.metrics["test/own/wer"] / 100 / 4
     return replace(run, metrics=run.metrics | {"test/own/token_accuracy": accuracy})
 
 
-def test_accuracy_by_position_is_that_of_exposure_where_all_runs_were_measured_alike(predicted):
+def test_accuracy_by_position_is_from_exposure_if_all_runs_were_measured_alike(predicted):
     for run in predicted.compared:
         add_exposure(run, gold=0.8, own=0.7 if run.schedule == "linear" else 0.6)
     panels, remark = drawn_positions(predicted)
     assert panels["gold prefixes"] == pytest.approx([80, 80])
     assert panels["own prefixes"] == pytest.approx([60, 70])
-    assert remark.startswith("Of the dev split; positions of 50 targets or more\n")
+    assert remark.startswith("Split: dev; positions with at least 50 targets\n")
 
 
 @pytest.mark.parametrize(
@@ -349,11 +358,11 @@ def test_accuracy_by_position_mixes_neither_splits_nor_checkpoints(predicted, se
         add_exposure(last, gold=0.8, own=0.7, **settings)
     panels, remark = drawn_positions(predicted)
     assert panels == {"own prefixes": [100, 100]}
-    assert remark.startswith("Of the test split; positions of 30 targets or more\n")
+    assert remark.startswith("Split: test; positions with at least 30 targets\n")
 
 
-def test_what_accuracy_by_position_is_of_is_said(predicted):
+def test_the_source_of_accuracy_by_position_is_shown(predicted):
     for run in predicted.compared:
         add_exposure(run, 0.8, 0.7, split="test", checkpoint="latest", max_examples=1500)
     _, remark = drawn_positions(predicted)
-    assert remark.startswith("Of the test split, latest checkpoint, 1,500 sequences; positions")
+    assert remark.startswith("Split: test, latest checkpoint, 1,500 sequences; positions")

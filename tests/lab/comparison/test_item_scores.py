@@ -33,7 +33,7 @@ def predictions() -> Predictions:
 
 
 @pytest.mark.parametrize("kind", scores.SCORER_NAMES)
-def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
+def test_the_mean_over_items_is_the_corpus_score(predictions, kind):
     scorer = scores.make_scorer(kind)
     whole = scorer(predictions.hypotheses, predictions.references)
     for name, value in whole.items():
@@ -45,7 +45,7 @@ def test_the_items_mean_is_the_score_of_the_whole(predictions, kind):
 
 
 @pytest.mark.parametrize("kind", scores.SCORER_NAMES)
-def test_one_item_alone_has_the_score_itself(kind):
+def test_a_single_item_has_the_score_itself(kind):
     one = Predictions(("s",), (("a b c d e",),), ("a b c d x",))
     scorer = scores.make_scorer(kind)
     for name, value in scorer(one.hypotheses, one.references).items():
@@ -54,14 +54,14 @@ def test_one_item_alone_has_the_score_itself(kind):
         assert items.tolist() == pytest.approx([value])
 
 
-def test_a_share_is_of_the_items_themselves(predictions):
+def test_the_item_values_of_a_mean_are_the_items_own(predictions):
     right = [h == r[0] for h, r in zip(predictions.hypotheses, predictions.references, strict=True)]
     items = item_scores(predictions, "test/own/exact_match", np.mean(right).item())
     assert items == pytest.approx(np.array(right, float))
 
 
 @pytest.mark.parametrize(("name", "metric"), [("bleu", BLEU()), ("chrf", CHRF())])
-def test_an_item_is_what_the_score_loses_without_it(predictions, name, metric):
+def test_an_items_value_is_what_the_score_loses_without_it(predictions, name, metric):
     def score(keep):
         columns = [
             [
@@ -79,7 +79,7 @@ def test_an_item_is_what_the_score_loses_without_it(predictions, name, metric):
 
 
 @pytest.mark.parametrize("tokenize", ["13a", "zh", "char", "intl", "none"])
-def test_the_items_mean_is_bleu_by_each_tokenizer(predictions, tokenize):
+def test_the_mean_over_items_is_bleu_for_each_tokenizer(predictions, tokenize):
     whole = scores.make_scorer("translation", tokenize)
     value = whole(predictions.hypotheses, predictions.references)["bleu"]
     items = item_scores(predictions, "test/own/bleu", value, whole.scores)
@@ -108,7 +108,7 @@ def test_bleu_without_a_long_match_is_smoothed_as_sacrebleu_does():
     assert item_scores(few, "test/own/bleu", value, TRANSLATION) is not None
 
 
-def test_what_the_items_do_not_give_back_is_not_used(predictions):
+def test_scores_that_items_do_not_reproduce_are_not_used(predictions):
     phonemes = scores.make_scorer("phonemes")
     wer = phonemes(predictions.hypotheses, predictions.references)["wer"]
     assert item_scores(predictions, "test/own/wer", wer, phonemes.scores) is not None
@@ -120,12 +120,12 @@ def test_what_the_items_do_not_give_back_is_not_used(predictions):
         ("own/hazard", 0.3),
     ]:
         assert item_scores(predictions, f"test/{name}", value, phonemes.scores) is None
-    assert item_scores(predictions, "test/own/wer", wer) is None  # of another scorer
+    assert item_scores(predictions, "test/own/wer", wer) is None  # a score of another scorer
 
 
 def test_tokens_by_position():
     found = Predictions(("1", "2", "3"), (("A B",), ("A B C",), ("C",)), ("A B", "A C", "C C"))
-    # Right: A, B and the end; A alone (C is not B, and it ended early); C, but no end.
+    # Right: A, B and the end; only A (C is not B, and it ended early); C without the end.
     known = right_by_position(found, 5 / 9)
     assert known is not None
     right, count = known
@@ -138,22 +138,22 @@ def test_tokens_by_position():
 
 
 @pytest.mark.parametrize(("text", "positions"), [("abc", 4), ("a b c", 4)])
-def test_where_all_is_right_spaces_tell_what_the_tokens_are(text, positions):
+def test_if_all_tokens_are_right_spaces_decide_what_the_tokens_are(text, positions):
     known = right_by_position(Predictions(("s",), ((text,),), (text,)), 1.0)
     assert known is not None
     assert known[0].tolist() == known[1].tolist() == [1] * positions
 
 
-def test_files_that_are_not_whole_are_refused(tmp_path):
+def test_incomplete_files_are_rejected(tmp_path):
     path = tmp_path / "predictions_test.jsonl"
     line = json.dumps({"source": "a", "references": ["b"], "hypothesis": "c"})
     path.write_text(f"{line}\n{line}\n")
     assert read_predictions(path) == Predictions(("a", "a"), (("b",), ("b",)), ("c", "c"))
     for content, message in [
-        (f"{line}\n{line[:9]}", "is not whole"),
-        ("", "is not whole"),
-        ('{"source": "a", "references": [], "hypothesis": ""}\n', "is not whole"),
-        ('{"source": "a"}\n', "is no file of predictions"),
+        (f"{line}\n{line[:9]}", "is incomplete or damaged"),
+        ("", "is incomplete or damaged"),
+        ('{"source": "a", "references": [], "hypothesis": ""}\n', "is incomplete or damaged"),
+        ('{"source": "a"}\n', "is not a predictions file"),
     ]:
         path.write_text(content)
         with pytest.raises(LabError, match=message):

@@ -14,7 +14,7 @@ from s2s_jax.lab.base.metric_catalog import Metric
 from s2s_jax.lab.comparison import plots
 from s2s_jax.lab.comparison.difference_plots import differences_figure
 from s2s_jax.lab.comparison.differences import find_differences, headline
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def runs():
                 records.append({"step": step, "eval/own/per": 8.0 + seed})
                 records.append({"step": step, "eval/own/exact_match": 0.2})
             metrics = {"test/own/wer": 30.0 + seed, "test/gold/token_accuracy": 0.9}
-            members.append(Run(Path(schedule), schedule, seed, {}, metrics, records))
-    return Runs(Path(), members, [], [])
+            members.append(FinishedRun(Path(schedule), schedule, seed, {}, metrics, records))
+    return CollectedRuns(Path(), members, [], [])
 
 
 def test_the_figures_are_pictures_with_named_axes(runs):
@@ -48,11 +48,11 @@ def test_the_figures_are_pictures_with_named_axes(runs):
     assert drawn["final"].axes[0].get_xlabel() == "word error rate (%)"
 
 
-def symbols_runs() -> Runs:
-    """Of targets that are drawn at random: exact match says nothing of them."""
+def symbols_runs() -> CollectedRuns:
+    """Runs with random targets, for which exact match is meaningless."""
     values = {"own/ser": 71.0, "own/exact_match": 0.002, "gold/token_accuracy": 0.3}
     members = [
-        Run(
+        FinishedRun(
             Path(schedule), schedule, seed, {},
             {f"test/{name}": value for name, value in values.items()},
             [{"step": 10} | {f"eval/{name}": value for name, value in values.items()}],
@@ -60,7 +60,7 @@ def symbols_runs() -> Runs:
         for schedule in ("teacher_forcing", "linear")
         for seed in range(2)
     ]  # fmt: skip
-    return Runs(Path(), members, [], [])
+    return CollectedRuns(Path(), members, [], [])
 
 
 def test_symbols_are_judged_by_their_error_rate():
@@ -76,7 +76,7 @@ def test_symbols_are_judged_by_their_error_rate():
     assert headline(sorted(runs.compared[0].metrics), False, runs.catalog) == "test/own/ser"
 
 
-def test_scores_of_a_runs_own_are_drawn_as_it_says():
+def test_a_runs_own_scores_are_drawn_as_it_says():
     own = Metric("vowels", "vowels", "%", 100, better="lower", long_label="vowels missed")
     runs = symbols_runs()
     members = [
@@ -101,7 +101,7 @@ def test_scores_of_a_runs_own_are_drawn_as_it_says():
     assert headline([row.metric for row in reversed(rows)], False, runs.catalog) == rows[0].metric
 
 
-def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
+def test_gold_and_own_prefixes_are_side_by_side_on_one_scale(runs):
     figure = plots.learning_figure(runs)
     assert figure is not None
     gold, own, _ = figure.axes
@@ -109,7 +109,7 @@ def test_gold_and_own_prefixes_stand_side_by_side_on_one_scale(runs):
     assert gold.get_ylim() == own.get_ylim()
 
 
-def test_bands_are_of_schedules_with_more_than_one_seed(runs):
+def test_only_schedules_with_several_seeds_have_bands(runs):
     figure = plots.learning_figure(runs)
     assert figure is not None
     axes = figure.axes[0]
@@ -119,7 +119,7 @@ def test_bands_are_of_schedules_with_more_than_one_seed(runs):
     assert (min(step_1000), max(step_1000)) == pytest.approx((99.9, 101.9))
 
 
-def test_the_realised_share_stands_beside_the_curve(runs):
+def test_the_realised_share_is_drawn_with_the_curve(runs):
     figure = plots.schedule_figure(runs)
     assert figure is not None
     curve, *dots = (np.asarray(line.get_ydata()) for line in figure.axes[0].lines[1:])
@@ -127,7 +127,7 @@ def test_the_realised_share_stands_beside_the_curve(runs):
     assert dots[0] == pytest.approx(1 - np.arange(1, 11) / 10)
 
 
-def test_one_seed_has_no_bar(runs):
+def test_a_single_seed_has_no_error_bar(runs):
     figure = plots.final_figure(runs, ["test/own/wer"])
     assert figure is not None
     bars = [container.has_xerr for container in figure.axes[0].containers]  # type: ignore[union-attr]  # all are bars
@@ -140,7 +140,7 @@ def test_a_legend_is_within_its_figure(runs, parameter, count):
     (run, *_) = runs.compared
     names = [f"inverse_sigmoid{number}{parameter}" for number in range(count)]
     members = [dataclasses.replace(run, schedule=name) for name in names]
-    figure = plots.schedule_figure(Runs(Path(), members, [], []))
+    figure = plots.schedule_figure(CollectedRuns(Path(), members, [], []))
     assert figure is not None
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
@@ -154,12 +154,12 @@ def test_styles_differ_without_colour(runs):
         assert len({getattr(style, attribute) for style in styles}) == 7
 
 
-def test_what_the_runs_have_not_is_left_out():
-    bare = Runs(Path(), [Run(Path(), "linear", 0, {}, {}, [])], [], [])
+def test_figures_without_data_are_left_out():
+    bare = CollectedRuns(Path(), [FinishedRun(Path(), "linear", 0, {}, {}, [])], [], [])
     assert plots.make_figures(bare, []) == {}
 
 
-def test_pyplot_and_the_backend_of_a_notebook_stay_untouched():
+def test_pyplot_and_a_notebooks_backend_stay_untouched():
     code = """
 import importlib, os, sys
 for name in (
@@ -188,7 +188,7 @@ def test_names_are_text_in_every_figure(runs):
         dataclasses.replace(run, schedule=name)
         for run, name in zip(runs.compared, hostile, strict=False)
     ]
-    drawn = plots.make_figures(Runs(Path(), renamed, [], []), ["test/own/wer"])
+    drawn = plots.make_figures(CollectedRuns(Path(), renamed, [], []), ["test/own/wer"])
     assert len(drawn) == 3
     for figure in drawn.values():
         figures.to_png(figure)
@@ -205,7 +205,7 @@ def test_numbers_keep_their_powers_of_ten():
     assert not axes.get_xticklabels()[0].get_parse_math()
 
 
-def test_fonts_of_other_scripts_are_used_where_they_are(monkeypatch):
+def test_fonts_of_other_scripts_are_used_if_installed(monkeypatch):
     monkeypatch.setattr(figures, "_FONTS", ("No Such Font", "DejaVu Serif"))
     figures._other_scripts.cache_clear()
     figure, (axes,) = figures.new_figure(1, 1, (3, 3))

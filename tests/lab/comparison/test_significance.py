@@ -41,7 +41,7 @@ def simulate(generator, num_seeds, num_items, seeds, items, rest, value=0.0) -> 
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])
-def test_totals_alone_are_the_paired_t_test_of_scipy(count):
+def test_with_totals_only_it_is_scipys_paired_t_test(count):
     generator = np.random.default_rng(count)
     ours, theirs = generator.normal(30, 1, count), generator.normal(31, 1, count)
     found = paired_difference(ours, theirs)
@@ -54,7 +54,7 @@ def test_totals_alone_are_the_paired_t_test_of_scipy(count):
 
 
 def test_the_interval_by_hand():
-    # Seeds' means 2, 3, 4; items' means -1 to 7; nothing rests. V_seeds = 1/3, V_items = 7.5/9.
+    # Seed means 2, 3, 4; item means -1 to 7; no residual. V_seeds = 1/3, V_items = 7.5/9.
     paired = 3.0 + np.array([[-1], [0], [1]]) + np.arange(-4, 5)
     found = paired_difference(*sides(paired))
     assert found.value == pytest.approx(3)
@@ -64,7 +64,7 @@ def test_the_interval_by_hand():
     assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
 
 
-def test_the_interval_is_near_the_bootstrap_where_seeds_are_many():
+def test_with_many_seeds_the_interval_is_near_the_bootstrap():
     paired = np.random.default_rng(3).normal(0.4, 1, 60)
     found = paired_difference(*sides(paired))
     expected = scipy.stats.bootstrap(
@@ -83,7 +83,7 @@ def test_a_failed_run_in_three_is_not_significant_however_many_items_there_are()
         assert found.low < 0 < found.high
 
 
-def test_items_add_nothing_to_the_t_test_where_all_noise_is_the_seeds():
+def test_if_all_noise_is_from_seeds_items_add_nothing_to_the_t_test():
     generator = np.random.default_rng(1)
     paired = 0.12 * generator.normal(size=(4, 1)) + generator.normal(0.15, 1, size=(4, 400))
     found = paired_difference(*sides(paired))
@@ -94,8 +94,8 @@ def test_items_add_nothing_to_the_t_test_where_all_noise_is_the_seeds():
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.7])
-def test_the_p_value_is_the_interval_s_own(confidence):
-    """Both ways: an interval that leaves out 0 is significant at its level, and no other is."""
+def test_the_p_value_matches_the_interval(confidence):
+    """An interval excludes 0 exactly when the difference is significant at its level."""
     generator = np.random.default_rng(14)
     outside = 0
     for number in range(300):
@@ -113,14 +113,14 @@ def test_the_p_value_is_the_interval_s_own(confidence):
 @pytest.mark.parametrize("num_items", [1, 60])
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 600])
 def test_seeds_that_tie_are_not_taken_for_seeds_without_noise(num_seeds, num_items):
-    """As runs that end at 0 or at 1: all differences are 1, or all are -1, with 2 * 4^-n."""
+    """If runs end at 0 or 1, all differences are 1 or all are -1 with probability 2 * 4^-n."""
     found = paired_difference(
         *np.repeat([1.0, 0.1], num_seeds * num_items).reshape(2, num_seeds, num_items)
     )
     assert found.p_value == pytest.approx(2 * 4.0**-num_seeds)
     assert (found.low <= 0) == (num_seeds == 2)
     assert found.low < 0.9 < found.high or num_seeds == 600
-    # The same total by other items is no more than a tie either.
+    # The same total from different items also counts as a tie.
     if num_items > 1:
         places = np.arange(num_items)
         other = np.stack([np.roll(places < 2, seed) for seed in range(num_seeds)])
@@ -128,13 +128,13 @@ def test_seeds_that_tie_are_not_taken_for_seeds_without_noise(num_seeds, num_ite
         assert tied.p_value >= 2 * 4.0**-num_seeds * 0.999
 
 
-def test_identical_runs_differ_by_nothing_with_p_1():
+def test_identical_runs_have_difference_0_and_p_1():
     scores = np.random.default_rng(0).integers(0, 2, (3, 50)).astype(float)
     found = paired_difference(scores, scores)
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
     totals = paired_difference(scores.mean(1), scores.mean(1))
     assert (totals.value, totals.low, totals.high, totals.p_value) == (0, 0, 0, 1)
-    # As linearised scores come: the same up to rounding.
+    # Like linearised scores: the same up to rounding.
     rounded = paired_difference(scores * (1 + 1e-15), scores)
     assert (rounded.value, rounded.p_value) == (0, 1)
 
@@ -150,21 +150,21 @@ def test_the_sides_are_treated_alike_and_the_unit_does_not_matter():
     assert percent.high == pytest.approx(100 * there.high)
 
 
-def test_a_large_difference_is_found_by_three_seeds():
+def test_a_large_difference_is_found_with_three_seeds():
     paired = simulate(np.random.default_rng(8), 3, 200, 0.02, 0.3, 1, 1.0)
     found = paired_difference(*sides(paired))
     assert found.p_value < 0.01
     assert 0 < found.low < 1 < found.high
 
 
-def test_one_seed_says_nothing():
+def test_one_seed_has_no_interval_or_p_value():
     found = paired_difference(np.ones((1, 30)), np.zeros((1, 30)))
     assert found.value == 1
     assert all(math.isnan(one) for one in (found.low, found.high, found.p_value))
     assert paired_difference(np.zeros((0, 1)), np.zeros((0, 1))).num_seeds == 0
 
 
-def test_sides_that_are_not_paired_are_refused():
+def test_unpaired_sides_are_rejected():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\); both must be"):
         paired_difference(np.zeros((2, 3)), np.zeros((2, 4)))
 
@@ -194,7 +194,7 @@ def named(cases):
 
 
 def most_at(level: float, count: int) -> float:
-    """The share above which `count` independent tests of this level are too many by chance."""
+    """The share of rejections in `count` independent tests that chance hardly exceeds."""
     return level + 3 * math.sqrt(level * (1 - level) / count)
 
 
@@ -205,13 +205,13 @@ QUICK = [case for case in HOLDING if not case.about.startswith(("nearly", "words
 
 
 @pytest.mark.parametrize("case", named(QUICK))
-def test_what_does_not_differ_is_said_to_in_one_of_twenty(case):
+def test_equal_schedules_are_called_different_in_one_of_twenty_cases(case):
     assert size(case, p_value, 500) <= most_at(0.05, 500)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", named(HOLDING))
-def test_what_does_not_differ_is_said_to_in_one_of_twenty_of_many(case):
+def test_equal_schedules_are_called_different_in_one_of_twenty_of_many_cases(case):
     assert size(case, p_value, 10_000, seed=1) <= most_at(0.05, 10_000)
 
 
@@ -223,16 +223,16 @@ def test_skewed_seeds_err_as_often_as_in_the_t_test(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", named(POWER_CASES))
-def test_differences_are_found_as_often_as_by_swapping_where_items_are_the_noise(case):
+def test_if_items_are_the_noise_the_power_is_that_of_swapping(case):
     swaps, num = np.random.default_rng(2), 2000
     found = size(case, p_value, num)
     assert 0.15 < found < 0.9
     assert found >= size(case, lambda paired: p_of_items_within_seeds(paired, swaps), num) - 0.01
 
 
-def test_swapping_items_without_regard_to_seeds_finds_what_is_not_there():
-    # What the module is for: the same sweeps, by the usual randomisation over items; and by items
-    # within seeds, where one of them failed.
+def test_swapping_items_regardless_of_seeds_finds_false_differences():
+    # Why the module does not swap labels: the same sweeps with the usual randomisation over items,
+    # and with items swapped within seeds if one of them failed.
     swaps = np.random.default_rng(12)
     words = next(case for case in NULL_CASES if case.about == "words, noise of seeds")
     assert size(words, lambda paired: p_of_items_together(paired, swaps), 200) > 0.3
@@ -241,7 +241,7 @@ def test_swapping_items_without_regard_to_seeds_finds_what_is_not_there():
 
 
 def shown_sizes() -> dict[tuple[str, str], float]:
-    """The share of the page by case and number of seeds."""
+    """The shares on the page, by case and number of seeds."""
     page = (Path(__file__).parents[3] / "docs/comparing.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines()]
     numbers = [row for row in rows if len(row) == 6 and row[-1][-1].isdigit()]

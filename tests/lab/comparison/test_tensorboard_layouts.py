@@ -10,13 +10,13 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from s2s_jax.lab.comparison.tensorboard_layouts import address, event_files, remove_others
-from s2s_jax.lab.runs.collect import Run, Runs
+from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 from s2s_jax.lab.runs.names import run_name, trial_of
 from s2s_jax.lab.training.session import _hparams
 
 
 @pytest.fixture
-def runs(tmp_path) -> Runs:
+def runs(tmp_path) -> CollectedRuns:
     members = []
     for schedule in ("teacher_forcing", "linear (k=0.5)"):
         for seed in range(2):
@@ -25,8 +25,8 @@ def runs(tmp_path) -> Runs:
                 for step in (10, 20)
             ]
             config = {"schedule": {"name": schedule.split(" ")[0]}, "rollout": {"coin": "token"}}
-            members.append(Run(tmp_path / schedule, schedule, seed, config, {}, records))
-    return Runs(tmp_path, members, [], [])
+            members.append(FinishedRun(tmp_path / schedule, schedule, seed, config, {}, records))
+    return CollectedRuns(tmp_path, members, [], [])
 
 
 def written(folder: Path, files: dict[str, bytes]) -> dict[str, EventAccumulator]:
@@ -64,7 +64,7 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
     assert [info.name.tag for info in experiment.metric_infos] == ["test/own/wer", "test/gap"]
     shown = [info.display_name for info in experiment.metric_infos]
     assert shown == ["WER (%), test", "gap (%), test"]
-    for part in ("mean", "low", "high"):  # in percent, as WER is
+    for part in ("mean", "low", "high"):  # in percent, like WER
         (point, _) = first.Tensors(f"over_seeds/gold/token_accuracy/{part}")
         assert point.tensor_proto.float_val[0] == pytest.approx(90)
     assert [chart.title for chart in margins.chart] == [
@@ -80,7 +80,7 @@ def test_curves_over_seeds_and_one_layout(runs, tmp_path):
 
 
 def hparam_columns(files: dict[str, bytes], folder: Path) -> dict[str, tuple[str, list]]:
-    """Column -> (type, values) of the one table that the files hold."""
+    """Column -> (type, values) of the only table in the files."""
     first = next(iter(written(folder, files).values()))
     content = first.summary_metadata["_hparams_/experiment"].plugin_data.content
     experiment = hparams_metadata.parse_experiment_plugin_data(content)
@@ -91,7 +91,7 @@ def hparam_columns(files: dict[str, bytes], folder: Path) -> dict[str, tuple[str
 
 
 def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_config, tmp_path):
-    """As the runs themselves enter it, so that the table finds them."""
+    """The values are written as in the runs' own entries, so that the table finds them."""
     members, entered = [], []
     for schedule, size, rate, tie in (
         ("linear", 8, 0.01, True),
@@ -106,11 +106,13 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
         folder = tmp_path / run_name(schedule, 0, varied)
         config = make_config(schedule, **varied)
         records = [{"step": 1, "eval/gap": 0.1}]
-        # By way of JSON, as it is read.
+        # Through JSON, as when it is read.
         restored = json.loads(json.dumps(config.to_dict()))
-        members.append(Run(folder, folder.parent.name, 0, restored, {}, records, (), overrides))
+        members.append(
+            FinishedRun(folder, folder.parent.name, 0, restored, {}, records, (), overrides)
+        )
         entered.append(_hparams(config, trial_of(folder, schedule, overrides)[1]))
-    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    columns = hparam_columns(event_files(CollectedRuns(tmp_path, members, [], []), []), tmp_path)
     assert columns == {
         "schedule": ("DATA_TYPE_STRING", ["linear", "teacher_forcing"]),
         "coin": ("DATA_TYPE_STRING", ["token"]),
@@ -127,7 +129,7 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
 
 def test_a_column_may_hold_numbers_and_none_and_tuples(tmp_path):
     members = [
-        Run(
+        FinishedRun(
             tmp_path / f"linear,k={k},initial=x" / "seed_0", f"linear, k={k}", 0,
             {"schedule": {"name": "linear", "k": k}, "data": {"initial": [0.5, k]}}, {},
             [{"step": 1, "eval/gap": 0.1}], (),
@@ -135,7 +137,7 @@ def test_a_column_may_hold_numbers_and_none_and_tuples(tmp_path):
         )
         for k in (0.9, None)
     ]  # fmt: skip
-    columns = hparam_columns(event_files(Runs(tmp_path, members, [], []), []), tmp_path)
+    columns = hparam_columns(event_files(CollectedRuns(tmp_path, members, [], []), []), tmp_path)
     assert columns["schedule.k"] == ("DATA_TYPE_STRING", [0.9, "None"])
     assert columns["data.initial"] == ("DATA_TYPE_STRING", ["(0.5, 0.9)", "(0.5, None)"])
 
@@ -145,11 +147,11 @@ def test_the_same_runs_give_the_same_bytes(runs):
 
 
 def test_runs_without_curves_leave_no_empty_ones(runs):
-    bare = Runs(runs.folder, [Run(runs.folder, "linear", 0, {}, {}, [])], [], [])
+    bare = CollectedRuns(runs.folder, [FinishedRun(runs.folder, "linear", 0, {}, {}, [])], [], [])
     assert event_files(bare, []) == {}
 
 
-def test_only_what_comparisons_leave_is_removed(tmp_path):
+def test_only_files_from_comparisons_are_removed(tmp_path):
     names = [
         "over_seeds/old/events.out.tfevents.0000000000.compare",
         "linear/events.out.tfevents.1",

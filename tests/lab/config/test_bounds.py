@@ -1,4 +1,4 @@
-"""No number of a config or of the command line is without bounds, and none is a traceback."""
+"""Every number in a config or on the command line has bounds, and none causes a traceback."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ VALUES = {int: INTEGERS, float: FLOATS}
 
 
 def numeric_keys() -> dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]]:
-    """Every key that takes a number: the components that have it, and values to try."""
+    """Every key that takes a number, with the components that have it and values to try."""
     found: dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]] = {}
     for section, kind in KINDS.items():
         for name in kind.built_in:
@@ -46,7 +46,7 @@ def test_every_number_of_a_config_has_bounds():
 
 
 @pytest.mark.parametrize("key", NUMERIC_KEYS)
-def test_an_extreme_number_is_taken_or_refused_in_one_line_that_names_it(key):
+def test_an_extreme_number_is_accepted_or_rejected_in_one_line_that_names_it(key):
     names, values = NUMERIC_KEYS[key]
     refused = 0
     for value in values:
@@ -65,12 +65,12 @@ def test_an_extreme_number_is_taken_or_refused_in_one_line_that_names_it(key):
                     assert message.startswith(f"{key} is {value}; it must be in [")
                     assert name in message
             else:
-                # No int32 and no float32 overflows, but what a schedule takes and can clip.
+                # No int32 or float32 may overflow, except values that a schedule accepts and clips.
                 assert abs(value) <= (2**32 if isinstance(value, int) else 1e30)
     assert refused
 
 
-def test_every_number_of_the_command_line_has_bounds_and_is_refused_by_its_flag():
+def test_every_command_line_number_has_bounds_and_errors_name_its_flag():
     commands = next(
         action
         for action in make_parser()._actions
@@ -111,7 +111,7 @@ def no_memory() -> Any:
         (no_memory, "the host has no more"),
     ],
 )
-def test_a_lack_of_memory_is_one_line_with_the_size(monkeypatch, capsys, cause, said):
+def test_running_out_of_memory_is_one_line_with_the_size(monkeypatch, capsys, cause, said):
     monkeypatch.setitem(cli._COMMANDS, "compare", lambda options, overrides: cause())
     with pytest.raises(SystemExit) as ended:
         cli.main(["compare", "runs"])
@@ -122,7 +122,7 @@ def test_a_lack_of_memory_is_one_line_with_the_size(monkeypatch, capsys, cause, 
     assert err.count("\n") == 1
 
 
-def test_another_error_of_a_program_is_no_lack_of_memory(monkeypatch):
+def test_other_program_errors_are_not_taken_for_lack_of_memory(monkeypatch):
     def fails(options: Any, overrides: Any) -> None:
         raise XlaRuntimeError("INTERNAL: a bug")
 

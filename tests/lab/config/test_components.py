@@ -1,4 +1,4 @@
-"""Components by name: their options come from signatures, and what cannot be one is said."""
+"""Components by name: options come from signatures, and invalid components are reported."""
 
 import sys
 from collections.abc import Callable
@@ -36,7 +36,7 @@ number = 3
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Writes a module `mine` that an experiment beside it could name."""
+    """Writes a module `mine` that an experiment next to it could name."""
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def write(content: str) -> Path:
@@ -60,7 +60,7 @@ def test_a_config_holds_every_option_of_every_built_in(section, name):
         assert keys[f"{section}.{option}"] == about.default
 
 
-def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
+def test_options_are_the_arguments_that_the_lab_does_not_pass(mine):
     mine(MINE)
     component = find_component("schedule", "mine:make")
     assert component.options == {
@@ -83,13 +83,13 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere:make", "there is no module nowhere in the environment or beside the experiment"),
+        ("nowhere:make", "there is no module nowhere in the environment or next to the experiment"),
         ("mne:make", r"there is no module mne .*; did you mean 'mine'\?"),
         ("mine:mke", r"mine has no 'mke'; did you mean 'make'\?"),
-        ("mine:number", "is 'mine:number', which is no function"),
+        ("mine:number", "is 'mine:number', which is not a function"),
         ("mine.py:make", "name the module, not its file: mine:make"),
         ("mine:", "write module:function"),
-        ("linaer", r"did you mean 'linear'\? .*; one of your own is module:function"),
+        ("linaer", r"did you mean 'linear'\? .*; name your own as module:function"),
         ("mine:takes_a_list", "the default of sizes is of type list; a config holds None, bools"),
         ("mine:takes_a_name", "no option can be called name; rename the argument"),
         ("mine:needs", "mine:needs needs schedule.low, which is not set"),
@@ -98,15 +98,15 @@ def test_options_are_the_arguments_that_the_lab_does_not_give(mine):
         ("mine:returns_nothing", "returns NoneType; it must return a schedule, a function of"),
     ],
 )
-def test_what_cannot_be_a_component_is_said_in_a_line(mine, name, message):
+def test_an_invalid_component_is_reported_in_one_line(mine, name, message):
     mine(MINE)
     with pytest.raises(LabError, match=message):
         make_experiment(base_config("copy", name))
 
 
-def test_a_function_that_takes_too_little_or_returns_something_else_is_refused(mine):
+def test_a_function_with_too_few_arguments_or_a_wrong_result_is_rejected(mine):
     mine(MINE)
-    with pytest.raises(LabError, match="takes 0 arguments by position; it is given 2"):
+    with pytest.raises(LabError, match="takes 0 arguments by position; it must take 2"):
         base_config("copy", model="mine:make")
     with pytest.raises(LabError, match=r"model.name=mine:takes_two returns NoneType; it must"):
         make_experiment(base_config("copy", model="mine:takes_two"))
@@ -127,22 +127,22 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, 
         base_config("copy", "mine:make")
 
 
-def test_another_name_brings_its_own_keys_and_keeps_what_both_have(mine):
+def test_another_component_brings_its_own_keys_and_keeps_shared_ones(mine):
     mine("def make(source_size, target_size, *, hidden_size=4, depth=1, dropout='none'): ...\n")
     config = base_config("copy")
     config.model.update(hidden_size=64, embedding_size=8, dropout=0.5)
     changed = apply_overrides(config, {"model.name": "mine:make", "model.depth": 3})
     assert changed.model.to_dict() == {
         "name": "mine:make",
-        "hidden_size": 64,  # which was set, and is there too
+        "hidden_size": 64,  # was set, and exists there, too
         "depth": 3,
-        "dropout": "none",  # which is of another type
+        "dropout": "none",  # has another type
     }
     with pytest.raises(LabError, match="embedding_size has no effect on mine:make; did you"):
         apply_overrides(config, {"model.name": "mine:make", "model.embedding_size": 8})
 
 
-def test_an_option_that_was_removed_or_added_since_is_named(mine):
+def test_an_option_added_or_removed_later_is_named(mine):
     mine("def make(*, size=1): return lambda step: 1.0\n")
     config = base_config("copy", "mine:make")
     mine("def make(*, width=1): return lambda step: 1.0\n")
@@ -150,7 +150,7 @@ def test_an_option_that_was_removed_or_added_since_is_named(mine):
         make_experiment(config)
 
 
-def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
+def test_rollout_settings_that_an_objective_does_not_take_are_rejected(mine):
     mine("def make(model, *, coin='token'): return lambda *_: (0.0, {})\n")
     config = base_config("copy", objective="mine:make")
     assert find_component("objective", "mine:make").supplied == {"coin": "rollout.coin"}
@@ -162,14 +162,14 @@ def test_a_rollout_that_an_objective_does_not_take_is_refused(mine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("symbol", r"did you mean 'symbols'\? .*; one of your own is module:name"),
+        ("symbol", r"did you mean 'symbols'\? .*; name your own as module:name"),
         ("mine:number", "eval.scores=mine:number is of type int, not a Scorer"),
         ("mine:takes_two", r"eval.scores=mine:takes_two fails: TypeError: .*missing 2 required"),
         ("mine:fails", r"eval.scores=mine:fails fails: mine.py, line 12: IndexError"),
         ("mine:scores", r"mine has no 'scores'"),
     ],
 )
-def test_what_is_not_a_scorer_is_refused(mine, name, message):
+def test_something_that_is_not_a_scorer_is_rejected(mine, name, message):
     mine(MINE)
     config = apply_overrides(base_config("copy"), {"eval.scores": name})
     with pytest.raises(LabError, match=message):

@@ -1,4 +1,4 @@
-"""Configs: every key present and locked; what is wrong with one is said in a line."""
+"""Configs: every key is present and locked; errors are one line."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ RELIED_ON = {
 
 
 @pytest.mark.parametrize("dataset", LOADERS)
-def test_every_key_is_there_and_locked(dataset):
+def test_every_key_is_present_and_locked(dataset):
     config = base_config(dataset)
     for name, default in dataset_options(dataset).items():
         assert config.data[name] == default
@@ -46,7 +46,7 @@ def test_every_key_is_there_and_locked(dataset):
 
 
 @pytest.mark.parametrize("dataset", LOADERS)
-def test_no_option_of_a_dataset_takes_the_place_of_a_key_of_every_config(dataset):
+def test_no_dataset_option_replaces_a_general_config_key(dataset):
     common = {"name", "data_dir", "source_vocabulary", "target_vocabulary", "vocabulary_size"}
     common |= {"num_buckets", "max_tokens"}
     assert not common & dataset_options(dataset).keys()
@@ -81,7 +81,7 @@ def test_a_key_is_checked():
         check_key(config, "zzz")
 
 
-def test_a_comparison_has_the_seeds_outermost():
+def test_in_a_comparison_the_schedule_varies_fastest():
     runs = list(sweep_schedules(["linear", "exponential"], num_seeds=2))
     assert [(one["seed"], one["schedule.name"]) for one in runs] == [
         (0, "linear"),
@@ -124,7 +124,7 @@ def test_a_comparison_has_the_seeds_outermost():
         ),
     ],
 )
-def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, schedule):
+def test_a_schedule_takes_the_papers_parameters_or_a_target(name, values, schedule):
     config = base_config("addition", name)
     assert config.train.num_steps == 1000
     config.schedule.update(values)
@@ -132,7 +132,7 @@ def test_a_schedule_takes_the_papers_parameters_or_what_to_reach(name, values, s
     assert (found.func, found.keywords) == (schedule.func, schedule.keywords)
 
 
-def test_a_schedule_reaches_what_it_is_asked_to():
+def test_a_schedule_reaches_its_target():
     config = base_config("addition", "inverse_sigmoid")
     config.schedule.update(reach_teacher_prob=0.2, reach_fraction=0.25)
     assert float(make_experiment(config).schedule(250)) == pytest.approx(0.2, abs=1e-5)
@@ -171,7 +171,7 @@ def test_a_schedule_reaches_what_it_is_asked_to():
         ("inverse_sigmoid", {"reach_step": 1}, "step must be at least"),
     ],
 )
-def test_a_schedule_refuses_what_it_cannot_honour(name, values, message):
+def test_a_schedule_rejects_unusable_parameters(name, values, message):
     overrides = {"schedule.name": name} | {f"schedule.{key}": one for key, one in values.items()}
     with pytest.raises(LabError, match=message):
         make_experiment(apply_overrides(base_config("addition"), overrides))
@@ -259,7 +259,7 @@ def test_flags_are_read(write):
     assert config.is_locked
 
 
-def test_none_is_a_value_of_keys_that_may_be_none(write):
+def test_none_can_be_set_for_keys_that_may_be_none(write):
     path = write(
         GOOD.replace("return base_config(", "config = base_config(").replace(
             "schedule)", '"exponential")'
@@ -274,7 +274,7 @@ def test_none_is_a_value_of_keys_that_may_be_none(write):
     config, overrides, _ = parse_config([f"--config={path}", *flags])
     assert (config.schedule.k, config.schedule.reach_step) == (None, 5)
     assert overrides == {"schedule.k": None, "schedule.reach_step": 5, "seed": 1}
-    # Of several the last one counts, and a string is a string.
+    # The last of several values counts, and a string stays a string.
     flags = ["--config.schedule.k=None", "--config.schedule.k=2", "--config.data.data_dir=None"]
     config, overrides, _ = parse_config([f"--config={path}", *flags, "--config.schedule.floor=1"])
     assert overrides == {"schedule.k": 2.0, "data.data_dir": "None", "schedule.floor": 1.0}
@@ -282,8 +282,8 @@ def test_none_is_a_value_of_keys_that_may_be_none(write):
     assert (config.schedule.k, overrides) == (None, {"schedule.k": None})
 
 
-def test_a_value_that_is_not_utf8_is_refused(write: Callable[[str], str]) -> None:
-    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, which a config is kept in"):
+def test_a_value_that_is_not_utf8_is_rejected(write: Callable[[str], str]) -> None:
+    with pytest.raises(LabError, match=r"cell=caf\\udce9 is not UTF-8, as configs have to be"):
         parse_config([f"--config={write(GOOD)}", "--config.model.cell=caf\udce9"])
 
 
@@ -317,12 +317,12 @@ def test_a_wrong_flag_is_named(write, flag, message):
 
 
 @pytest.mark.parametrize("flags", [[], ["--config=a.py", "--config=b.py"]])
-def test_one_config_is_named(flags):
+def test_exactly_one_config_must_be_named(flags):
     with pytest.raises(LabError, match="name one config"):
         parse_config(flags)
 
 
-def test_a_missing_config_file_offers_its_neighbour(write, tmp_path):
+def test_the_error_for_a_missing_config_file_suggests_a_similar_one(write, tmp_path):
     path = write(GOOD)
     with pytest.raises(LabError, match=r"mime\.py does not exist; did you mean 'mine'\?"):
         parse_config([f"--config={tmp_path}/mime.py"])
@@ -371,7 +371,7 @@ def test_the_line_is_named_for_a_relative_path_too(write, tmp_path, monkeypatch)
         parse_config(["--config=mine.py"])
 
 
-def test_a_config_that_lacks_keys_is_refused(write):
+def test_a_config_that_lacks_keys_is_rejected(write):
     path = write(
         "from ml_collections import ConfigDict\n"
         "def get_config(schedule=''):\n    return ConfigDict({'seed': 0})\n"

@@ -1,4 +1,4 @@
-"""The user's modules: which belong to a run, and how copies of them are opened."""
+"""The user's modules: which ones belong to a run, and how copies of them are imported."""
 
 import importlib
 import shutil
@@ -64,7 +64,7 @@ def copy_of(files: dict[str, Path], run: Path) -> Path:
     return run / CODE_FOLDER
 
 
-def test_copies_of_several_versions_are_open_beside_each_other(folder, tmp_path):
+def test_copies_of_several_versions_can_be_open_together(folder, tmp_path):
     opened = []
     for number in (1, 2):
         (folder / "helper.py").write_text(f"VALUE = {number}\n")
@@ -79,7 +79,7 @@ def test_copies_of_several_versions_are_open_beside_each_other(folder, tmp_path)
     assert opened[1].find("model.name", "thing:make")() == 2
 
 
-def test_a_copy_of_what_is_imported_already_is_that(folder, tmp_path):
+def test_a_copy_of_an_imported_module_is_that_module(folder, tmp_path):
     (folder / "same.py").write_text("class Thing: ...\n")
     module = importlib.import_module("same")
     copies = copy_of({"same.py": folder / "same.py"}, tmp_path / "run")
@@ -93,7 +93,7 @@ def test_a_copy_that_cannot_be_imported_is_named(folder, tmp_path):
         Modules(copies).find("model.name", "broken:make")
 
 
-def test_modules_beside_another_experiment_are_others(folder, tmp_path):
+def test_modules_next_to_another_experiment_are_different_ones(folder, tmp_path):
     (folder / "neighbour.py").write_text("VALUE = 1\n")
     assert importlib.import_module("neighbour").VALUE == 1
     other = tmp_path / "other"

@@ -1,4 +1,4 @@
-"""KL to a known truth: exact where all can be enumerated, by the chain rule otherwise."""
+"""KL to a known truth: exact if everything can be enumerated, otherwise by the chain rule."""
 
 import json
 from functools import partial
@@ -37,7 +37,7 @@ HMM = (0.6, 0.4), ((0.8, 0.2), (0.3, 0.7)), ((0.7, 0.2, 0.1), (0.1, 0.3, 0.6))
 
 
 def by_last_token(logits: np.ndarray) -> Seq2SeqModel:
-    """A model that looks at the last token fed alone; its parameters are its logits."""
+    """A model that depends only on the last fed token; its parameters are its logits."""
     return Seq2SeqModel(
         init=lambda key: jnp.asarray(logits),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
@@ -53,7 +53,7 @@ def ids_of(vocabularies: Vocabularies, num_symbols: int) -> list[int]:
 
 
 def test_a_constant_source_is_enumerated():
-    """The truth's own table has no divergence; another's is that of two Markov chains."""
+    """The truth itself has divergence 0; another table has that of two Markov chains."""
     truth = make_markov_truth(*CHAIN, length=3)
     pairs = one_reference(["_"] * 4, ["0 0 1", "1 1 0", "0 0 0", "1 0 1"])
     vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
@@ -70,7 +70,7 @@ def test_a_constant_source_is_enumerated():
 
     other = np.array([[0.6, 0.4], [0.5, 0.5]])
     logits[np.ix_(ids, ids)] = np.log(other)
-    logits[:, EOS] = np.log(1 / 3)  # a quarter of all, which the restriction takes out
+    logits[:, EOS] = np.log(1 / 3)  # a quarter of the probability, which the restriction removes
     found = measure(jnp.asarray(logits))
     rows = kl_divergence(CHAIN[1], other)
     second = np.array(CHAIN[0]) @ np.array(CHAIN[1])
@@ -79,8 +79,8 @@ def test_a_constant_source_is_enumerated():
     assert found["mass_outside"] == pytest.approx(0.25, abs=1e-6)
 
 
-def test_exact_and_drawn_agree_where_the_pairs_are_the_distribution(monkeypatch):
-    """Pairs drawn from an hmm in bulk: the chain rule over them nears the exact mean."""
+def test_exact_and_sampled_means_agree_if_the_pairs_follow_the_distribution(monkeypatch):
+    """With many pairs sampled from an hmm, the chain rule is close to the exact mean."""
     truth = make_hmm_truth(*HMM, length=2)
     generator = np.random.default_rng(0)
     target = truth.sample(30_000, generator)
@@ -111,7 +111,7 @@ def test_the_prediction_is_the_mean_over_sources():
     }  # fmt: skip
     found = predicted_divergence(truth, pairs, 0.5, optimum_divergences)
     open_kl = scheduled_sampling_optimum(HMM[0], HMM[1], 2, 0.5, emission=HMM[2]).kl
-    # Of two symbols, one told: the other is then predicted with all that there is to know.
+    # One of two symbols is revealed: the other is then predicted from full knowledge.
     assert found == pytest.approx(open_kl / 2, abs=1e-12)
     assert (
         predicted_divergence(truth, pairs, 0.0, partial(optimum_divergences, feed="argmax")) is None
@@ -120,7 +120,7 @@ def test_the_prediction_is_the_mean_over_sources():
     assert predicted_divergence(long, pairs, 0.5, optimum_divergences) is None
 
 
-def test_a_source_of_one_mark_tells_nothing():
+def test_a_source_of_a_single_mark_reveals_nothing():
     assert told_symbols(np.array(["_", "_"]), 3).tolist() == [[-1] * 3] * 2
     assert told_symbols(np.array(["0 _ 2"]), 3).tolist() == [[0, -1, 2]]
 
@@ -151,7 +151,7 @@ def test_what_theory_covers(overrides, is_covered, tmp_path):
     assert ("kl_predicted" in found) == is_covered
 
 
-def test_a_symbol_that_training_never_showed_has_no_id(tmp_path):
+def test_a_symbol_that_is_not_in_the_training_data_has_no_id(tmp_path):
     options: Any = {"num_train": 20, "num_dev": 2, "num_test": 2, "transition": ((1.0, 0.0),) * 2}
     pairs = load_splits("markov", options | {"initial": (1.0, 0.0)}, str(tmp_path))["train"]
     vocabularies = Vocabularies.train(pairs, "whitespace", "whitespace", 0)
@@ -162,7 +162,7 @@ def test_a_symbol_that_training_never_showed_has_no_id(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A tiny markov run from its own experiment file: the result, and what was logged."""
+    """A tiny markov run from its own experiment file: the result, and the logged records."""
     folder = tmp_path_factory.mktemp("markov")
     path = Path(__file__).parents[3] / "experiments" / "markov.py"
     config = load_experiment(str(path)).get_config("linear")
@@ -179,14 +179,14 @@ def run(tmp_path_factory):
     return result["metrics"], [json.loads(line) for line in lines]
 
 
-def test_a_run_logs_its_divergence_and_what_theory_says_of_its_end(run):
+def test_a_run_logs_its_divergence_and_the_predicted_one(run):
     metrics, logged = run
     # The schedule ends at teacher_prob 0.5.
     assert metrics["eval/kl_predicted"] == pytest.approx(0.113018, abs=1e-6)
     evaluated = [record for record in logged if "eval/kl_to_truth" in record]
     assert [record["step"] for record in evaluated] == [10, 20]
     assert all(0 < record["eval/mass_outside"] < 1 for record in evaluated)
-    # Of the last step, not of the best one.
+    # Logged for the last step, not the best one.
     assert metrics["eval/kl_to_truth"] == pytest.approx(evaluated[-1]["eval/kl_to_truth"])
     assert evaluated[0]["eval/kl_to_truth"] != evaluated[1]["eval/kl_to_truth"]
     assert not any(name.startswith("test/kl") for name in metrics)

@@ -70,7 +70,7 @@ def test_a_summary_is_of_one_split(evaluator):
     )
 
 
-def test_dev_may_look_at_a_part_and_split_at_all(trained, make_config):
+def test_dev_may_use_a_part_and_split_uses_everything(trained, make_config):
     task = make_experiment(make_config()).load_task(trained.vocabularies)
     part = Evaluator(
         trained.model, task, scorer=make_scorer("phonemes"), batch_size=512, max_examples=4
@@ -117,12 +117,12 @@ def test_each_split_is_decoded_as_far_as_its_own_targets_need(
     assert lengths == [4 + 2 + 1, 10 + 5 + 1]
 
 
-def test_a_split_that_is_not_there_is_refused(evaluator, trained):
+def test_an_unknown_split_is_rejected(evaluator, trained):
     with pytest.raises(DataError, match="no split 'test_long'; it has train, dev, test"):
         evaluator.split(trained.params, "test_long")
 
 
-def test_a_scorer_of_ones_own_selects_and_is_shown(trained, make_config):
+def test_a_custom_scorer_selects_the_checkpoint_and_is_shown(trained, make_config):
     task = make_experiment(make_config()).load_task()
 
     def longer(hypotheses, references):

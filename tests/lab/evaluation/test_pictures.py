@@ -1,4 +1,4 @@
-"""The table and the picture of an evaluation."""
+"""The table of examples and the attention image of an evaluation."""
 
 import io
 
@@ -10,7 +10,7 @@ from s2s_jax.lab.base import figures
 from s2s_jax.lab.evaluation.pictures import attention_picture, examples_table
 
 
-def test_a_table_row_an_example_with_its_first_reference():
+def test_one_table_row_per_example_with_its_first_reference():
     table = examples_table(
         ["ab", "c|d", "", "a`b"],
         [("x", "y"), ("z",), ("w",), ("``",)],
@@ -73,14 +73,14 @@ def test_every_token_is_a_label(token):
     assert max(Image.open(io.BytesIO(png)).size) < 600
 
 
-def test_a_formula_is_no_formula():
+def test_a_formula_is_shown_literally():
     pictures = {
         attention_picture(np.ones((1, 1)), [token], ["t"]) for token in ("$x_1$", "$x_2$", "x_1")
     }
     assert len(pictures) == 3
 
 
-def test_a_picture_has_a_largest_size_and_says_what_is_left_out(monkeypatch):
+def test_a_picture_has_a_maximum_size_and_says_what_is_left_out(monkeypatch):
     seen = []
 
     def keep(figure, **_):

@@ -29,7 +29,7 @@ from s2s_jax.lab.runs.result_shapes import SCORE_METRIC
 
 
 def error_rates(hypotheses, references, split) -> tuple[float, float]:
-    """Edit errors a hundred symbols, and how many of a hundred texts are not exact."""
+    """Edit errors per hundred symbols, and inexact texts per hundred."""
     rates = (
         percentage(statistics(split, hypotheses, references).sum(0)).item()
         for statistics in (error_statistics, inexact_statistics)
@@ -99,7 +99,7 @@ def test_an_empty_line_among_the_references_is_scored():
     assert scores["bleu"] == pytest.approx(100)
 
 
-def test_the_signature_says_how():
+def test_the_signature_says_how_scores_are_computed():
     text = make_scorer("translation").signature
     for part in ("tok:13a", "smooth:exp", "nc:6", "case:mixed", f"version:{sacrebleu.__version__}"):
         assert part in text
@@ -107,7 +107,7 @@ def test_the_signature_says_how():
     assert "phonemes" in make_scorer("phonemes").signature
 
 
-def test_every_scorer_is_found_and_an_unknown_one_is_refused():
+def test_every_scorer_is_found_and_an_unknown_one_is_rejected():
     for name in SCORER_NAMES:
         scorer = make_scorer(name)
         assert scorer.name == name
@@ -132,7 +132,7 @@ THAI = ["วันนี้อากาศดีมากเราไปเด�
     ("texts", "tokenize"),
     [(CHINESE, "zh"), (CHINESE, "char"), (JAPANESE, "char"), (JAPANESE, "zh"), (THAI, "char")],
 )
-def test_what_is_right_without_spaces_has_bleu_100_by_a_tokenizer_of_its_script(texts, tokenize):
+def test_right_text_without_spaces_has_bleu_100_with_a_tokenizer_for_its_script(texts, tokenize):
     references = [(text,) for text in texts]
     found = make_scorer("translation", tokenize)(texts, references)
     assert found["bleu"] == pytest.approx(100)
@@ -142,27 +142,27 @@ def test_what_is_right_without_spaces_has_bleu_100_by_a_tokenizer_of_its_script(
 
 
 @pytest.mark.parametrize("texts", [CHINESE, JAPANESE, THAI])
-def test_a_tokenizer_that_leaves_lines_whole_is_pointed_out(texts):
+def test_a_tokenizer_that_does_not_split_lines_is_pointed_out(texts):
     scorer = make_scorer("translation")
     assert scorer(texts, [(text,) for text in texts])["bleu"] == 0
     (line,) = bleu_remarks("13a", [(text,) for text in texts])
-    assert line.startswith("BLEU will be 0 whatever is translated: no dev reference has 4 tokens")
+    assert line.startswith("BLEU will be 0 for any translation: no dev reference has 4 tokens")
     assert "set eval.bleu_tokenize to zh for Chinese, ja-mecab for Japanese" in line
-    # Where a few lines have digits and Latin words among them there are 4-grams, and not enough.
+    # If a few lines contain digits and Latin words, there are 4-grams, but not enough.
     some = [(text,) for text in texts * 20] + [("A B C D 2020",)]
     (line,) = bleu_remarks("13a", some)
-    assert line.startswith("BLEU will be near 0: eval.bleu_tokenize=13a leaves lines of a script")
+    assert line.startswith("BLEU will be near 0: eval.bleu_tokenize=13a hardly splits lines of a")
 
 
 def test_targets_of_three_words_are_pointed_out():
     three = [("one two three",), ("two three four", "two four")]
     assert make_scorer("translation")([one[0] for one in three], three)["bleu"] == 0
     (line,) = bleu_remarks("13a", three)
-    assert "no dev reference has 4 tokens by eval.bleu_tokenize=13a; eval.scores=symbols" in line
+    assert "no dev reference has 4 tokens with eval.bleu_tokenize=13a; eval.scores=symbols" in line
     assert bleu_remarks("13a", [*three, ("one two three.",)]) == []
 
 
-def test_a_tokenizer_without_effect_or_unknown_is_refused():
+def test_a_tokenizer_that_is_unknown_or_has_no_effect_is_rejected():
     with pytest.raises(LabError, match=r"eval\.bleu_tokenize=zh has no effect on eval\.scores=sym"):
         make_scorer("symbols", "zh")
     with pytest.raises(LabError, match=r"eval\.bleu_tokenize is '13b'; did you mean '13a'"):
@@ -176,14 +176,14 @@ def test_a_tokenizer_without_effect_or_unknown_is_refused():
         (
             "flores200",
             OSError("no route to host"),
-            r"no route to host; fetch its model to .*/models/",
+            r"no route to host; download its model to .*/models/",
         ),
-        ("flores101", SystemExit(1), r"fetch its model to .*sacrebleu_tokenizer_spm\.model, or"),
+        ("flores101", SystemExit(1), r"download its model to .*sacrebleu_tokenizer_spm\.model, or"),
         ("ja-mecab", None, r'cannot be used here; run pip install "sacrebleu\[ja\]"$'),
         ("ko-mecab", None, r'cannot be used here; run pip install "sacrebleu\[ko\]"$'),
     ],
 )
-def test_a_tokenizer_that_lacks_something_here_is_refused_in_one_line(
+def test_a_tokenizer_with_missing_dependencies_is_rejected_in_one_line(
     tokenize, failure, said, monkeypatch, tmp_path
 ):
     def fail(*_):
@@ -207,7 +207,7 @@ def nothing_loaded() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_loaded")
-def test_flores_is_used_where_its_model_is(monkeypatch, tmp_path):
+def test_flores_is_used_if_its_model_is_present(monkeypatch, tmp_path):
     (tmp_path / "models").mkdir()
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(THAI * 20),
@@ -225,13 +225,13 @@ def test_flores_is_used_where_its_model_is(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", SCORER_NAMES)
 def test_a_score_is_a_function_of_the_sums_of_its_statistics(name):
-    """That of what sacrebleu publishes, too."""
+    """Also for the scores that sacrebleu computes itself."""
     for one in make_scorer(name).scores:
         statistics = one.items(HYPOTHESES, REFERENCES)
         assert len(statistics) == len(HYPOTHESES)
         value = one(HYPOTHESES, REFERENCES)
         assert float(one.from_sums(statistics.sum(0))) == pytest.approx(value, rel=1e-12)
-        # Of any number of corpora at once.
+        # Works on several corpora at once.
         both = np.stack([statistics.sum(0), statistics[0]])
         assert one.from_sums(both).tolist() == [
             pytest.approx(value),
@@ -261,7 +261,7 @@ def final_errors(hypotheses, references):
 FINAL = Metric("final", "final symbol", "%", 100, better="lower")
 
 
-def test_a_scorer_of_ones_own():
+def test_a_custom_scorer():
     scorer = Scorer("final", (Score(FINAL, final_errors, ratio), *make_scorer("phonemes").scores))
     found = scorer(["a b", "a c"], [("a b",), ("a b",)])
     assert found == {"final": 0.5, "wer": 50.0, "per": 25.0}
@@ -278,18 +278,18 @@ def test_a_scorer_of_ones_own():
     ("scores", "said"),
     [
         ((), "scorer 'mine' has no scores"),
-        ((FINAL, FINAL), "scorer 'mine' has 2 scores of the name 'final'"),
+        ((FINAL, FINAL), "scorer 'mine' has 2 scores named 'final'"),
         ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must have no"),
         ((Metric("exact_match", "e", better="higher"),), "cannot be called 'exact_match': that is"),
         ((Metric("last", "f"), FINAL), "'last' .* its metric must say better=\"higher\" or"),
     ],
 )
-def test_scores_that_do_not_go_together_are_refused(scores, said):
+def test_scores_that_do_not_go_together_are_rejected(scores, said):
     with pytest.raises(ValueError, match=said):
         Scorer("mine", tuple(Score(one, final_errors, ratio) for one in scores))
 
 
-def test_statistics_of_another_shape_are_refused():
+def test_statistics_of_another_shape_are_rejected():
     score = Score(FINAL, lambda hypotheses, references: np.ones(len(hypotheses)), ratio)
-    with pytest.raises(LabError, match=r"score 'final': .* 2 items are of shape \(2,\); they must"):
+    with pytest.raises(LabError, match=r"score 'final': .* 2 items have shape \(2,\); they must"):
         score(["a", "b"], [("a",), ("b",)])

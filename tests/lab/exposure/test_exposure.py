@@ -1,4 +1,4 @@
-"""`s2s exposure`: what it leaves in a run's folder, prints, and refuses."""
+"""`s2s exposure`: what it writes to a run's folder, prints and rejects."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from s2s_jax.lab.exposure.settings import RunExposure, Settings
 from s2s_jax.lab.exposure.tables import to_text
 from tests.lab.run_content import disown
 
-# What its fixtures train is made once, not once a worker.
+# Its fixtures train once, not once per worker.
 pytestmark = pytest.mark.xdist_group("exposure")
 
 SETTINGS = Settings(min_count=2, num_resamples=20)
@@ -54,7 +54,7 @@ def made_run(folder, label: str, seed: int, accuracy: float) -> RunExposure:
 
 @pytest.fixture(scope="module")
 def measured(finished, tmp_path_factory):
-    """A copy of the finished run, measured, with what was reported."""
+    """A measured copy of the finished run, with the reported lines."""
     folder = tmp_path_factory.mktemp("measured") / "run"
     shutil.copytree(finished, folder)
     lines: list[str] = []
@@ -72,7 +72,7 @@ def test_the_file_holds_every_measure_with_its_interval_and_count(measured, fini
     for name, one in record["measures"].items():
         assert set(one) == {"value", "low", "high", "n", "axis", "at", "unit", "left_out"}, name
         assert (one["at"] is None) == (one["axis"] == "")
-    # What the evaluation in training said of the same checkpoint and split.
+    # The values from the evaluation during training, for the same checkpoint and split.
     result = json.loads((finished / "result.json").read_text())["metrics"]
     for name in ("gold/token_accuracy", "own/token_accuracy", "gap", "own/exact_match", "gold/nll"):
         assert record["measures"][name]["value"] == pytest.approx(result[f"eval/{name}"], abs=1e-6)
@@ -94,7 +94,7 @@ def test_tensorboard_shows_curves_over_positions_and_a_picture(measured):
     assert value.step == run.step
 
 
-def test_measuring_again_leaves_the_same_and_nothing_twice(measured, snapshot):
+def test_measuring_again_changes_nothing_and_duplicates_nothing(measured, snapshot):
     folder, _, _ = measured
     before = snapshot(folder)
     measure_runs([folder], SETTINGS, output=folder, report=lambda line: None)
@@ -120,7 +120,7 @@ def test_the_table_and_the_picture_of_one_run(measured):
     assert pixels.std() > 5
 
 
-def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
+def test_seeds_are_aggregated_and_schedules_are_side_by_side(tmp_path):
     runs = [
         made_run(tmp_path, "teacher_forcing", 0, 0.70),
         made_run(tmp_path, "teacher_forcing", 1, 0.74),
@@ -144,7 +144,7 @@ def test_seeds_are_aggregated_and_schedules_stand_side_by_side(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_long_labels_are_cut_off_nowhere(tmp_path, count):
+def test_long_labels_are_never_cut_off(tmp_path, count):
     keys = "dropout=0.1, coin=sequence, feed=argmax, hidden_size=384, num_steps=34000"
     labels = [f"inverse_sigmoid, {keys}, batch_size={number}" for number in range(count)]
     runs = [made_run(tmp_path, label, 0, 0.8) for label in labels]
@@ -161,10 +161,10 @@ def test_long_labels_are_cut_off_nowhere(tmp_path, count):
 
 def test_bins_without_enough_sequences_are_named(tmp_path):
     text = to_text([made_run(tmp_path, "linear", 0, 0.8)], Settings())
-    assert "Left out for too few sequences: position 4-5, 7." in text
+    assert "Left out because of too few sequences: position 4-5, 7." in text
 
 
-def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, monkeypatch):
+def test_a_sweep_stands_for_its_finished_runs_and_others_are_reported(tmp_path, monkeypatch):
     for name, status in (
         ("exponential/seed_0", None),
         ("linear/seed_0", "stopped"),
@@ -187,7 +187,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, 
     assert lines == [
         "Left out (3):", unfinished, f"  {stopped}: its status is stopped", failed
     ]  # fmt: skip
-    # A run that is named stands for itself, and a folder counts once, whatever it is called.
+    # A named run stands for itself, and a folder counts once, however its path is written.
     lines.clear()
     monkeypatch.chdir(tmp_path)
     found = find_runs([stopped, tmp_path, "linear/seed_0", "."], lines.append)
@@ -200,7 +200,7 @@ def test_a_sweep_stands_for_its_finished_runs_and_the_others_are_told(tmp_path, 
 
 @pytest.fixture
 def copy_run(finished, tmp_path):
-    """Copies the finished run, with another config; `changes` by dotted key."""
+    """Copies the finished run with another config; `changes` is by dotted key."""
 
     def copy(name, **changes):
         folder = Path(shutil.copytree(finished, tmp_path / "runs" / name))
@@ -240,7 +240,7 @@ def test_runs_of_other_data_or_switches_are_never_averaged_as_seeds(s2s, copy_ru
     provenance["data"]["train"] = "0123456789abcdef"
     provenance["switches"]["jax_enable_x64"] = True
     path.write_text(json.dumps(provenance))
-    (runs[1] / "provenance.json").unlink()  # of before it was recorded
+    (runs[1] / "provenance.json").unlink()  # as before it was recorded
     code, out, err = s2s("exposure", *runs, *FEW)
     assert (code, err) == (0, "")
     assert "(n=2)" not in out
@@ -258,11 +258,11 @@ def test_seeds_of_one_experiment_are_averaged_however_they_were_logged(s2s, copy
     assert "half the 95 % t-interval over seeds" in out
 
 
-def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run, snapshot):
+def test_runs_that_cannot_be_shown_together_are_rejected_in_one_line(s2s, copy_run, snapshot):
     one, again = copy_run("one"), copy_run("again", **{"train.log_every": 7})
     other = copy_run("other", data=base_config("reverse").data.to_dict())
     for second, message in (
-        (again, f"{again} is {one} once more: inverse_sigmoid with seed 0"),
+        (again, f"{again} and {one} are the same experiment: inverse_sigmoid with seed 0"),
         (other, f"the runs are of different tasks: reverse ({other}), tsv ({one})"),
     ):
         before = snapshot(one.parent)
@@ -273,7 +273,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused_in_a_line(s2s, copy_run
         assert snapshot(one.parent) == before
 
 
-def test_some_measures_alone(copied, s2s):
+def test_only_some_measures(copied, s2s):
     code, out, err = s2s(
         "exposure", copied, "--measures=outputs", "--min-count=2", "--num-resamples=10"
     )
@@ -292,7 +292,7 @@ def test_some_measures_alone(copied, s2s):
         (["--measures=truth"], "need a task whose distribution is known"),
         (["--measures=trooth"], "no measures 'trooth'"),
         (["--split=tset"], "no split 'tset'"),
-        (["--min-count=1000"], "min_count is 1000, and decoder states are compared for 512"),
+        (["--min-count=1000"], "min_count is 1000, but decoder states are compared for only 512"),
         (["--min-count=1000", "--measures=states"], "leave states out (--measures=positions,"),
         (["--min-count=1000", "--measures=positions,recovery"], "no position has min_count = 1000"),
         (["--min-count=0"], "--min-count is 0; it must be in"),
@@ -301,7 +301,7 @@ def test_some_measures_alone(copied, s2s):
         (["--checkpoint=newest"], "invalid choice"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arguments, message):
+def test_what_cannot_be_measured_is_rejected_in_one_line(copied, s2s, snapshot, arguments, message):
     before = snapshot(copied)
     code, _, err = s2s("exposure", copied, *arguments)
     assert code == 2
@@ -310,7 +310,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(copied, s2s, snapshot, arg
     assert snapshot(copied) == before
 
 
-def test_an_output_that_cannot_be_a_folder_is_refused_before_anything_is_measured(
+def test_an_invalid_output_folder_is_rejected_before_anything_is_measured(
     copied, s2s, snapshot, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("s2s_jax.lab.exposure._measure", lambda *_: pytest.fail("it measures"))

@@ -57,8 +57,8 @@ def copied(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "copied"))
 
 
-def test_the_parameters_alone_come_back_in_the_dtypes_asked_for(tmp_path):
-    """As of a run that was trained with 64 bits and another generator."""
+def test_only_the_parameters_are_restored_in_the_requested_dtypes(tmp_path):
+    """As for a run that was trained with 64 bits and another random generator."""
     wide = {"kernel": np.linspace(0, 1, 6).reshape(2, 3), "bias": np.ones(3, np.float32)}
     state = TrainState(np.int64(7), wide, {}, jax.random.key(0, impl="rbg"))
     with Checkpoints(tmp_path) as checkpoints:
@@ -79,7 +79,7 @@ def test_the_parameters_alone_come_back_in_the_dtypes_asked_for(tmp_path):
     np.testing.assert_array_equal(params["kernel"], wide["kernel"].astype(np.float32))
 
 
-def test_a_checkpoint_of_another_owner_is_refused(tmp_path):
+def test_a_checkpoint_of_another_owner_is_rejected(tmp_path):
     owner = {"config": "a", "target vocabulary": "b"}
     with Checkpoints(tmp_path, belongs_to=owner) as checkpoints:
         checkpoints.save(1, make_state())
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_owner_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("found", ["{}", '{"custom_metadata": {"score": "x"}}', "[]", "3", "1e400"])
-def test_metadata_of_a_checkpoint_that_are_not_ours_are_one_line(copied, found):
+def test_foreign_checkpoint_metadata_are_reported_in_one_line(copied, found):
     (copied / "40" / "_CHECKPOINT_METADATA").write_text(found)
     with pytest.raises(LabError, match=r"40 is damaged; delete that .* 20"):
         Checkpoints(copied)
@@ -115,7 +115,7 @@ def test_the_states_of_several_runs_are_saved_side_by_side(tmp_path):
         run.close()
 
 
-def test_a_folder_may_be_named_by_way_of_another(tmp_path):
+def test_a_folder_may_be_named_by_a_path_through_another(tmp_path):
     (tmp_path / "other").mkdir()
     with Checkpoints(tmp_path / "other" / ".." / "run" / "checkpoints") as checkpoints:
         checkpoints.save(6, make_state(6))
@@ -130,7 +130,7 @@ def test_newest_and_best_are_kept(saved):
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_a_state_comes_back_bit_for_bit(tmp_path, impl):
+def test_a_state_is_restored_bit_for_bit(tmp_path, impl):
     state = make_state(7, impl=impl)
     with Checkpoints(tmp_path / "new") as checkpoints:
         checkpoints.save(7, state)
@@ -150,7 +150,7 @@ def test_which_one_is_restored(saved, which, step):
     assert_same(state, make_state(step))
 
 
-def test_best_is_the_newest_where_none_was_scored(tmp_path):
+def test_best_is_the_newest_if_none_was_scored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step is None
         checkpoints.save(1, make_state(1), float("nan"))
@@ -168,7 +168,7 @@ def test_the_state_is_copied_before_save_returns(tmp_path):
     assert restored["w"].tolist() == [1, 1, 1, 1]
 
 
-def test_a_step_is_saved_anew_for_a_score_or_over_what_another_run_left(tmp_path):
+def test_a_step_is_saved_again_for_a_score_or_to_replace_another_runs_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, {"w": jnp.float32(1)})
         checkpoints.save(1, {"w": jnp.float32(2)})  # the same step of the same run: nothing to do
@@ -176,7 +176,9 @@ def test_a_step_is_saved_anew_for_a_score_or_over_what_another_run_left(tmp_path
         checkpoints.save(1, {"w": jnp.float32(3)}, score=0.6)
         checkpoints.wait()
         checkpoints.save(2, {"w": jnp.float32(3)})
-        checkpoints.save(2, {"w": jnp.float32(3)}, score=0.7)  # while the first still goes on
+        checkpoints.save(
+            2, {"w": jnp.float32(3)}, score=0.7
+        )  # while the first is still being saved
         checkpoints.wait()
         assert checkpoints.best_step == 1
     with Checkpoints(tmp_path) as checkpoints:
@@ -195,7 +197,7 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_step_that_is_not_there_is_told_with_those_that_are(saved):
+def test_the_error_for_a_missing_step_lists_the_available_steps(saved):
     with (
         Checkpoints(saved, read_only=True) as checkpoints,
         pytest.raises(LabError, match=r"no checkpoint of step 30 .* those of 20 and 40"),
@@ -224,7 +226,7 @@ def test_a_step_that_is_not_there_is_told_with_those_that_are(saved):
         ),
     ],
 )
-def test_another_architecture_is_told_by_its_first_leaf(saved, change, message):
+def test_another_architecture_is_reported_with_its_first_leaf(saved, change, message):
     with (
         Checkpoints(saved, read_only=True) as checkpoints,
         pytest.raises(LabError, match=f"step 40 .*another architecture: {message}"),
@@ -238,7 +240,9 @@ def cut(path):
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
 @pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt", "d/*"])
-def test_a_damaged_checkpoint_names_the_one_to_go_on_from(copied, capfd, damage, name):
+def test_the_error_for_a_damaged_checkpoint_names_the_one_to_continue_from(
+    copied, capfd, damage, name
+):
     damage(next((copied / "40" / "state").glob(name)))
     with (
         Checkpoints(copied) as checkpoints,
@@ -247,7 +251,7 @@ def test_a_damaged_checkpoint_names_the_one_to_go_on_from(copied, capfd, damage,
         ) as told,
     ):
         checkpoints.restore(make_state())
-    if name != "_METADATA":  # found before orbax's threads meet it, which end in tracebacks
+    if name != "_METADATA":  # found before orbax's threads, which would print tracebacks
         assert isinstance(told.value.__cause__, ValueError)
     assert capfd.readouterr().err == ""
     shutil.rmtree(copied / "40")
@@ -260,7 +264,7 @@ def test_a_flipped_value_is_noticed(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state)
 
-    def flip(metadata):  # as if the stored data had another sum
+    def flip(metadata):  # as if the stored data had another checksum
         metadata["custom_metadata"]["crc32"] ^= 1
 
     change_metadata(tmp_path / "1", flip)
@@ -289,7 +293,7 @@ def change_metadata(folder, change):
         ),
     ],
 )
-def test_a_broken_score_is_one_line_and_leaves_the_folder_to_the_next(copied, change):
+def test_a_broken_score_is_one_line_and_releases_the_folder(copied, change):
     path = copied / "40" / "_CHECKPOINT_METADATA"
     whole = path.read_bytes()
     change(copied / "40")
@@ -300,7 +304,7 @@ def test_a_broken_score_is_one_line_and_leaves_the_folder_to_the_next(copied, ch
         assert (checkpoints.latest_step, checkpoints.best_step) == (40, 20)
 
 
-def test_a_score_is_found_where_earlier_versions_have_put_it(copied):
+def test_scores_stored_by_earlier_versions_are_found(copied):
     def forget(metadata):
         del metadata["custom_metadata"]["score"]
 
@@ -329,7 +333,7 @@ def test_a_killed_save_is_never_taken_for_a_checkpoint(copied, name):
 
 
 @pytest.mark.parametrize("name", ["exp [v2]", "a*b?", "[!x]{1}", "ä \N{SNOWMAN}"])
-def test_a_folder_is_no_pattern(tmp_path, name):
+def test_a_folder_is_not_used_as_a_pattern(tmp_path, name):
     state = make_state(7)
     with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
         checkpoints.save(6, make_state(6))
@@ -340,12 +344,12 @@ def test_a_folder_is_no_pattern(tmp_path, name):
     assert_same(restored, state)
 
 
-def test_what_is_not_whole_is_no_checkpoint_and_takes_none_away(tmp_path, monkeypatch, capfd):
+def test_an_incomplete_save_is_no_checkpoint_and_deletes_none(tmp_path, monkeypatch, capfd):
     from orbax.checkpoint import v1 as ocp
 
     save = ocp.save
 
-    def lose(path, arrays, **options):  # as orbax did where it found nothing to put together
+    def lose(path, arrays, **options):  # as orbax did when it found nothing to merge
         save(path, arrays, **options)
         (Path(path) / "state" / "manifest.ocdbt").unlink()
 
@@ -368,7 +372,7 @@ def test_what_is_not_whole_is_no_checkpoint_and_takes_none_away(tmp_path, monkey
     assert capfd.readouterr().err == ""
 
 
-def test_a_save_that_fails_is_said_once_and_at_once(tmp_path, monkeypatch):
+def test_a_failed_save_is_reported_once_and_immediately(tmp_path, monkeypatch):
     from orbax.checkpoint import v1 as ocp
 
     def refuse(path, arrays, **options):
@@ -387,7 +391,7 @@ def test_a_save_that_fails_is_said_once_and_at_once(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, capfd):
+def test_a_full_disk_is_one_line_and_keeps_existing_checkpoints(tmp_path, capfd):
     noise = np.random.default_rng(0)
     states = [{f"w{i}": noise.random(size) for i in range(20)} for size in (10, 20_000)]
     checkpoints = Checkpoints(tmp_path)
@@ -420,7 +424,7 @@ def test_a_save_leaves_no_descriptor_and_no_thread(tmp_path):
     assert max(counts[4:]) <= max(counts[:4])
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write .*file"):
         Checkpoints(tmp_path / "file" / "checkpoints")

@@ -1,4 +1,4 @@
-"""What a result depends on beside its config, and what is refused when that has changed."""
+"""What a result depends on besides its config, and what is rejected if that has changed."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment
 from s2s_jax.lab.sweeps.groups import make_groups
 from s2s_jax.lab.sweeps.plan import PlannedRun, plan_sweep
@@ -19,7 +19,7 @@ from s2s_jax.lab.training.workbench import RunSpec, Workbench
 
 @pytest.fixture
 def moved(copied, make_config, tmp_path):
-    """A copy of the finished run whose data have moved, content as it was: folder, config, data."""
+    """A copy of the finished run whose data have moved unchanged: folder, config, data."""
     config = make_config()
     pairs = Path(shutil.copytree(config.data.folder, tmp_path / "pairs"))
     config.data.folder = str(pairs)
@@ -38,7 +38,7 @@ def train(folder, config, **options):
     return result, lines
 
 
-def test_a_finished_run_of_which_the_data_have_changed_is_refused(moved, snapshot):
+def test_a_finished_run_whose_data_have_changed_is_rejected(moved, snapshot):
     folder, config, pairs = moved
     _, lines = train(folder, config)
     assert lines == [f"{folder} is finished already; nothing to do"]
@@ -46,22 +46,22 @@ def test_a_finished_run_of_which_the_data_have_changed_is_refused(moved, snapsho
     before = snapshot(folder)
     with pytest.raises(LabError, match=r"holds a run of other data \(test\)"):
         train(folder, config)
-    (pairs / "test.tsv").write_text("not two columns\n")  # nor is it taken for data that are lost
+    (pairs / "test.tsv").write_text("not two columns\n")  # and is not taken for missing data
     with pytest.raises(LabError, match=r"holds a run of other data \(test\)"):
         train(folder, config)
     assert snapshot(folder) == before
 
 
-def test_a_finished_run_of_which_the_data_are_gone_is_still_finished(moved):
+def test_a_finished_run_whose_data_are_gone_is_still_finished(moved):
     folder, config, pairs = moved
     shutil.rmtree(pairs)
     result, lines = train(folder, config)
     assert result["status"] == "finished"
-    assert lines[0].startswith(f"whether the data of {folder} have changed cannot be told: ")
+    assert lines[0].startswith(f"cannot tell whether the data of {folder} have changed: ")
     assert lines[1:] == [f"{folder} is finished already; nothing to do"]
 
 
-def test_a_run_does_not_go_on_with_other_data(moved, snapshot):
+def test_a_run_does_not_continue_with_other_data(moved, snapshot):
     folder, config, pairs = moved
     (folder / "result.json").unlink()
     change(pairs, "dev")
@@ -71,7 +71,7 @@ def test_a_run_does_not_go_on_with_other_data(moved, snapshot):
     assert snapshot(folder) == before
 
 
-def test_a_sweep_refuses_a_finished_run_of_other_data(moved, experiment_file, tmp_path):
+def test_a_sweep_rejects_a_finished_run_of_other_data(moved, experiment_file, tmp_path):
     folder, _, pairs = moved
     own = tmp_path / "one.py"
     own.write_text(
@@ -97,7 +97,7 @@ def test_a_sweep_refuses_a_finished_run_of_other_data(moved, experiment_file, tm
 
 def test_evaluate_says_that_the_data_have_changed_and_records_them(moved, s2s):
     folder, _, pairs = moved
-    trained_on = Run(folder).provenance()
+    trained_on = RunFolder(folder).provenance()
     assert trained_on is not None
     for changed in (False, True):
         if changed:
@@ -117,7 +117,7 @@ def swap_two_tokens(path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_of_an_altered_vocabulary_the_checkpoint_knows_by_itself(copied, make_config):
+def test_a_checkpoint_by_itself_detects_an_altered_vocabulary(copied, make_config):
     swap_two_tokens(copied / "target_vocabulary.json")
     for name in ("provenance.json", "result.json"):
         (copied / name).unlink()
@@ -128,7 +128,7 @@ def test_of_an_altered_vocabulary_the_checkpoint_knows_by_itself(copied, make_co
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_an_altered_vocabulary_is_refused_by_everyone(copied, make_config, s2s, side):
+def test_an_altered_vocabulary_is_rejected_by_every_command(copied, make_config, s2s, side):
     swap_two_tokens(copied / f"{side}_vocabulary.json")
     (copied / "in").write_text("ab\n")
     with pytest.raises(LabError, match=f"{side}_vocabulary.json is not the vocabulary"):
@@ -141,9 +141,9 @@ def test_an_altered_vocabulary_is_refused_by_everyone(copied, make_config, s2s, 
         assert len(err.splitlines()) == 1
 
 
-def test_a_config_that_was_altered_is_not_that_of_the_checkpoint(copied):
+def test_a_checkpoint_detects_an_altered_config(copied):
     config = json.loads((copied / "config.json").read_text())
-    config["data"]["folder"] = "elsewhere"  # where it is, is not what it is
+    config["data"]["folder"] = "elsewhere"  # the location of the data is not their content
     (copied / "config.json").write_text(json.dumps(config))
     assert load_run(copied).step
     config["model"]["dropout"] = 0.5
@@ -152,8 +152,8 @@ def test_a_config_that_was_altered_is_not_that_of_the_checkpoint(copied):
         load_run(copied)
 
 
-def test_a_run_is_finished_by_its_last_update_and_not_by_its_word(copied, make_config):
-    run, config, path = Run(copied), make_config(), copied / "result.json"
+def test_a_run_is_finished_only_after_its_last_update(copied, make_config):
+    run, config, path = RunFolder(copied), make_config(), copied / "result.json"
     result = json.loads(path.read_text())
     assert run.finished(config) == result
     path.write_text(json.dumps(result | {"steps": 6}))
@@ -165,7 +165,7 @@ def test_a_run_is_finished_by_its_last_update_and_not_by_its_word(copied, make_c
     assert run.finished(config) == result
 
 
-def test_what_a_run_has_lost_is_said_when_it_goes_on(copied, make_config):
+def test_lost_records_are_reported_when_a_run_continues(copied, make_config):
     path = copied / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 6}))
     path = copied / "provenance.json"
@@ -178,7 +178,7 @@ def test_what_a_run_has_lost_is_said_when_it_goes_on(copied, make_config):
     result, lines = train(copied, make_config())
     assert result["status"] == "finished"
     assert lines[0].startswith(f"{copied} says that it is finished, but not after its 12 updates")
-    assert f"{log} has lost what was logged at step 6" in lines
+    assert f"{log} lacks what was logged at step 6" in lines
     assert (
         f"{copied} was started with jax 0.1, now {jax.__version__}: the result is of both" in lines
     )
@@ -186,7 +186,9 @@ def test_what_a_run_has_lost_is_said_when_it_goes_on(copied, make_config):
     assert result["versions"]["jax"] == jax.__version__
 
 
-def test_a_run_of_before_goes_on_and_says_that_it_does_not_know_its_data(copied, make_config):
+def test_a_run_of_an_earlier_version_continues_and_says_that_its_data_are_unknown(
+    copied, make_config
+):
     for name in ("provenance.json", "result.json"):
         (copied / name).unlink()
     result, lines = train(copied, make_config())
@@ -194,13 +196,13 @@ def test_a_run_of_before_goes_on_and_says_that_it_does_not_know_its_data(copied,
     assert f"{copied} did not record its data and JAX's switches; they are not compared" in lines
 
 
-def test_a_start_that_was_killed_leaves_nothing_to_the_next(trained, make_config, tmp_path):
-    """Vocabularies of data that may have changed since."""
+def test_a_killed_start_does_not_affect_the_next(trained, make_config, tmp_path):
+    """The vocabularies may be of data that have changed since."""
     assert trained.provenance is not None
     (tmp_path / "target_vocabulary.json").write_text("of another time")
-    assert Run(tmp_path).vocabularies() is None
-    Run(tmp_path).start(make_config(), trained.vocabularies, trained.provenance)
-    assert Run(tmp_path).vocabularies() == trained.vocabularies
+    assert RunFolder(tmp_path).vocabularies() is None
+    RunFolder(tmp_path).start(make_config(), trained.vocabularies, trained.provenance)
+    assert RunFolder(tmp_path).vocabularies() == trained.vocabularies
 
 
 @pytest.fixture(params=["jax_enable_x64", "jax_default_prng_impl"])
@@ -212,10 +214,10 @@ def switched(request):
     jax.config.update(name, old)
 
 
-def test_under_other_switches_a_run_opens_and_does_not_go_on(
+def test_with_other_switches_a_run_opens_but_does_not_continue(
     finished, trained, make_config, switched
 ):
-    with pytest.raises(LabError, match=f"other switches of JAX: {switched} is "):
+    with pytest.raises(LabError, match=f"other JAX switches: {switched} is "):
         train(finished, make_config())
     opened = load_run(finished)
     for one, other in zip(
@@ -224,7 +226,7 @@ def test_under_other_switches_a_run_opens_and_does_not_go_on(
         np.testing.assert_array_equal(np.asarray(one, np.float32), np.asarray(other))
 
 
-def test_lanes_that_would_draw_other_numbers_are_refused(make_config, tmp_path):
+def test_lanes_with_other_random_numbers_are_rejected(make_config, tmp_path):
     plan = [PlannedRun(f"{n}", Assignment("a.py", Path()), "waiting", seed=n) for n in range(2)]
     runs = [RunSpec(make_config(seed=n), tmp_path / str(n)) for n in range(2)]
     assert make_groups(plan, 2)

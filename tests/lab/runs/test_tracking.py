@@ -1,4 +1,4 @@
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 import json
@@ -86,19 +86,19 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, restarts, cut
     with Tracker(tmp_path / "stopped") as tracker:
         log(tracker, 1, 7)
     with (tmp_path / "stopped" / "metrics.jsonl").open("a") as file:
-        file.write(cut)  # killed while it wrote
+        file.write(cut)  # killed while writing
     for resume_step, last in restarts:
         with Tracker(tmp_path / "stopped", resume_step) as tracker:
             log(tracker, (resume_step or 0) + 1, last)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert (stopped / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert str(points(stopped)) == str(points(whole))  # as text, since NaN is not NaN
+    assert str(points(stopped)) == str(points(whole))  # as text, since NaN != NaN
     assert len(list(stopped.glob("events*"))) == 1
 
 
 @pytest.fixture
 def data_server(tmp_path):
-    """TensorBoard's default backend, running: called, it gives run -> tag -> steps."""
+    """TensorBoard's default backend, running; calling it returns run -> tag -> steps."""
     try:
         binary = server_ingester.get_server_binary()
     except server_ingester.NoDataServerError:
@@ -134,7 +134,7 @@ def wait_for(expected, ask, timeout=15.0):
     assert answer == expected
 
 
-def test_the_server_that_runs_sees_no_step_twice(tmp_path, data_server):
+def test_a_running_server_sees_no_step_twice(tmp_path, data_server):
     def shown(last):
         every = list(range(1, last + 1))
         tags = {"train/loss": every, "train/gold_share": every, "eval/own/wer": every[1::2]}
@@ -150,7 +150,7 @@ def test_the_server_that_runs_sees_no_step_twice(tmp_path, data_server):
     wait_for(shown(8), data_server)
 
 
-def test_a_damaged_event_file_is_kept_as_far_as_it_is_whole(tmp_path):
+def test_the_valid_part_of_a_damaged_event_file_is_kept(tmp_path):
     with Tracker(tmp_path) as tracker:
         log(tracker, 1, 6)
     path = next(tmp_path.glob("events*"))
@@ -183,7 +183,7 @@ def hparams_table(folder):
     return experiment, list_session_groups.Handler(request, backend, "", ask).run().session_groups
 
 
-def test_the_hparams_table_has_one_row_a_schedule_with_its_seeds_averaged(tmp_path):
+def test_the_hparams_table_has_one_row_per_schedule_with_its_seeds_averaged(tmp_path):
     for schedule in ["linear", "constant"]:
         for seed in range(3):
             with Tracker(tmp_path / schedule / f"seed_{seed}") as tracker:
@@ -199,7 +199,7 @@ def test_the_hparams_table_has_one_row_a_schedule_with_its_seeds_averaged(tmp_pa
         assert {session.status for session in row.sessions} == {api_pb2.STATUS_SUCCESS}
 
 
-def test_a_run_that_raises_is_a_failed_session_and_a_resumed_one_no_more(tmp_path):
+def test_a_run_that_raises_is_a_failed_session_until_it_is_resumed(tmp_path):
     def status():
         return hparams_table(tmp_path)[1][0].sessions[0].status
 
@@ -216,7 +216,7 @@ def test_a_run_that_raises_is_a_failed_session_and_a_resumed_one_no_more(tmp_pat
     assert status() == api_pb2.STATUS_SUCCESS
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write to .*run: Not a directory"):
         Tracker(tmp_path / "file" / "run")
@@ -257,7 +257,7 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(tmp_path, capsys):
     tracker.scalars(1, {"train/loss": 1.0})
     worker.join()
     assert capsys.readouterr().err == ""
-    with pytest.raises(ZeroDivisionError):  # the writer says it itself
+    with pytest.raises(ZeroDivisionError):  # the writer raises it itself
         tracker.flush()
     tracker._metrics.close()
 
@@ -277,7 +277,7 @@ def test_tensorboard_has_what_is_shown_and_the_record_what_is_stored(tmp_path):
     assert shown == {
         "own/token_accuracy": [25, 25],
         "own/wer": [25, 25],
-        "own/mine": [50, 0.5],  # which another catalogue does not know
+        "own/mine": [50, 0.5],  # unknown to another catalogue
         "teacher_prob": [0.5, 0.5],
     }
     about = events.SummaryMetadata("own/token_accuracy").summary_description

@@ -1,4 +1,4 @@
-"""How a sweep is shown: in place on a terminal, as lines elsewhere, and how it is interrupted."""
+"""How a sweep is shown (in place on a terminal, else as lines) and interrupted."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ def state(name, status, progress=None, **more):
 
 
 class Screen:
-    """What a terminal of some width shows of what was written; knows what the display uses."""
+    """What a terminal of a given width shows after some output; supports what the display uses."""
 
     def __init__(self, width):
         self.rows, self.row, self.column, self.width = [""], 0, 0, width
@@ -98,7 +98,7 @@ def log(folder, *records):
             file.write(json.dumps(one) + "\n")
 
 
-def test_a_score_of_ones_own_is_shown_in_its_unit():
+def test_a_custom_score_is_shown_in_its_unit():
     catalog = CATALOG.with_scores([Metric("mine", "my errors", "%", 100, digits=1)])
     run = dataclasses.replace(planned("a"), score="eval/own/mine", catalog=catalog)
     (line, _) = live_lines([RunState(run, "running", progress=RunProgress(8, 0.25))], 1, NOW, 9)
@@ -117,14 +117,14 @@ def test_progress_is_read_from_the_record(tmp_path):
         {"step": 200, "train/loss": 1.0, "train/seconds": 110.0},
     )
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('broken\n{"step": 300, "train/sec')  # on its way to the disk
+        file.write('broken\n{"step": 300, "train/sec')  # still being written
     found = read_progress(folder, "eval/own/wer")
     assert (found.step, found.score, found.seconds) == (200, 40.0, 110.0)
     assert found.seconds_per_step == pytest.approx((110 - 60) / 200)  # without compiling
     assert found.logged_at == (folder / "metrics.jsonl").stat().st_mtime
 
 
-def test_of_a_long_record_the_ends_are_read(tmp_path):
+def test_only_the_ends_of_a_long_record_are_read(tmp_path):
     log(tmp_path, {"step": 0, "train/compile_seconds": 10.0})
     log(tmp_path, *({"step": step, "train/seconds": 10.0 + step} for step in range(1, 9001)))
     assert (tmp_path / "metrics.jsonl").stat().st_size > 300_000
@@ -132,12 +132,12 @@ def test_of_a_long_record_the_ends_are_read(tmp_path):
     assert (found.step, found.seconds_per_step) == (9000, 1.0)
 
 
-def test_a_line_a_run_and_a_total():
+def test_one_line_per_run_and_a_total():
     running = RunProgress(500, 41.25, 200.0, 0.2, logged_at=NOW - 60)
     states = [
         state("a/seed_0", "finished", RunProgress(2000, 25.5, 3723.0, 0.2, NOW - 999)),
         state("linear/seed_0", "running", running, started_at=NOW - 500),
-        state("b/seed_0", "running", running, started_at=NOW - 5),  # the record is an older one
+        state("b/seed_0", "running", running, started_at=NOW - 5),  # the record is from before
         state("c/seed_0", "failed", reason="exit code 2: the loss is gone"),
         state("d/seed_0", "waiting", reason="is being trained by process 7 on a"),
     ]
@@ -152,7 +152,7 @@ def test_a_line_a_run_and_a_total():
     ]
 
 
-def test_the_total_is_no_less_than_its_longest_run():
+def test_the_total_time_is_at_least_that_of_the_longest_run():
     running = RunProgress(0, math.nan, 1.0, 1.0, logged_at=NOW)
     (one, two) = (state(name, "running", running) for name in ("a", "b"))
     two.run = planned("b", num_steps=10)
@@ -160,7 +160,7 @@ def test_the_total_is_no_less_than_its_longest_run():
     assert live_lines([state("a", "waiting")], 1, NOW, 10)[-1] == "0 of 1 runs done, 1 waiting"
 
 
-def test_where_rows_are_few_the_running_and_failed_ones_stay():
+def test_with_few_rows_the_running_and_failed_runs_are_shown():
     kinds = ("finished", "waiting", "running", "waiting", "failed")
     states = [state(f"{kind}_{number}", kind) for number, kind in enumerate(kinds)]
     lines = live_lines(states, 1, NOW, 3)
@@ -196,7 +196,7 @@ def test_the_live_lines_are_drawn_in_place(terminal, tmp_path, monkeypatch):
     assert " exit code 2: no [2J such data xxx" in failed
     assert (len(failed), failed[-1]) == (79, "…")
     assert (total, note[:8], end) == ("1 of 2 runs done, 1 failed", "stopping", "")
-    # Narrower now: what stood there takes more rows by itself, and is written over.
+    # Now narrower: the old lines wrap onto more rows and are overwritten.
     resize(40, 24)
     display.stopping()
     drawn = read()
@@ -208,7 +208,7 @@ def test_the_live_lines_are_drawn_in_place(terminal, tmp_path, monkeypatch):
     display.close()
     assert read().splitlines()[-2:] == [
         "\x1b[J1 of 2 runs failed:",
-        f"  b: exit code 2: no such data (all of it: {tmp_path}/b.log)",
+        f"  b: exit code 2: no such data (full log: {tmp_path}/b.log)",
     ]
 
 
@@ -220,7 +220,7 @@ def test_wide_characters_take_two_columns(terminal):
     assert read().split("\x1b[K")[0] == "\r" + "\u6f22" * 9 + "…"
 
 
-def test_drawing_is_seldom(terminal):
+def test_drawing_is_rate_limited(terminal):
     stream, _, read = terminal
     display = LiveDisplay(stream)
     display.begin([state("a", "running")], 1)
@@ -230,7 +230,7 @@ def test_drawing_is_seldom(terminal):
     assert read() == ""
 
 
-def test_lines_are_for_what_is_no_terminal(terminal, monkeypatch):
+def test_plain_lines_are_used_without_a_terminal(terminal, monkeypatch):
     assert isinstance(make_display(io.StringIO(), print), PlainDisplay)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_display(terminal[0], print), PlainDisplay)
@@ -242,7 +242,7 @@ from pathlib import Path
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if tests run in the background
 os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from there
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C comes from this terminal
 from s2s_jax.lab import cli
 from s2s_jax.lab.sweeps import plan as sweep
 from s2s_jax.lab.sweeps import worker_process
@@ -276,9 +276,9 @@ print(0)
 """
 
 
-def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_stops_a_sweep_and_the_same_command_continues(tmp_path):
     def sweep(until, then):
-        """Runs the sweep on a terminal of its own; types once something is shown."""
+        """Runs the sweep on its own terminal; types once something is shown."""
         outside, inside = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", SWEEP, str(tmp_path), RUN],
@@ -289,7 +289,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
         )
         os.close(inside)
         shown = ""
-        with contextlib.suppress(OSError):  # nobody writes to the terminal any more
+        with contextlib.suppress(OSError):  # the terminal has been closed
             while found := os.read(outside, 65536):
                 shown += found.decode()
                 if until and until in shown:
@@ -300,7 +300,7 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
 
     code, shown = sweep("3/4", b"\x03")
     assert code == 75, shown
-    assert "stopped; the same command goes on from the checkpoints" in shown
+    assert "stopped; run the same command to continue from the checkpoints" in shown
     assert "1 of 2 runs done, 1 stopped" in shown
     assert (tmp_path / "b" / "stopped").exists()
     assert not (tmp_path / "b" / "done").exists()
@@ -308,4 +308,4 @@ def test_ctrl_c_stops_a_sweep_and_the_same_command_goes_on(tmp_path):
     assert code == 0, shown
     assert "2 of 2 runs done" in shown
     assert (tmp_path / "b" / "done").exists()
-    assert not (tmp_path / "a").exists()  # it was done before
+    assert not (tmp_path / "a").exists()  # it was finished before

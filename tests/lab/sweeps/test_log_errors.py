@@ -1,4 +1,4 @@
-"""Why a run failed is the exception's own line, whatever else its log ends with."""
+"""The reason of a failure is the exception's own line, whatever else the log ends with."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ GONE = "ValueError: the loss is gone"
         (f"{TRACEBACK}{GONE}\ns2s: no such data\n", "no such data"),
         (f"s2s: 3 lines are left out\n{TRACEBACK}{GONE}\n", GONE),
         (f"out of memory: RESOURCE_EXHAUSTED: 3\n{LEAKS}", "out of memory: RESOURCE_EXHAUSTED: 3"),
-        (f'    f()\n  File "x.py", line 3\n{GONE}\n{JAX}', GONE),  # from the middle on
+        (f'    f()\n  File "x.py", line 3\n{GONE}\n{JAX}', GONE),  # starts in the middle
         (
             "Fatal Python error: Segmentation fault\n\nExtension modules: numpy\n",
             "Fatal Python error: Segmentation fault",
@@ -75,7 +75,7 @@ def test_the_error_is_chosen_by_structure(log, error):
     assert error_of(log.splitlines()) == error
 
 
-def test_of_what_python_and_jax_really_print():
+def test_the_error_is_found_in_what_python_and_jax_really_print():
     program = (
         "import jax\n"
         "class Noisy:\n"

@@ -1,4 +1,4 @@
-"""A sweep: planned whole, run in processes, taken up again."""
+"""A sweep: planned completely, run in processes, resumed."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def write(tmp_path, experiment_file):
         (
             "def sweep():\n    yield {'train.batch_size': 9}\n    yield {'eval.batch_size': 9}\n",
             [],
-            "would share the folder teacher_forcing,batch_size=9/seed_0, which is named by the",
+            "would share the folder teacher_forcing,batch_size=9/seed_0, which is named after the",
         ),
         ("def sweep():\n    yield {1: 2}\n", [], "must yield dicts such as"),
         ("def sweep():\n    yield {'schedule.name': 'lineer'}\n", [], "did you mean 'linear'"),
@@ -116,7 +116,7 @@ def write(tmp_path, experiment_file):
         ("def sweep():\n    yield 'seed'\n", [], "sweep"),
     ],
 )
-def test_a_sweep_that_cannot_run_is_refused_before_it_starts(
+def test_a_sweep_that_cannot_run_is_rejected_before_it_starts(
     write, tmp_path, sweep, flags, message
 ):
     path = write(sweep)
@@ -125,7 +125,7 @@ def test_a_sweep_that_cannot_run_is_refused_before_it_starts(
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_sweep_names_no_schedule_and_has_a_job(experiment_file, tmp_path):
+def test_a_sweep_rejects_a_schedule_argument_and_no_jobs(experiment_file, tmp_path):
     with pytest.raises(LabError, match=f"write --config={experiment_file}"):
         plan_sweep(f"{experiment_file}:linear", [], tmp_path)
     with pytest.raises(LabError, match="--jobs is 0; it must be at least 1"):
@@ -145,7 +145,7 @@ def test_no_two_values_share_a_folder():
     values += ["x" * 300, "x" * 301, ("a", "b c"), ("a b", "c"), None, "None", "é", "ü", "-"]
     names = [row_name("linear", {"data.folder": value}) for value in values]
     assert len({name.lower() for name in names}) == len(values)
-    # A folder's parts are read again: "," parts them, and "=" ends a key.
+    # Folder names are parsed again: "," separates parts, and "=" ends a key.
     assert all(name.count(",") == name.count("=") == 1 for name in names)
     assert max(map(len, names)) < 100
     varied = {f"data.{letter * 9}": letter * 50 for letter in "abcdefg"}
@@ -154,7 +154,7 @@ def test_no_two_values_share_a_folder():
     assert trial_of(Path(name) / "seed_0", "linear", varied) == (name, varied)
 
 
-def test_a_row_of_the_hparams_table_is_what_differs_in_the_seed_alone(tmp_path):
+def test_runs_that_differ_only_in_the_seed_are_one_row_of_the_hparams_table(tmp_path):
     varied = {"schedule.name": "linear", "seed": 3, "rollout.coin": "sequence"}
     for_all = {"train.num_steps": 20}
     name = run_name("linear", 3, varied)
@@ -164,7 +164,7 @@ def test_a_row_of_the_hparams_table_is_what_differs_in_the_seed_alone(tmp_path):
     )
     plain = tmp_path / "linear" / "seed_3"
     assert trial_of(plain, "linear", for_all | {"seed": 3}) == ("linear", {})
-    # A run of its own, and one in somebody's folder of another name, are told by all they were set.
+    # A run outside a sweep, or in a folder of another name, is identified by all its overrides.
     for folder in (tmp_path / "mine", tmp_path / "trials" / "seed_3"):
         row, found = trial_of(folder, "linear", varied | for_all)
         assert row == row_name("linear", varied | for_all) == "linear,coin=sequence,num_steps=20"
@@ -273,13 +273,13 @@ def sweep():
 """
 
 
-def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_path):
+def test_every_value_of_a_plan_reaches_the_run_unchanged(experiment_file, tmp_path):
     path = tmp_path / "values.py"
     path.write_text(VALUES.format(path=str(experiment_file)))
     flags = ["--config.train.num_steps=3", "--config.schedule.floor=0.1"]
     found = {}
     for one in plan_sweep(str(path), flags, tmp_path / "sweep"):
-        # As a process of the sweep gets it, and as a cluster does.
+        # As a process of the sweep receives it, and as a cluster does.
         sent = Assignment.from_json(json.loads(json.dumps(one.assignment.to_json())))
         config, overrides = sent.config()
         command = shlex.split(one.assignment.command_line())
@@ -287,7 +287,7 @@ def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_pat
         assert repr(flat_keys(read)) == repr(flat_keys(config))
         assert chosen == overrides
         assert (config.train.num_steps, config.schedule.floor) == (3, 0.1)
-        # What the file ties to a key follows it.
+        # Values that the file derives from a key follow it.
         assert config.mine.batch_size == config.train.batch_size
         for key, value in flat_keys(config).items():
             found.setdefault(key, []).append(value)
@@ -302,9 +302,7 @@ def test_every_value_of_a_plan_reaches_the_run_as_it_is(experiment_file, tmp_pat
     assert found["mine.text"][5:] == ["-x", "a\nb", "=", "é", "1e-5"]
 
 
-def test_a_value_without_a_form_on_the_command_line_is_refused_there(
-    s2s, experiment_file, tmp_path
-):
+def test_a_value_that_a_command_line_cannot_express_is_rejected(s2s, experiment_file, tmp_path):
     path = tmp_path / "values.py"
     text = VALUES.format(path=str(experiment_file))
     path.write_text(f"{text}\ndef sweep():\n    yield {{'mine.word': 'None'}}\n")
@@ -315,7 +313,7 @@ def test_a_value_without_a_form_on_the_command_line_is_refused_there(
     assert s2s(*front, "--dry-run")[0] == 0
 
 
-def test_a_folder_of_another_config_is_refused(experiment_file, finished, tmp_path):
+def test_a_folder_with_another_config_is_rejected(experiment_file, finished, tmp_path):
     import shutil
 
     shutil.copytree(finished, tmp_path / "linear" / "seed_0")
@@ -344,12 +342,12 @@ for line in sys.stdin:
             raise
     answers.write(f"{2 * ('sys.exit(2)' in script)}\\n")
 """
-"""Runs scripts in the place of runs; like the real one it ends with any code but 0 and 2."""
+"""Runs scripts instead of runs; like the real worker it exits after any code but 0 and 2."""
 
 
 @pytest.fixture
 def start_workers(monkeypatch):
-    """Has a sweep start a script as its processes; the fixture makes the list of those started."""
+    """Makes a sweep start a script as its processes; returns the list of started ones."""
     start = subprocess.Popen
 
     def make(script):
@@ -369,12 +367,12 @@ def start_workers(monkeypatch):
 
 @pytest.fixture
 def fake_runs(start_workers, tmp_path):
-    """Makes a plan of runs that are small scripts; and the processes that were started."""
+    """A function that plans runs that are small scripts, and the list of started processes."""
 
     def plan(*scripts, programs=""):
         folders = [tmp_path / "sweep" / f"run_{number}" for number in range(len(scripts))]
         return [
-            PlannedRun(folder.name, Assignment(script, folder), status, program=program)
+            PlannedRun(folder.name, Assignment(script, folder), status, group=program)
             for folder, (script, status), program in zip(
                 folders, scripts, programs or "a" * len(scripts), strict=True
             )
@@ -401,13 +399,13 @@ def test_a_run_that_fails_does_not_stop_the_others(fake_runs, tmp_path):
         "run_1: started (2 of 3 done)",
         "run_1: finished (3 of 3 done)",
         "1 of 3 runs failed:",
-        f"  run_0: exit code 2: the loss is gone (all of it: {log})",
+        f"  run_0: exit code 2: the loss is gone (full log: {log})",
     ]
     assert log.read_text() == "a word\nthe loss is gone\n"
     assert [one.poll() for one in started] == [0]
 
 
-def test_the_reason_is_this_try_s_last_error(fake_runs, tmp_path):
+def test_the_reason_is_the_last_error_of_this_attempt(fake_runs, tmp_path):
     make_plan, _ = fake_runs
     ours = (
         "import sys; print('s2s: no such data', file=sys.stderr)\n"
@@ -468,7 +466,7 @@ def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
     assert run_sweep(plan, 1, display=PlainDisplay(report)) == []
     owner = f"process {os.getpid()} on {socket.gethostname()}"
     assert lines == [
-        f"run_0: is being trained by {owner}; waiting for its end",
+        f"run_0: is being trained by {owner}; waiting for it to end",
         "run_1: started (0 of 2 done)",
         "run_1: finished (1 of 2 done)",
         "run_0: started (1 of 2 done)",
@@ -476,7 +474,9 @@ def test_a_run_that_another_process_trains_is_waited_for(fake_runs, tmp_path):
     ]
 
 
-def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_path, monkeypatch):
+def test_a_run_that_another_process_has_just_started_does_not_fail(
+    fake_runs, tmp_path, monkeypatch
+):
     make_plan, _started = fake_runs
     tried = tmp_path / "tried"
     script = (
@@ -484,18 +484,18 @@ def test_nor_does_a_run_fail_that_another_process_has_just_begun(fake_runs, tmp_
         "if not tried.exists(): tried.touch(); sys.exit(2)"
     )
     owners = iter([None, "process 7 on a"])
-    monkeypatch.setattr(sweep_pool.Run, "trained_by", lambda self: next(owners, None))
+    monkeypatch.setattr(sweep_pool.RunFolder, "trained_by", lambda self: next(owners, None))
     lines = []
     assert run_sweep(make_plan((script, "waiting")), 1, display=PlainDisplay(lines.append)) == []
     assert lines[1:3] == [
-        "run_0: is being trained by process 7 on a; waiting for its end",
+        "run_0: is being trained by process 7 on a; waiting for it to end",
         "run_0: started (0 of 1 done)",
     ]
 
 
 def test_jobs_run_side_by_side(fake_runs, tmp_path):
     make_plan, _ = fake_runs
-    # Each waits until the other is there.
+    # Each waits until the other has started.
     script = (
         "import pathlib, time; here = pathlib.Path({mine!r}); here.touch()\n"
         "end = time.time() + 60\n"
@@ -559,7 +559,7 @@ def test_an_interrupt_is_passed_on(fake_runs, tmp_path, monkeypatch):
     assert lines[-1] == "stopping: the running processes save their checkpoints"
 
 
-def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
+def test_no_process_outlives_a_sweep_that_fails(fake_runs, tmp_path):
     make_plan, started = fake_runs
     plan = make_plan(("import time; time.sleep(60)", "waiting"), ("", "waiting"))
     other = tmp_path / "file"
@@ -570,7 +570,7 @@ def test_no_process_outlives_a_sweep_that_breaks_off(fake_runs, tmp_path):
     assert [one.poll() for one in started] == [-signal.SIGTERM]
 
 
-def test_a_process_goes_on_with_the_next_run_but_not_after_what_broke_it(fake_runs, tmp_path):
+def test_a_process_continues_with_the_next_run_unless_it_broke(fake_runs, tmp_path):
     make_plan, started = fake_runs
     told = "import os; print(os.getpid(), flush=True)"
     plan = make_plan(
@@ -584,7 +584,7 @@ def test_a_process_goes_on_with_the_next_run_but_not_after_what_broke_it(fake_ru
     assert [one.poll() for one in started] == [1, 0]
 
 
-def test_a_process_prefers_runs_of_the_program_that_it_has(fake_runs, tmp_path):
+def test_a_process_prefers_runs_of_the_program_that_it_has_compiled(fake_runs, tmp_path):
     make_plan, _ = fake_runs
     order = tmp_path / "order"
     scripts = [
@@ -596,7 +596,7 @@ def test_a_process_prefers_runs_of_the_program_that_it_has(fake_runs, tmp_path):
 
 def test_a_process_that_dies_is_replaced(fake_runs, tmp_path):
     make_plan, started = fake_runs
-    # It ends behind its answer, as if the system had killed it.
+    # It ends after its answer, as if the system had killed it.
     dies = "import os, threading; threading.Timer(0.2, os._exit, [9]).start()"
     waits = "import time; time.sleep(1)"
     plan = make_plan((dies, "waiting"), (waits, "waiting"), ("", "waiting"))
@@ -631,7 +631,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def fake_groups(start_workers, monkeypatch, tmp_path):
-    """Makes a plan for a process that only writes results; and the sizes of what it was sent."""
+    """A function that plans for a process that only writes results, and the sizes of its jobs."""
     sizes = []
     send = worker_process.WorkerProcess.send
 
@@ -657,7 +657,7 @@ def fake_groups(start_workers, monkeypatch, tmp_path):
     return plan, sizes
 
 
-def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
+def test_a_failed_lane_is_reported_while_the_others_train(fake_groups):
     make_plan, sizes = fake_groups
     plan = make_plan(9, "failed", "finished", "finished")
     lines = []
@@ -672,15 +672,15 @@ def test_a_lane_that_fails_is_told_of_while_the_others_train(fake_groups):
     assert lines[-2] == "1 of 3 runs failed:"
 
 
-def test_a_group_that_lacks_memory_goes_on_in_halves(fake_groups):
+def test_a_group_that_runs_out_of_memory_continues_in_halves(fake_groups):
     make_plan, sizes = fake_groups
     plan = make_plan(1, *["finished"] * 3)
     lines = []
     assert run_sweep(plan, 1, display=PlainDisplay(lines.append), groups=[plan]) == []
     assert sizes == [3, 2, 1, 1, 1]
     assert [line for line in lines if "memory" in line] == [
-        "out of memory with 3 lanes; going on with 2 lanes at a time",
-        "out of memory with 2 lanes; going on with one run after another",
+        "out of memory with 3 lanes; continuing with 2 lanes at a time",
+        "out of memory with 2 lanes; continuing with one run after another",
     ]
     assert lines[-1] == "run_2: finished (3 of 3 done)"
 
@@ -693,12 +693,12 @@ def test_nothing_to_do(fake_runs):
     assert (started, lines) == ([], ["run_0: finished before"])
 
 
-def test_a_folder_that_cannot_be_written_is_refused(experiment_file, tmp_path):
+def test_a_folder_that_cannot_be_written_is_rejected(experiment_file, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=r"cannot write to workdir .*: Not a directory"):
         plan_sweep(str(experiment_file), [], tmp_path / "file" / "sweep", 1)
     plan = plan_sweep(str(experiment_file), [], tmp_path / "sweep", 1)
-    (tmp_path / "sweep").write_text("")  # taken in between
+    (tmp_path / "sweep").write_text("")  # created in the meantime
     with pytest.raises(LabError, match=r"cannot write to .*sweep/teacher_forcing: "):
         run_sweep(plan, 1, display=quiet())
 
@@ -726,7 +726,7 @@ def test_print_and_dry_run_show_and_write_nothing(s2s, experiment_file, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
+def test_a_sweep_runs_continues_and_is_compared(s2s, experiment_file, tmp_path):
     folder = tmp_path / "sweep"
     command = ["sweep", f"--config={experiment_file}", f"--workdir={folder}", "--seeds=1"]
     code, out, err = s2s(*command, "--jobs=2")
@@ -750,7 +750,7 @@ def test_a_sweep_runs_goes_on_and_is_compared(s2s, experiment_file, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shell")
-def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_file, tmp_path):
+def test_a_sweep_with_a_failed_run_exits_with_1(s2s, monkeypatch, experiment_file, tmp_path):
     monkeypatch.setattr(sweep_pool, "run_sweep", lambda *_, **__: ["linear/seed_0"])
     assert s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}")[0] == 1
 
@@ -760,11 +760,11 @@ def test_a_sweep_of_which_a_run_failed_ends_with_1(s2s, monkeypatch, experiment_
     [
         (["train"], ["decoration", "work"]),
         (["sweep"], ["decoration", "work"]),
-        (["sweep", "--dry-run"], []),  # whose table is its result
+        (["sweep", "--dry-run"], []),  # its table is the result
         (["sweep", "--launcher=print"], []),
     ],
 )
-def test_what_is_printed_beside_the_work_is_decoration_before_it_begins(
+def test_output_is_decoration_from_the_start_of_the_work(
     s2s: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     experiment_file: Path,
@@ -786,11 +786,11 @@ def test_what_is_printed_beside_the_work_is_decoration_before_it_begins(
     assert said == order
 
 
-def test_data_that_are_not_there_are_refused_before_a_run_starts(experiment_file, tmp_path, s2s):
+def test_missing_data_are_reported_before_a_run_starts(experiment_file, tmp_path, s2s):
     workdir = tmp_path / "sweep"
     flags = f"--config={experiment_file}", f"--workdir={workdir}", "--config.data.folder=/no/such"
     code, out, err = s2s("sweep", *flags)
     assert (code, out) == (2, "")
     assert err == "s2s: data.folder /no/such is not a folder\n"
-    assert s2s("sweep", *flags, "--dry-run")[0] == 0  # where no run would start here
+    assert s2s("sweep", *flags, "--dry-run")[0] == 0  # no run would start here
     assert not workdir.exists()

@@ -1,4 +1,4 @@
-"""A process of a sweep: what it is sent, and what it does when the sweep dies."""
+"""A process of a sweep: the jobs it is sent, and what it does when the sweep dies."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def pipe():
 
 @pytest.fixture
 def terminated():
-    """Is set by a SIGTERM, which ends nothing."""
+    """An event that SIGTERM sets instead of ending the process."""
     event = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     yield event
@@ -36,7 +36,7 @@ def send(writer, *lines):
     os.write(writer, "".join(f"{line}\n" for line in lines).encode())
 
 
-def test_jobs_come_in_their_order_until_there_are_no_more(pipe, terminated):
+def test_jobs_arrive_in_order_until_there_are_no_more(pipe, terminated):
     reader, writer = pipe
     long = ["x" * 200_000]
     sent = threading.Thread(target=send, args=(writer, "[1]", json.dumps(long), NO_MORE_JOBS))
@@ -47,7 +47,7 @@ def test_jobs_come_in_their_order_until_there_are_no_more(pipe, terminated):
     assert not terminated.is_set()
 
 
-def test_a_sweep_that_dies_is_a_sigterm_to_a_process_at_work(pipe, terminated):
+def test_a_dying_sweep_causes_a_sigterm_in_a_busy_process(pipe, terminated):
     reader, writer = pipe
     jobs = iter(SentJobs(reader))
     send(writer, "[1]")
@@ -58,19 +58,19 @@ def test_a_sweep_that_dies_is_a_sigterm_to_a_process_at_work(pipe, terminated):
     assert list(jobs) == []
 
 
-def test_a_sweep_that_dies_ends_a_process_that_waits(pipe, terminated):
+def test_a_dying_sweep_ends_an_idle_process(pipe, terminated):
     reader, writer = pipe
     send(writer, "[1]")
     found = []
     for job in SentJobs(reader):
         found.append(job)
-        # The next line finds it waiting.
+        # When the next line arrives, it is waiting.
         threading.Timer(0.1, os.close, [writer]).start()
     assert found == [[1]]
     assert not terminated.is_set()
 
 
-def test_what_the_user_can_mend_before_the_first_job_is_a_line():
+def test_errors_that_the_user_can_fix_before_the_first_job_are_one_line():
     program = (
         "import sys\n"
         "from s2s_jax.lab import errors, worker\n"
@@ -89,7 +89,7 @@ def test_what_the_user_can_mend_before_the_first_job_is_a_line():
 
 
 @pytest.mark.slow
-def test_a_process_without_its_sweep_trains_its_run_no_further(experiment_file, tmp_path):
+def test_a_process_without_its_sweep_stops_training(experiment_file, tmp_path):
     run = Assignment(str(experiment_file), tmp_path / "run", ("--config.train.num_steps=300000",))
     with (tmp_path / "errors").open("wb") as errors:
         process = subprocess.Popen(

@@ -255,15 +255,15 @@ def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def planned(count: int, *, num_schedules: int = 1, status: str = "waiting", program: str = "a"):
+def planned(count: int, *, num_schedules: int = 1, status: str = "waiting", group: str = "a"):
     return [
         PlannedRun(
             f"{schedule}/seed_{seed}",
-            Assignment("", Path(f"{program}{schedule}/seed_{seed}")),
+            Assignment("", Path(f"{group}{schedule}/seed_{seed}")),
             status,
             str(schedule),
             seed,
-            program=program,
+            group=group,
         )
         for schedule in range(num_schedules)
         for seed in range(count)
@@ -278,7 +278,7 @@ def test_groups_are_capped_and_cut_between_seeds():
     assert sizes(planned(12), 16) == [12]
     assert sizes(planned(17), 16) == [9, 8]
     assert sizes(planned(5), 1) == [1] * 5
-    assert sizes(planned(3, program="a") + planned(2, program="b"), 16) == [3, 2]
+    assert sizes(planned(3, group="a") + planned(2, group="b"), 16) == [3, 2]
     assert sizes(planned(3, status="finished"), 16) == []
     assert sizes(planned(2, num_schedules=6), 4) == [3, 3, 3, 3]
     groups = make_groups(planned(10, num_schedules=4), 16)
@@ -300,7 +300,7 @@ def test_groups_are_capped_and_cut_between_seeds():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--population", "--jobs=2"], "--jobs=2 has no part in it"),
+        (["--population", "--jobs=2"], "leave out --jobs=2"),
         (["--population", "--launcher=print"], "leave one of them out"),
         (["--population", "--max-lanes=0"], "--max-lanes is 0; it must be in [1, 4096]"),
         (["--max-lanes=4"], "add --population"),
@@ -375,7 +375,7 @@ def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypa
     assert last.pop("seed_9") == "s2s: config key sed does not exist; did you mean 'seed'?"
     assert last.pop("seed_1") == "s2s: seed is -1; it must be in [0, 4294967295]"
     assert last.pop("seed_2").endswith("seed_2 is a file; name a folder")
-    assert "seed_3/config.json is not whole JSON" in last.pop("seed_3")
+    assert "seed_3/config.json is not complete JSON" in last.pop("seed_3")
 
 
 SWEEP = """

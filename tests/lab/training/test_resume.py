@@ -133,5 +133,5 @@ def test_a_signal_stops_a_run_which_says_how_to_go_on(s2s, monkeypatch, experime
     assert signal.getsignal(signal.SIGTERM) is before
     assert asked == [False, True]
     assert code == 75
-    assert out == "stopped at step 3; the same command goes on from there\n"
+    assert out == "stopped at step 3; run the same command to continue\n"
     assert not err

@@ -1,4 +1,4 @@
-"""The real train step, run to its end, lands where theory says it must."""
+"""The real train step, run to convergence, ends where theory predicts."""
 
 import dataclasses
 from functools import partial
@@ -8,20 +8,27 @@ import jax
 import pytest
 
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import TEACHER_PROBS, Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import (
+    TEACHER_PROBS,
+    VerifiedCase,
+    make_markov_chain,
+    verify,
+)
 from s2s_jax.theory.optimum import scheduled_sampling_optimum
 
 INITIAL = (0.7, 0.3)
 TRANSITION = ((0.9, 0.1), (0.2, 0.8))
-# Of two tokens the two coins have one optimum.
+# With two tokens the two coins have the same optimum.
 WAYS = [("token", "sample"), ("token", "argmax"), ("sequence", "argmax")]
 
 
-# Neither compiles nor runs for long.
+# Neither takes long to compile or run.
 JIT = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "1"})
 
 
-def train(length: int, name: str, way: tuple[str, str], teacher_probs, **recipe: Any) -> list[Row]:
+def train(
+    length: int, name: str, way: tuple[str, str], teacher_probs, **recipe: Any
+) -> list[VerifiedCase]:
     chain = make_markov_chain(INITIAL, TRANSITION, length)
     recipes = {name: dataclasses.replace(RECIPES[name], **recipe)}
     return verify(chain, [name], ways=[way], teacher_probs=teacher_probs, recipes=recipes, jit=JIT)
@@ -42,7 +49,7 @@ def test_two_tokens_converge_to_the_predicted_optimum(way):
         assert row.lands
 
 
-def test_the_two_coins_part_at_three_tokens():
+def test_the_two_coins_differ_at_three_tokens():
     token, sequence = (
         scheduled_sampling_optimum(INITIAL, TRANSITION, 3, 0.5, coin=coin)
         for coin in ("token", "sequence")
@@ -53,7 +60,7 @@ def test_the_two_coins_part_at_three_tokens():
 
 @pytest.mark.parametrize(("coin", "kl"), [("token", 0.113018), ("sequence", 0.133008)])
 def test_three_tokens_converge_to_the_optimum_of_their_coin(coin, kl):
-    # All of it, to 2e-3 in every q, is `s2s verify`; this is what tells the coins apart.
+    # The full check, to 2e-3 in every q, is `s2s verify`; this only distinguishes the coins.
     (row,) = train(3, "tabular", (coin, "sample"), (0.5,), num_rows=2000, num_steps=1000)
     assert row.kl_predicted == pytest.approx(kl, abs=1e-6)
     assert row.kl_trained == pytest.approx(kl, abs=2e-3)

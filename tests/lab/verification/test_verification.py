@@ -1,4 +1,4 @@
-"""`s2s verify`: its table is what was trained, and it tells a train step that is wrong."""
+"""`s2s verify`: its table shows what was trained, and it detects a wrong train step."""
 
 import dataclasses
 import json
@@ -11,10 +11,11 @@ import pytest
 
 from s2s_jax import rollout
 from s2s_jax.data.chain import make_hmm_truth
-from s2s_jax.lab.verification import report as verification_report
+from s2s_jax.lab.verification import command as verification_command
+from s2s_jax.lab.verification.command import conclusion, format_rows
 from s2s_jax.lab.verification.dependence import (
+    DependenceCase,
     DependenceRecipe,
-    DependenceRow,
     dependence_figure,
     enumerate_pairs,
     predict,
@@ -22,8 +23,7 @@ from s2s_jax.lab.verification.dependence import (
 )
 from s2s_jax.lab.verification.population import draw_rows
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.report import conclusion, format_rows
-from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
 from s2s_jax.theory.optimum import scheduled_sampling_optimum
 
 CHAIN = make_markov_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), 2)
@@ -34,12 +34,12 @@ HMM = (0.5, 0.5), ((0.9, 0.1), (0.1, 0.9)), ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[VerifiedCase]:
     ways = [("token", "argmax")]
     return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
 
 
-def test_a_row_holds_the_prediction_and_what_was_trained(rows):
+def test_a_row_holds_the_prediction_and_the_trained_value(rows):
     mixed, _ = rows
     assert [row.teacher_prob for row in rows] == [0.5, 0.0]
     assert mixed.kl_predicted == pytest.approx(0.036705, abs=1e-6)
@@ -49,7 +49,7 @@ def test_a_row_holds_the_prediction_and_what_was_trained(rows):
     assert (mixed.num_prefixes, mixed.num_never_fed) == (3, 0)
 
 
-def test_what_is_never_fed_is_said_and_not_compared(rows):
+def test_prefixes_that_are_never_fed_are_reported_and_not_compared(rows):
     own = rows[1]
     assert own.kl_predicted is None
     assert own.num_never_fed == 1
@@ -64,7 +64,7 @@ def one_coin_a_sequence(key, teacher_prob, num_steps, batch_size, coin="token"):
     return jnp.broadcast_to(draws < teacher_prob, (num_steps, batch_size))
 
 
-def test_one_coin_too_few_is_told():
+def test_a_missing_coin_is_detected():
     """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
     token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
@@ -98,20 +98,20 @@ def test_batches_hold_every_sequence_as_often_as_its_probability_says():
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """`s2s verify` without the training; gives what would have been trained."""
+    """Runs `s2s verify` without the training; returns what would have been trained."""
     seen = []
 
     def fake(chain, models, **options):
         seen.append((chain, models, options))
         options["report"]("training")
-        row = Row("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
+        row = VerifiedCase("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
         return [row, dataclasses.replace(row, lands=len(seen) < 2)]
 
-    monkeypatch.setattr(verification_report, "verify", fake)
+    monkeypatch.setattr(verification_command, "verify", fake)
     return seen
 
 
-def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained, tmp_path):
+def test_the_command_prints_a_table_and_says_whether_all_rows_land(s2s, untrained, tmp_path):
     code, out, err = s2s("verify", f"--output={tmp_path}/rows.json")
     assert (code, err) == (0, "training\n")
     assert out.splitlines()[0].split()[:4] == ["model", "coin", "feed", "teacher_prob"]
@@ -143,11 +143,11 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(s2s, untrained,
         (["--picture=x.png"], "--picture has no effect without --dependence"),
         (["--dependence=0,2"], "dependence is 2.0; it must be in [0, 1]"),
         (["--dependence=0,1", "--model=lstm"], "--model has no effect with --dependence"),
-        (["--dependence=1", "--length=9"], "make more than 8192 pairs"),
+        (["--dependence=1", "--length=9"], "there are more than 8192 pairs"),
         (["--dependence=1", "--length=0"], "length is 0"),
     ],
 )
-def test_what_the_command_refuses(s2s, untrained, flags, message):
+def test_what_the_command_rejects(s2s, untrained, flags, message):
     code, out, err = s2s("verify", *flags)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
@@ -166,13 +166,13 @@ def test_damage_grows_with_what_the_source_hides():
     assert (half[0], own[0]) == pytest.approx((0, 0), abs=1e-12)
     assert np.all(np.diff(own) > 0.005)
     assert np.all(np.diff(own) > np.diff(half))
-    # All hidden: the chain without a source.
+    # Everything is hidden: the chain without a source.
     alone = scheduled_sampling_optimum(HMM[0], HMM[1], 3, 0.5, emission=HMM[2])
     assert half[-1] == pytest.approx(alone.kl, abs=1e-12)
 
 
 @pytest.mark.slow
-def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
+def test_an_lstm_on_revealed_symbols_is_near_the_truth_and_drawn():
     truth = make_hmm_truth(*HMM, length=2)
     recipe = DependenceRecipe(hidden_size=8, num_rows=64, num_steps=200, learning_rate=0.03)
     rows = verify_dependence(truth, [0.0, 1.0], [1.0, 0.0], recipe=recipe)
@@ -184,8 +184,8 @@ def test_an_lstm_on_told_symbols_is_near_the_truth_and_pictured():
     ]
     trained = [row.kl_trained for row in rows]
     assert trained[1] < 0.05
-    assert trained[3] > trained[1] + 0.05  # predicted 0.15 more
-    figure = dependence_figure(truth, [*rows, DependenceRow(0.5, 0.25, 0.1, 0.1, True)])
+    assert trained[3] > trained[1] + 0.05  # the prediction is 0.15 more
+    figure = dependence_figure(truth, [*rows, DependenceCase(0.5, 0.25, 0.1, 0.1, True)])
     lines = figure.axes[0].get_lines()
     assert len(lines) == 6
     assert np.asarray(lines[-1].get_ydata()).tolist() == trained[:2]

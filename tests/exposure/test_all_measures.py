@@ -10,6 +10,7 @@ from s2s_jax.exposure import (
     GROUPS,
     Measure,
     accumulated_error,
+    all_measures,
     make_observe_step,
     make_read_states,
     measure_exposure,
@@ -17,7 +18,6 @@ from s2s_jax.exposure import (
     measure_observations,
     observations,
     observe,
-    report,
     tabulate,
 )
 from s2s_jax.models.interface import Seq2SeqModel
@@ -169,8 +169,8 @@ def test_what_no_requested_group_needs_is_not_computed(
     for name in ("sample", "corrupt", "_read"):
         spy(observations, name)
     for name in ("exposure_gap", "self_recovery", "edit_oracle_regret", "state_divergence"):
-        spy(report, name)
-    spy(report.outputs, "share")
+        spy(all_measures, name)
+    spy(all_measures.outputs, "share")
     measure_some(model, batches, groups=[group])
     assert not called & needless
     measure_some(model, batches)

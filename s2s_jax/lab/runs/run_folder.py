@@ -1,4 +1,4 @@
-"""A run's folder: what belongs to whom, and whether this run may go on there."""
+"""A run's folder: its files, and checks that a run may start or continue there."""
 
 import errno
 import json
@@ -41,15 +41,15 @@ from s2s_jax.lab.runs.result_shapes import CONFIG, METRICS_FILE, METRICS_LINE, R
 _TARGET = "target_vocabulary"
 
 
-class Run:
+class RunFolder:
     """The files of one run.
 
         config.json              the resolved config
         provenance.json          what else its result depends on; see `Provenance`
-        code/                    copies of the user's own modules, where the config names any
-        source_vocabulary.json   ... target_vocabulary.json
-        metrics.jsonl            one object a line: {"step": n, "train/loss": ..., ...}
-        events.out.tfevents.*    the same for TensorBoard, with texts and pictures
+        code/                    copies of the user's own modules, if the config names any
+        source_vocabulary.json   and target_vocabulary.json
+        metrics.jsonl            one object per line: {"step": n, "train/loss": ..., ...}
+        events.out.tfevents.*    the same for TensorBoard, with texts and images
         checkpoints/             the newest and the best state
         checkpoints.lock         locked by the process that trains; see `FileLock`
         predictions_*.jsonl      the hypotheses of each test split
@@ -64,15 +64,15 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the states are kept."""
+        """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     def trained_by(self) -> str | None:
-        """The process that trains it, "process N on HOST"; None for none."""
+        """The process that is training the run, as "process N on HOST"; None if there is none."""
         return lock_owner(self.folder / "checkpoints.lock")
 
     def result(self) -> dict[str, Any] | None:
-        """What `write_result` wrote; None before."""
+        """The content of `result.json`; None if it does not exist."""
         path = self.folder / "result.json"
         return read_json(path, RESULT) if path.exists() else None
 
@@ -80,7 +80,7 @@ class Run:
         """The config that the run was started with.
 
         Raises:
-          LabError: there is none.
+          LabError: it is missing or damaged.
         """
         path = self.folder / "config.json"
         if not path.exists():
@@ -88,21 +88,25 @@ class Run:
         config = read_json(path, CONFIG)
         try:
             return _from_json(config)
-        except (TypeError, ValueError, AttributeError) as error:  # what ConfigDict cannot hold
-            raise LabError(f"{path} is damaged: {error}; delete it or write it anew") from error
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # values that ConfigDict cannot hold
+            raise LabError(f"{path} is damaged: {error}; delete it or recreate it") from error
 
     def provenance(self) -> Provenance | None:
-        """What its result depends on beside its config; None where that was not recorded."""
+        """What its result depends on besides its config; None if that was not recorded."""
         path = self.folder / PROVENANCE_FILE
         if not path.exists():
             return None
         return Provenance.from_dict(read_json(path, PROVENANCE))
 
     def finished(self, config: Config) -> dict[str, Any] | None:
-        """The `result.json` of a run that has made all its updates; None of any other.
+        """The `result.json` of a run that has made all its updates; None for any other run.
 
-        That it says "finished" does not suffice: the checkpoint of the last update is there too,
-        unless somebody has deleted all checkpoints.
+        It is not enough that it says "finished": the checkpoint of the last update must also exist,
+        unless all checkpoints have been deleted.
         """
         result, last = self.result(), config.train.num_steps
         if result is None or result["status"] != "finished" or result["steps"] != last:
@@ -111,12 +115,12 @@ class Run:
         return result if there else None
 
     def check(self, config: Config) -> None:
-        """Refuses a folder that holds another run, or that cannot be one; writes nothing.
+        """Checks that the folder is free or holds a run with this config; writes nothing.
 
         Raises:
-          LabError: the folder holds another config (the first keys that differ are named), was
-            started with other switches of JAX, has lost its vocabularies to others, holds files
-            that are no run's, or is a file.
+          LabError: the folder holds a run with another config (the message has the first keys that
+            differ), other code, other JAX switches or replaced vocabularies; it holds a result
+            without a config; it cannot be written to; or it is a file.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise LabError(f"workdir {self.folder} is a file; name a folder")
@@ -149,47 +153,47 @@ class Run:
             if changed:
                 raise LabError(
                     f"workdir {self.folder} holds a run of other code: {', '.join(changed)} has"
-                    " changed since it was started; put it back, or name another workdir"
+                    " changed since it was started; restore it, or name another workdir"
                 )
             differing = differing_switches(provenance.switches, switches())
             if differing:
                 raise LabError(
-                    f"workdir {self.folder} holds a run of other switches of JAX:"
+                    f"workdir {self.folder} holds a run with other JAX switches:"
                     f" {', '.join(differing)}; set them as they were, or name another workdir"
                 )
-        self.vocabularies()  # which refuses others
+        self.vocabularies()  # raises if they have been replaced
 
     def check_data(self, fingerprints: Mapping[str, str]) -> None:
-        """Refuses data that are not those which the run was started with.
+        """Checks that the data are those which the run was started with.
 
         Args:
-          fingerprints: of the data as they are now.
+          fingerprints: of the current data.
 
         Raises:
-          LabError: they differ; says which.
+          LabError: they differ; the message says which.
         """
         provenance = self.provenance()
         differing = differing_data(provenance.data, fingerprints) if provenance else ""
         if differing:
             raise LabError(
                 f"workdir {self.folder} holds a run of other {differing}: the content has changed"
-                " since it was started; put it back, or name another workdir"
+                " since it was started; restore it, or name another workdir"
             )
 
     def make_folder(self) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Raises:
-          LabError: it cannot be written.
+          LabError: it cannot be created.
         """
         with writing(f"to workdir {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def modules(self, report: Callable[[str], None] = lambda line: None) -> Modules:
-        """Where the run's components are found: in its copies of the user's own modules.
+        """Finds the run's components in its copies of the user's own modules.
 
         Args:
-          report: takes a line where a file of the user's has changed since.
+          report: takes a line for each of the user's files that has changed since.
 
         Raises:
           LabError: the copies are not what the run was started with.
@@ -201,7 +205,7 @@ class Run:
         if altered:
             raise LabError(
                 f"{self.folder / CODE_FOLDER / altered[0]} is not what the run was started with;"
-                " put it back"
+                " restore it"
             )
         there = {name: Path(about["file"]) for name, about in provenance.code.items()}
         here = fingerprints({name: path for name, path in there.items() if path.is_file()})
@@ -219,17 +223,17 @@ class Run:
         provenance: Provenance,
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        """Writes what a run starts with into the folder; what is there of this run stays.
+        """Writes the files that a run starts with; keeps those of an earlier start of the same run.
 
         Args:
-          config: the run's.
-          vocabularies: likewise.
-          provenance: likewise, of now.
-          files: the user's own, of `user_files`.
+          config: the run's config.
+          vocabularies: the run's vocabularies.
+          provenance: the run's current provenance.
+          files: the user's own files, from `user_files`.
 
         Raises:
-          LabError: the folder cannot be written, or by now holds another config, or a run of other
-            data.
+          LabError: the folder cannot be written to, or it now holds a run with another config or
+            other data.
         """
         new = not (self.folder / "config.json").exists()
         with writing(f"to workdir {self.folder}"):
@@ -242,14 +246,14 @@ class Run:
                     write_whole(copy, path.read_bytes())
                 write_json(self.folder / PROVENANCE_FILE, provenance.to_dict())
                 write_json(self.folder / "config.json", config.to_dict())
-        self.check(config)  # another process may have come first, with another config
+        self.check(config)  # another process may have started a run here in the meantime
         self.check_data(provenance.data)
 
     def vocabularies(self) -> Vocabularies | None:
-        """Those saved with the run; None before it started.
+        """The vocabularies saved with the run; None before it is started.
 
         Raises:
-          LabError: they are not those which it was started with.
+          LabError: they are not those which the run was started with.
           DataError: they are damaged.
         """
         if not all((self.folder / f"{one}.json").exists() for one in ("config", _TARGET)):
@@ -260,12 +264,12 @@ class Run:
                 if provenance.vocabularies.get(side) != found:
                     raise LabError(
                         f"{self.folder / f'{side}_vocabulary.json'} is not the vocabulary that the"
-                        " run was started with; put that back, or train anew in another workdir"
+                        " run was started with; restore that, or train again in another workdir"
                     )
         return vocabularies
 
     def belongings(self) -> dict[str, str]:
-        """What the run's checkpoints belong to; see `belongings`."""
+        """What the run's checkpoints depend on; see `provenance.belongings`."""
         vocabularies, provenance = self.vocabularies(), self.provenance()
         known = {} if vocabularies is None else vocabulary_fingerprints(vocabularies)
         return belongings(
@@ -280,7 +284,7 @@ class Run:
         return self.folder / f"predictions_{split}.jsonl"
 
     def seconds(self, step: int | None) -> float:
-        """The wall time that the run had taken at a step's checkpoint; 0 for a new run."""
+        """The wall-clock time that the run had taken at a step's checkpoint; 0 for a new run."""
         if step is None:
             return 0.0
         earlier = (one for one in self._records() if one["step"] <= step)
@@ -290,11 +294,11 @@ class Run:
         return max(logged, result["wall_seconds"]) if stopped_there else logged
 
     def lost_lines(self, config: Config, step: int) -> str:
-        """What `metrics.jsonl` lacks of the lines up to a step, in words; "" where it has all.
+        """Which lines up to a step are missing in `metrics.jsonl`, in words; "" if it is complete.
 
         Args:
-          config: the run's.
-          step: of the checkpoint from which it goes on.
+          config: the run's config.
+          step: the step of the checkpoint from which the run continues.
         """
         records = self._records()
         evaluated = {one["step"] for one in records if "eval/gold/nll" in one}
@@ -306,10 +310,10 @@ class Run:
             return ""
         plural = "s" if len(lost) > 1 else ""
         some = ", ".join(map(str, sorted(lost)[:3])) + (", ..." if len(lost) > 3 else "")
-        return f"{self.folder / METRICS_FILE} has lost what was logged at step{plural} {some}"
+        return f"{self.folder / METRICS_FILE} lacks what was logged at step{plural} {some}"
 
     def has_logged(self, metrics: Mapping[str, float]) -> bool:
-        """Whether some line of `metrics.jsonl` has these metrics."""
+        """Whether any line of `metrics.jsonl` has these metrics."""
         return any(metrics.keys() <= one.keys() for one in self._records())
 
     def _records(self) -> list[dict[str, Any]]:
@@ -344,16 +348,16 @@ class Run:
 
 
 class DataCheck:
-    """Whether the data of runs are there and what they were; looked at once a data section."""
+    """Checks that the data of runs exist and are unchanged, once for each data section."""
 
     def __init__(self):
         self._found: dict[str, dict[str, str] | DataError] = {}
 
-    def check(self, run: Run, config: Config) -> list[str]:
-        """Refuses a run whose data have changed; a run that did not record them passes.
+    def check(self, run: RunFolder, config: Config) -> list[str]:
+        """Rejects a run whose data have changed; a run that did not record its data passes.
 
         Returns:
-          What its user should know: that the data cannot be looked at any more.
+          A line for the user if the data are no longer available; otherwise no lines.
 
         Raises:
           LabError: the data have changed.
@@ -365,14 +369,14 @@ class DataCheck:
         if not isinstance(found, DataError):
             run.check_data(found)
             return []
-        line = f"whether the data of {run.folder} have changed cannot be told: {found}"
+        line = f"cannot tell whether the data of {run.folder} have changed: {found}"
         return [] if said_before else [line]
 
     def require(self, config: Config) -> None:
-        """Refuses a run that is to be trained and whose data cannot be found; prepares nothing.
+        """Checks that the data of a run to be trained can be found; prepares nothing.
 
         Raises:
-          DataError: why they cannot.
+          DataError: the data cannot be found; the message says why.
         """
         found = self._find(config)
         if isinstance(found, DataError):
@@ -389,12 +393,12 @@ class DataCheck:
 
 
 def _section(config: Config) -> str:
-    """The data section of a config, to know it again."""
+    """The data section of a config as text, for lookup."""
     return json.dumps(to_json(config.data.to_dict()), sort_keys=True)
 
 
 def _from_json(value: Any) -> Config:
-    """The config that JSON holds. Its lists were tuples: no key of a config is a list."""
+    """The config in a JSON value; lists become tuples, since no key of a config is a list."""
 
     def restored(value: Any) -> Any:
         if isinstance(value, dict):

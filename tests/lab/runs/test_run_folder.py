@@ -1,6 +1,6 @@
-"""What a run leaves in its folder, and whom it lets in."""
+"""The files that a run writes to its folder, and which runs the folder accepts."""
 
-# TensorBoard's message classes are made at import, where a type checker does not see them.
+# TensorBoard's message classes are created at import, so a type checker does not see them.
 # pyright: reportAttributeAccessIssue=false
 
 import json
@@ -22,7 +22,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
-from s2s_jax.lab.runs.run import Run
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training import programs
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.lane import target_tokens
@@ -134,7 +134,7 @@ def test_what_is_logged_and_when(finished):
 
 def test_target_tokens_are_those_of_all_batches_so_far(finished, make_config):
     config = make_config()
-    task = make_experiment(config).load_task(Run(finished).vocabularies())
+    task = make_experiment(config).load_task(RunFolder(finished).vocabularies())
     batches = task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
     logged = {
         one["step"]: one["train/target_tokens"]
@@ -182,7 +182,7 @@ def test_tensorboard_has_scalars_texts_pictures_and_hyperparameters(finished):
                 scale = CATALOG.describe(name).scale
                 assert point == pytest.approx(scale * value, rel=1e-6), name
     (table,) = shown["eval/examples"][12].string_val
-    assert table.decode().count("\n") == 4  # a head of two lines, and num_examples rows
+    assert table.decode().count("\n") == 4  # two header lines and num_examples rows
     width, height, png = shown["eval/attention"][12].string_val
     assert png.startswith(b"\x89PNG")
     assert int(width) > 100
@@ -202,11 +202,11 @@ def test_the_vocabularies_are_those_of_the_training_split(finished, trained):
     assert target.decode(target.encode("A F B")) == "A F B"
 
 
-def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snapshot):
+def test_a_folder_accepts_only_its_own_config(copied, make_config, snapshot):
     before = snapshot(copied)
-    Run(copied).check(make_config())
+    RunFolder(copied).check(make_config())
     with pytest.raises(LabError) as refused:
-        Run(copied).check(make_config("linear", **{"model.hidden_size": 16, "seed": 1}))
+        RunFolder(copied).check(make_config("linear", **{"model.hidden_size": 16, "seed": 1}))
     message = str(refused.value)
     assert "model.hidden_size is 8 there and 16 here" in message
     assert "(and 1 more)" in message
@@ -216,10 +216,10 @@ def test_a_folder_lets_its_own_config_in_and_no_other(copied, make_config, snaps
     assert snapshot(copied) == before
 
 
-def test_of_two_that_start_at_once_the_later_sees_the_config_of_the_first(
+def test_of_two_simultaneous_starts_the_later_sees_the_config_of_the_first(
     trained, make_config, tmp_path
 ):
-    first, second = Run(tmp_path), Run(tmp_path)
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.check(make_config())
     second.check(make_config(seed=3))
     first.start(make_config(), trained.vocabularies, trained.provenance)
@@ -232,14 +232,14 @@ def test_a_folder_that_cannot_be_a_run(tmp_path, make_config):
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(LabError, match="is a file; name a folder"):
-        Run(file).check(make_config())
+        RunFolder(file).check(make_config())
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(LabError, match=r"a result without its config\.json"):
-        Run(tmp_path).check(make_config())
+        RunFolder(tmp_path).check(make_config())
     assert file.read_text() == "mine"
 
 
-def test_what_a_killed_writer_left_is_cleared_by_the_next_who_trains_there(
+def test_files_left_by_a_killed_writer_are_removed_by_the_next_training(
     make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Group, "_train", lambda *_: None)
@@ -253,15 +253,15 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next_who_trains_there(
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(LabError, match=r"holds no run: there is no config\.json"):
         load_run(tmp_path)
-    assert Run(tmp_path).result() is None
-    assert Run(tmp_path).vocabularies() is None
-    assert Run(tmp_path).seconds(None) == 0
+    assert RunFolder(tmp_path).result() is None
+    assert RunFolder(tmp_path).vocabularies() is None
+    assert RunFolder(tmp_path).seconds(None) == 0
 
 
-def test_a_config_that_is_cut_short_is_named(copied, make_config):
+def test_a_truncated_config_is_named(copied, make_config):
     (copied / "config.json").write_text('{"seed": 0')
-    with pytest.raises(LabError, match=r"config\.json is not whole JSON"):
-        Run(copied).check(make_config())
+    with pytest.raises(LabError, match=r"config\.json is not complete JSON"):
+        RunFolder(copied).check(make_config())
 
 
 def test_a_run_without_its_vocabularies_is_no_trained_run(copied):
@@ -277,13 +277,13 @@ def test_the_best_and_the_latest_checkpoint_open(finished):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.params))
 
 
-def test_what_was_waited_for_a_later_program_is_logged_where_it_was(
+def test_waiting_for_a_later_program_is_logged_where_it_happened(
     make_config, monkeypatch, tmp_path
 ):
     asked = []
 
     class Slow(ProgramCache):
-        """As if the compiler took 1,000 seconds for the second shape."""
+        """Pretends that the compiler takes 1,000 seconds for the second shape."""
 
         def __getitem__(self, case):
             program = super().__getitem__(case)

@@ -1,4 +1,4 @@
-"""What `s2s verify` takes, runs, prints and writes."""
+"""The command `s2s verify`: checks its options, trains, prints the table and writes files."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from s2s_jax.lab.base.files import write_atomic, write_json
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.base.versions import versions
 from s2s_jax.lab.verification.dependence import (
-    DependenceRow,
+    DependenceCase,
     dependence_figure,
     enumerate_pairs,
     format_dependence,
     verify_dependence,
 )
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import Row, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
 
 _INITIAL, _TRANSITION, _LENGTH, _HMM_LENGTH = ".7,.3", ".9,.1;.2,.8", 3, 4
 
@@ -38,17 +38,17 @@ def run_verification(
     picture: str = "",
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, bool]:
-    """Trains, compares, and writes what was asked for.
+    """Trains, compares with theory, and writes the requested files.
 
     Args:
-      model: "tabular", "lstm" or "both", which None means; not with dependence.
-      length: of the sequences; None for 3, and 4 with dependence.
-      initial: probabilities such as ".7,.3"; None for these; not with dependence.
-      transition: rows of probabilities such as ".9,.1;.2,.8"; likewise.
-      seed: of initial weights, coins and samples.
+      model: "tabular", "lstm" or "both"; None for both; not with dependence.
+      length: of the sequences; None for 3, or 4 with dependence.
+      initial: probabilities such as ".7,.3", the default; not with dependence.
+      transition: rows of probabilities such as ".9,.1;.2,.8", the default; not with dependence.
+      seed: seed of initial weights, coins and samples.
       output: a file for the table as JSON; "" for none.
-      dependence: shares of hidden symbols such as "0,.5,1": trains on hidden chains behind sources
-        instead; None does not.
+      dependence: shares of hidden symbols such as "0,.5,1", to train on hidden Markov chains whose
+        sources hide these shares; None for the Markov chain.
       picture: a file for the figure; "" for none; only with dependence.
       report: takes a line of progress.
 
@@ -56,7 +56,7 @@ def run_verification(
       The table with its conclusion, and whether every row lands.
 
     Raises:
-      LabError: a value that cannot be, before anything is trained.
+      LabError: an option is invalid; nothing has been trained.
     """
     if not 0 <= seed < 2**32:
         raise LabError(f"seed is {seed}; it must be in [0, 2**32)")
@@ -64,7 +64,7 @@ def run_verification(
         if name and not Path(name).absolute().parent.is_dir():
             raise LabError(f"cannot write {name}: its folder does not exist")
     begin = time.perf_counter()
-    rows: Sequence[Row | DependenceRow]
+    rows: Sequence[VerifiedCase | DependenceCase]
     if dependence is None:
         if picture:
             raise LabError("--picture has no effect without --dependence")
@@ -107,10 +107,10 @@ def run_verification(
 
 
 def parse_row(text: str, name: str) -> list[float]:
-    """Numbers separated by commas.
+    """Parses numbers separated by commas.
 
     Raises:
-      LabError: something else.
+      LabError: the text is something else.
 
     Example:
       >>> parse_row(".7,.3", "initial")
@@ -123,10 +123,10 @@ def parse_row(text: str, name: str) -> list[float]:
 
 
 def parse_table(text: str, name: str) -> list[list[float]]:
-    """Rows separated by semicolons.
+    """Parses rows separated by semicolons.
 
     Raises:
-      LabError: something else.
+      LabError: the text is something else.
 
     Example:
       >>> parse_table(".9,.1;.2,.8", "transition")
@@ -135,7 +135,7 @@ def parse_table(text: str, name: str) -> list[list[float]]:
     return [parse_row(row, name) for row in text.split(";")]
 
 
-def format_rows(rows: Sequence[Row]) -> str:
+def format_rows(rows: Sequence[VerifiedCase]) -> str:
     """The table for a terminal."""
     head = ("model", "coin", "feed", "teacher_prob", "KL predicted", "KL trained", "max |q diff|",
             "|Q1 - P1|", "verdict")  # fmt: skip
@@ -157,7 +157,7 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 
 def conclusion(landed: Sequence[bool], meaning: str) -> str:
-    """One sentence; `meaning` is its end where all is well."""
+    """One sentence; it ends with `meaning` if every row lands."""
     missing = len(landed) - sum(landed)
     if missing:
         return f"{missing} of {len(landed)} rows miss: training did not end where theory says."

@@ -120,9 +120,9 @@ def verify(
 ) -> list[VerifiedCase]:
     """Trains with the real train step and compares with `scheduled_sampling_optimum`.
 
-    The step is `make_objective` with `make_train_step`, jitted and vmapped over teacher_prob. Batches
-    hold every sequence of the chain in proportion to its probability, so that sampling the data
-    adds no error.
+    The step is `make_objective` with `make_train_step`, jitted and vmapped over teacher_prob.
+    Batches hold every sequence of the chain in proportion to its probability, so that sampling the
+    data adds no error.
 
     Args:
       chain: from `make_markov_chain`.

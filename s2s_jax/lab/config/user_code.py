@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -102,8 +103,8 @@ def put_on_path(folder: Path) -> None:
         if str(old) in sys.path:
             sys.path.remove(str(old))
         for name, module in list(sys.modules.items()):
-            root = root_of(module)
-            if root == old and str(old) not in sys.path:
+            is_below = (getattr(module, "__file__", None) or "").startswith(f"{old}/")
+            if is_below and str(old) not in sys.path and root_of(module) == old:
                 del sys.modules[name]
     _experiment_folders[:] = [folder]
     importlib.invalidate_caches()
@@ -230,6 +231,7 @@ def _modules(folder: Path) -> Iterator[Path]:
     yield from folder.glob("*.py")
 
 
+@functools.cache
 def _installed() -> set[Path]:
     """The folders of installed packages and of the standard library."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")

@@ -136,10 +136,15 @@ class RunFolder:
                 )
             return
         there, here = flat_keys(self.config()), flat_keys(_from_json(to_json(config.to_dict())))
+        keys = [
+            key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)
+        ]
+        # The options of another component are other keys; its name says it all.
+        renamed = [key.removesuffix("name") for key in keys if key.endswith(".name")]
         differing = [
             f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-            for key in sorted(there.keys() | here.keys())
-            if there.get(key) != here.get(key)
+            for key in keys
+            if key.endswith(".name") or not any(key.startswith(section) for section in renamed)
         ]
         if differing:
             more = f" (and {len(differing) - 2} more)" if len(differing) > 2 else ""

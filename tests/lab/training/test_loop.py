@@ -12,6 +12,7 @@ import pytest
 
 from s2s_jax.batch import Batch
 from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.base.metric_catalog import CATALOG
 from s2s_jax.lab.training.device_lanes import DeviceLanes, Reading, StepInput
 from s2s_jax.lab.training.lane import Lane, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
@@ -56,7 +57,7 @@ class FakeDevice(DeviceLanes):
         return read
 
     def progress(self, number: int) -> Any:
-        return SimpleNamespace(state=SimpleNamespace(params=None))
+        return SimpleNamespace(state=SimpleNamespace(params=None, opt_state=()))
 
     def first_bad_step(self, number: int) -> int:
         self._wait_until(self._free_at)
@@ -67,6 +68,8 @@ class FakeDevice(DeviceLanes):
 
 
 class FakeEvaluator:
+    catalog = CATALOG
+
     def __init__(self, clock: FakeClock):
         self._clock = clock
 

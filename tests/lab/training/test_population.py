@@ -357,14 +357,14 @@ def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypa
     bad_folder.workdir.write_text("")
     damaged.workdir.mkdir()
     (damaged.workdir / "config.json").write_text("[")
-    trained, run = [], SimpleNamespace(task=None)
+    trained = []
 
     def train(self, should_stop):
-        trained.extend(one.config.seed for one in self._runs)
+        trained.extend(one.experiment.seed for one in self._runs)
         return [{"status": "finished"}]
 
     monkeypatch.setattr(workbench._Group, "train", train)
-    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: SimpleNamespace(experiment=run))
+    monkeypatch.setattr(Workbench, "_shared_by", lambda self, runs: SimpleNamespace(task=None))
     monkeypatch.setattr(workbench, "check_vocabulary_size", lambda task, overrides: None)
     bad_key = replace(good, workdir=tmp_path / "seed_9", varied=(("sed", 1),))
     job = [bad_key, bad_value, bad_folder, damaged, good]

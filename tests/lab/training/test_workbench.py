@@ -71,8 +71,8 @@ def test_a_later_run_is_that_of_a_bench_of_its_own(later, tmp_path):
 def test_what_the_optimiser_is_told_reaches_a_later_run(later, make_config, tmp_path):
     folder, _, _, bench = later
     ends = [state(folder)]
-    for key in ("learning_rate", "weight_decay", "clip_norm"):
-        same = {name: value for name, value in LATER.items() if name != f"train.{key}"}
+    for key in ("train.learning_rate", "train.optimizer.weight_decay", "train.clip_norm"):
+        same = {name: value for name, value in LATER.items() if name != key}
         _, lines = train(bench, make_config("exponential", **same), tmp_path / key)
         assert not compiles(lines)
         ends.append(state(tmp_path / key))

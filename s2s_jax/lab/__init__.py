@@ -1,1 +1,1 @@
-"""The lab: what launches, watches, keeps and compares experiments."""
+"""The lab: launches, tracks, stores and compares experiments."""

@@ -1,1 +1,1 @@
-"""A run's folder: its name, its files, its checkpoints, its logs."""
+"""Run folders: names, files, checkpoints and logs; collecting finished runs."""

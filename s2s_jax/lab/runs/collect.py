@@ -136,8 +136,7 @@ def collect(sweep_dir: str | Path) -> CollectedRuns:
         reasons = "".join(f"; {name}: {reason}" for name, reason in left_out[:3])
         number = "only one run" if compared else "no run"
         raise LabError(
-            f"nothing can be compared: {number} in {folder} has finished and matches the others"
-            f"{reasons}"
+            f"nothing can be compared: {number} in {folder} has finished and is comparable{reasons}"
         )
     return CollectedRuns(folder, _named(compared), left_out, notes)
 

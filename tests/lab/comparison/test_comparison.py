@@ -296,7 +296,7 @@ def test_nothing_to_compare_is_an_error(sweep, tmp_path):
     for folder, message in [
         (tmp_path / "none", "there is no folder .*none"),
         (tmp_path / "empty", "there are no runs in .*empty"),
-        (sweep / "linear" / "seed_0", "seed_0 is one run"),
+        (sweep / "linear" / "seed_0", "seed_0 is a single run"),
     ]:
         with pytest.raises(LabError, match=message):
             collect(folder)
@@ -468,7 +468,7 @@ def test_bad_input_is_one_line_and_exit_code_2(s2s, sweep, tmp_path):
     write_run(tmp_path / "one", "linear", 0, metrics_of(1.0))
     for arguments, message in [
         ([tmp_path / "nowhere"], "there is no folder"),
-        ([sweep / "linear" / "seed_0"], "is one run"),
+        ([sweep / "linear" / "seed_0"], "is a single run"),
         ([tmp_path / "one"], "only one run"),
         ([sweep, "--metrics=own/were"], "no run has a metric 'own/were'; did you mean"),
         ([sweep, "--baseline=lineer"], "'lineer' to compare with; did you mean 'linear'?"),

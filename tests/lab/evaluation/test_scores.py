@@ -279,7 +279,7 @@ def test_a_custom_scorer():
     [
         ((), "scorer 'mine' has no scores"),
         ((FINAL, FINAL), "scorer 'mine' has 2 scores named 'final'"),
-        ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must have no"),
+        ((Metric("own/final", "f", better="lower"),), "the name of score 'own/final' must not"),
         ((Metric("exact_match", "e", better="higher"),), "cannot be called 'exact_match': that is"),
         ((Metric("last", "f"), FINAL), "'last' .* its metric must say better=\"higher\" or"),
     ],

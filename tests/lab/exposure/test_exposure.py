@@ -313,7 +313,8 @@ def test_what_cannot_be_measured_is_rejected_in_one_line(copied, s2s, snapshot, 
 def test_an_invalid_output_folder_is_rejected_before_anything_is_measured(
     copied, s2s, snapshot, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("s2s_jax.lab.exposure._measure", lambda *_: pytest.fail("it measures"))
+    target = "s2s_jax.lab.exposure.exposure._measure"
+    monkeypatch.setattr(target, lambda *_: pytest.fail("it measures"))
     (tmp_path / "file").write_text("")
     before = snapshot(tmp_path)
     for output, message in (

@@ -108,7 +108,7 @@ def write(tmp_path, experiment_file):
         (
             "def sweep():\n    yield {'seed': 0}\n",
             ["--config.seed=1"],
-            "seed is what this sweep var",
+            "seed is varied by this sweep",
         ),
         ("", [], r"has no function sweep\(\)"),
         ("def sweep():\n    yield 1 / 0\n", [], "line 4: ZeroDivisionError"),

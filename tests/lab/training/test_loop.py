@@ -90,7 +90,7 @@ class FakeTracker:
     def __init__(self):
         self.rates: dict[int, float] = {}
 
-    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+    def scalars(self, step: int, metrics: Mapping[str, float], catalog: Any = CATALOG) -> None:
         if "train/tokens_per_second" in metrics:
             self.rates[step] = metrics["train/tokens_per_second"]
 

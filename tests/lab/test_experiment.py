@@ -11,11 +11,14 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.experiment import load_run, train_and_evaluate
+from s2s_jax.lab.config.overrides import apply_overrides
+from s2s_jax.lab.experiment import evaluate_run, load_run, train_and_evaluate
+from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.device_lanes import DeviceLanes
 from s2s_jax.lab.training.lane import NonFiniteLossError
+from tests.lab.run_content import newest
 
 
 @pytest.fixture
@@ -169,3 +172,16 @@ def test_an_option_that_the_vocabulary_cannot_satisfy_is_rejected(make_config, t
     with pytest.raises(LabError, match="top_k is 100, and the vocabulary has 10 tokens"):
         train_and_evaluate(config, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["schedule_free_adamw", "optax:adan"])
+def test_any_optimizer_trains_and_what_was_evaluated_is_what_is_opened(make_config, tmp_path, name):
+    config = apply_overrides(make_config("linear"), {"train.optimizer.name": name})
+    result = train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
+    found = evaluate_run(load_run(tmp_path / "run"), "test")
+    assert found == pytest.approx({key: result["metrics"][key] for key in found}, abs=1e-6)
+    _, trained = newest(tmp_path / "run")
+    opened = flatten(load_run(tmp_path / "run", "latest").params, "state.params")
+    is_same = [np.array_equal(leaf, trained[name]) for name, leaf in opened.items()]
+    # Of a schedule-free optimiser, the average is evaluated and not what is trained.
+    assert all(is_same) == (name != "schedule_free_adamw")

@@ -96,7 +96,7 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
     for schedule, size, rate, tie in (
         ("linear", 8, 0.01, True),
         ("linear", 4, 0.02, False),
-        ("teacher_forcing", 4, 0.01, True),
+        ("exponential", 4, 0.01, True),
     ):
         varied = {
             "model.hidden_size": size, "train.learning_rate": rate, "model.tie_embeddings": tie,
@@ -114,7 +114,7 @@ def test_what_a_sweep_varies_has_a_column_with_the_values_of_its_rows(make_confi
         entered.append(_hparams(config, trial_of(folder, schedule, overrides)[1]))
     columns = hparam_columns(event_files(CollectedRuns(tmp_path, members, [], []), []), tmp_path)
     assert columns == {
-        "schedule": ("DATA_TYPE_STRING", ["linear", "teacher_forcing"]),
+        "schedule": ("DATA_TYPE_STRING", ["exponential", "linear"]),
         "coin": ("DATA_TYPE_STRING", ["token"]),
         "feed": ("DATA_TYPE_STRING", ["sample"]),
         "hidden_size": ("DATA_TYPE_FLOAT64", [4.0, 8.0]),

@@ -92,7 +92,11 @@ def write(tmp_path, experiment_file):
         ("def sweep():\n    yield {'seed': 'x'}\n", [], "seed='x'"),
         ("def sweep():\n    yield {'seed': None}\n", [], "seed cannot be None"),
         ("def sweep():\n    yield {'seed': True}\n", [], "seed=True: it must be of type int"),
-        ("def sweep():\n    yield {'schedule.k': 'x'}\n", [], "schedule.k='x': .* type float"),
+        (
+            "def sweep():\n    yield {'train.clip_norm': 'x'}\n",
+            [],
+            "train.clip_norm='x': .* type float",
+        ),
         (
             "def sweep():\n    yield {'schedule.k': {1: 2}}\n",
             [],

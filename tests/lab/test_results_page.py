@@ -340,9 +340,10 @@ def test_the_command_gives_the_configs_of_the_runs(page, sweeps, monkeypatch):
             made, _, _ = parse_config([file, *flags])
             found = {key: to_json(value) for key, value in flat_keys(made).items()}
             for key, value in found.items():
-                *sections_of, last = key.split(".")
-                here = config[sections_of[0]] if sections_of else config
-                assert here[last] == value or key in ("seed", "data.data_dir"), key
+                here = config
+                for part in key.split("."):
+                    here = here[part]
+                assert here == value or key in ("seed", "data.data_dir"), key
 
 
 def test_what_a_run_leaves_is_what_a_page_needs(results, finished, tmp_path):

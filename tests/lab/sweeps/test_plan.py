@@ -421,7 +421,7 @@ def test_the_reason_is_the_last_error_of_this_attempt(fake_runs, tmp_path):
     (tmp_path / "sweep" / "run_1.log").write_text("s2s: of an earlier try\n")
     lines = []
     run_sweep(plan, 3, display=PlainDisplay(lines.append))
-    reasons = [line.partition(" (all")[0] for line in lines[-3:]]
+    reasons = [line.partition(" (full")[0] for line in lines[-3:]]
     assert reasons == [
         "  run_0: exit code 2: no such data",
         "  run_1: killed by SIGKILL",
@@ -448,7 +448,7 @@ def test_a_run_is_finished_when_its_result_says_so(fake_runs, tmp_path):
     lines = []
     failed = run_sweep(plan, 1, display=PlainDisplay(lines.append))
     assert failed == ["run_0", "run_2", "run_3"]
-    reasons = [line.partition(" (all")[0] for line in lines[-3:]]
+    reasons = [line.partition(" (full")[0] for line in lines[-3:]]
     assert reasons == [
         "  run_0: it ended early: begun",
         "  run_2: it ended early: half of it",

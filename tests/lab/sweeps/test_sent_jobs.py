@@ -73,7 +73,8 @@ def test_a_dying_sweep_ends_an_idle_process(pipe, terminated):
 def test_errors_that_the_user_can_fix_before_the_first_job_are_one_line():
     program = (
         "import sys\n"
-        "from s2s_jax.lab import errors, worker\n"
+        "from s2s_jax.lab.base import errors\n"
+        "from s2s_jax.lab.sweeps import worker\n"
         "def fail(): raise errors.LabError('no such platform')\n"
         "worker.prepare_jax = fail\n"
         "sys.exit(worker.main())"

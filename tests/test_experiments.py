@@ -65,7 +65,8 @@ def test_the_docstring_gives_a_command_that_names_this_file_and_known_keys(path)
     assert module.__doc__ is not None
     assert f"--config=experiments/{path.name}" in module.__doc__
     assert "--workdir=" in module.__doc__
-    known = flat_keys(module.get_config())
+    named_by_command = re.search(rf"{path.name}:(\w+)", module.__doc__)
+    known = flat_keys(module.get_config(*(named_by_command.groups() if named_by_command else ())))
     for key in re.findall(r"--config\.([\w.]+)", module.__doc__):
         assert key in known
 

@@ -12,26 +12,24 @@ def make(source_vocab_size, target_vocab_size, *, size=16, decay=0.5):
     """The functions of a model; `size` and `decay` are keys of the config."""
 
     def init(key):
-        shapes = {
-            "source": (source_vocab_size, size),
-            "target": (target_vocab_size, size),
-            "output": (size, target_vocab_size),
-        }
-        keys = dict(zip(shapes, jax.random.split(key, 3), strict=True))
-        return {name: 0.3 * jax.random.normal(keys[name], shapes[name]) for name in shapes}
+        shapes = (source_vocab_size, size), (target_vocab_size, size), (size, target_vocab_size)
+        keys = jax.random.split(key, 3)
+        return [0.3 * jax.random.normal(*one) for one in zip(keys, shapes, strict=True)]
 
     def encode(params, source, source_mask, dropout_key):
         weights = source_mask / source_mask.sum(1, keepdims=True)
-        return jnp.einsum("bs,bsh->bh", weights, params["source"][source])
+        return jnp.einsum("bs,bsh->bh", weights, params[0][source])
 
     def decode_step(params, memory, carry, token):
-        carry = decay * carry + params["target"][token]
-        return carry, jnp.tanh(carry) @ params["output"]
+        carry = decay * carry + params[1][token]
+        return carry, jnp.tanh(carry) @ params[2]
 
     def decode_sequence(params, memory, tokens):
         step = partial(decode_step, params, memory)
         return jax.lax.scan(step, memory, tokens.T)[1].swapaxes(0, 1)
 
-    return Seq2SeqModel(
-        init, encode, lambda params, memory: memory, decode_step, decode_sequence, target_vocab_size
-    )
+    def initial_carry(params, memory):
+        return memory
+
+    parts = init, encode, initial_carry, decode_step, decode_sequence
+    return Seq2SeqModel(*parts, vocab_size=target_vocab_size)

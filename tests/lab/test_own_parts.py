@@ -124,6 +124,22 @@ def test_an_altered_copy_is_rejected(own_run):
         load_run(own_run)
 
 
+def test_what_cannot_be_a_lane_says_so(parts, tmp_path):
+    changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
+    path = changed / "forgiving_objective.py"
+    printed = "        jax.debug.print('loss {}', loss.total, ordered=True)\n        others = "
+    source = path.read_text().replace("        others = ", printed)
+    path.write_text(source.replace("import jax.numpy", "import jax\nimport jax.numpy"))
+    specs = []
+    for seed in range(2):
+        config, _, _ = parse_config([*flags(changed), f"--config.seed={seed}"])
+        specs.append(RunSpec(config, tmp_path / str(seed), {}, lambda line: None))
+    with pytest.raises(LabError, match="these runs cannot be lanes of one program: .*vmap"):
+        Workbench().train(specs)
+    [result] = Workbench().train(specs[:1])
+    assert not isinstance(result, LabError)
+
+
 @pytest.mark.slow
 def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
     folder = tmp_path / "population"
@@ -149,9 +165,9 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
         ),
         (
             "bag_model.py",
-            '@ params["output"]',
+            "@ params[2]",
             '@ params["outptu"]',
-            r"the first train step fails: bag_model.py, line \d+: KeyError: outptu",
+            r"the first train step fails: bag_model.py, line \d+: TypeError: list indices",
         ),
         (
             "final_score.py",

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
-from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.base.errors import LabError, is_for_the_user, one_line
 from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
@@ -275,7 +276,15 @@ class _Group:
             (number, session), lane = opened[place], lanes[place]
             self._results[number] = _conclude(session, lane, evaluators[place])
 
-        train_lanes(lanes, device, should_stop, ended)
+        try:
+            train_lanes(lanes, device, should_stop, ended)
+        except (NotImplementedError, ValueError) as error:
+            if len(lanes) == 1 or not re.search("vmap|[Bb]atching", str(error)):
+                raise
+            raise LabError(
+                f"these runs cannot be lanes of one program: {one_line(error)};"
+                " train them without --population"
+            ) from error
 
     def _lane(self, run: _Run, session: RunSession, evaluator: Evaluator) -> Lane:
         one, experiment = run

@@ -1,7 +1,6 @@
 """A run's folder: its files, and checks that a run may start or continue there."""
 
 import errno
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2s_jax.data.files import write_whole
-from s2s_jax.data.pairs import DataError
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
@@ -29,7 +27,6 @@ from s2s_jax.lab.runs.provenance import (
     PROVENANCE_FILE,
     Provenance,
     belongings,
-    config_fingerprints,
     differing_code,
     differing_data,
     differing_switches,
@@ -350,56 +347,6 @@ class RunFolder:
         }
         write_json(self.folder / "result.json", result)
         return result
-
-
-class DataCheck:
-    """Checks that the data of runs exist and are unchanged, once for each data section."""
-
-    def __init__(self):
-        self._found: dict[str, dict[str, str] | DataError] = {}
-
-    def check(self, run: RunFolder, config: Config) -> list[str]:
-        """Rejects a run whose data have changed; a run that did not record its data passes.
-
-        Returns:
-          A line for the user if the data are no longer available; otherwise no lines.
-
-        Raises:
-          LabError: the data have changed.
-        """
-        if run.provenance() is None:
-            return []
-        said_before = _section(config) in self._found
-        found = self._find(config)
-        if not isinstance(found, DataError):
-            run.check_data(found)
-            return []
-        line = f"cannot tell whether the data of {run.folder} have changed: {found}"
-        return [] if said_before else [line]
-
-    def require(self, config: Config) -> None:
-        """Checks that the data of a run to be trained can be found; prepares nothing.
-
-        Raises:
-          DataError: the data cannot be found; the message says why.
-        """
-        found = self._find(config)
-        if isinstance(found, DataError):
-            raise found
-
-    def _find(self, config: Config) -> dict[str, str] | DataError:
-        section = _section(config)
-        if section not in self._found:
-            try:
-                self._found[section] = config_fingerprints(config)
-            except DataError as error:
-                self._found[section] = error
-        return self._found[section]
-
-
-def _section(config: Config) -> str:
-    """The data section of a config as text, for lookup."""
-    return json.dumps(to_json(config.data.to_dict()), sort_keys=True)
 
 
 def _from_json(value: Any) -> Config:

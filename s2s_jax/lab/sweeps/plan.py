@@ -10,8 +10,9 @@ from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.config.experiment_file import split_config, sweep_of
 from s2s_jax.lab.config.overrides import parse_config, plain_value
+from s2s_jax.lab.runs.data_check import DataCheck
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
-from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import make_experiment
 

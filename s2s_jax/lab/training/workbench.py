@@ -17,8 +17,9 @@ from s2s_jax.lab.base.errors import LabError, is_for_the_user, one_line
 from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
+from s2s_jax.lab.runs.data_check import DataCheck
 from s2s_jax.lab.runs.provenance import check_lanes
-from s2s_jax.lab.runs.run_folder import DataCheck, RunFolder
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import Experiment, make_experiment
 from s2s_jax.lab.training.data_remarks import DataRemarks, check_vocabulary_size, data_remarks
 from s2s_jax.lab.training.device_lanes import DeviceLanes

@@ -103,7 +103,7 @@ class DeviceLanes:
         self._compiled.close()
 
     def advance(self, inputs: Mapping[int, StepInput]) -> None:
-        """Starts an update of the runs that have an input; the other lanes repeat one of the inputs."""
+        """Starts an update of the runs that have an input; other lanes repeat one of the inputs."""
         any_input = next(iter(inputs.values()))
         if self._layout.num_lanes == 1:
             batch, teacher_prob = any_input

@@ -40,7 +40,7 @@ class Progress(NamedTuple):
 
 
 class Layout:
-    """The layout of runs' arrays: those of one run as they are, of several with a leading lane axis.
+    """The layout of runs' arrays; those of several runs have a leading lane axis.
 
     With several devices, each holds an equal share of the lanes. If the number of lanes is not a
     multiple of the number of devices, padding lanes are trained and discarded.
@@ -115,7 +115,7 @@ class Case(NamedTuple):
 
 
 class ProgramCache:
-    """A cache of programs by case, compiled in the background in the order in which they are needed.
+    """A cache of programs by case, compiled in the background in the order they are needed.
 
     Most compilation is thus done before a program is requested; a request for a program that is not
     ready blocks. Lowering runs in Python, where threads slow each other down, so only one thread

@@ -62,7 +62,7 @@ class RunSession:
             belongs_to = belongings(
                 config, provenance.vocabularies, provenance.data, provenance.code
             )
-            # Opened before the config is written: their lock lets only one process write its config.
+            # Opened before the config is written: their lock lets only one process write one.
             self.checkpoints = stack.enter_context(
                 Checkpoints(run.checkpoints, belongs_to=belongs_to)
             )

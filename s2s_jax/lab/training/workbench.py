@@ -261,7 +261,7 @@ class _Group:
             starts.append(session.start or programs.start(key))
             # Made after the steps that compile, since the lane's clock starts here.
             lanes.append(self._lane(self._runs[number], session, evaluator))
-            session.start = None  # its buffers are donated to the device program
+            session.start = None  # the device side owns it now
         device = DeviceLanes(
             programs,
             starts,

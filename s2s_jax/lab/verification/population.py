@@ -1,4 +1,4 @@
-"""Runs several trainings as one program: the real train step under vmap, on stratified batches."""
+"""Runs several trainings as one program: the real train step under vmap, on systematic samples."""
 
 from collections.abc import Callable
 from functools import partial

@@ -8,14 +8,14 @@ from jax.custom_batching import custom_vmap
 
 
 def draws_tokens(teacher_prob: Any) -> Any:
-    """Whether the model's own tokens can be fed, for a scalar or an array: not at teacher_prob 1."""
+    """Whether the model's own tokens can be fed: teacher_prob, a scalar or an array, is below 1."""
     return teacher_prob < 1.0
 
 
 def unless_all_gold(
     own_or_gold: Callable[..., Any], gold: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Makes a function (..., teacher_prob) that calls `gold` at teacher_prob 1, else `own_or_gold`.
+    """(..., teacher_prob) -> the result of `gold` at teacher_prob 1, else of `own_or_gold`.
 
     Both give the same result at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
     lanes computes both sides; so if each lane has its own teacher_prob, only `own_or_gold` is

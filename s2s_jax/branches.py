@@ -15,7 +15,7 @@ def draws_tokens(teacher_prob: Any) -> Any:
 def unless_all_gold(
     own_or_gold: Callable[..., Any], gold: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """(..., teacher_prob) -> the result of `gold` at teacher_prob 1, else of `own_or_gold`.
+    """(..., teacher_prob) -> `gold` of them at teacher_prob 1, else `own_or_gold`.
 
     Both give the same result at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
     lanes computes both sides; so if each lane has its own teacher_prob, only `own_or_gold` is

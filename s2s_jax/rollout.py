@@ -27,7 +27,8 @@ class Fed(NamedTuple):
     Attributes:
       tokens: [batch, time] int32 ids; BOS first.
       is_gold: [batch, time] bool, True where the coin said gold, and at the first step, where no
-        coin is tossed. The model's own token can equal the gold one, so this is not `tokens == gold`.
+        coin is tossed. The model's own token can equal the gold one, so this is not
+        `tokens == gold`.
     """
 
     tokens: jax.Array

@@ -348,7 +348,7 @@ def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatc
 
 
 def test_only_the_run_that_cannot_start_fails(experiment_file, tmp_path, monkeypatch):
-    """Its config, or its folder and the files in it, may have changed since the sweep was planned."""
+    """Its config, or its folder and the files in it, may have changed since planning."""
     good, bad_value, bad_folder, damaged = (
         Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
         for seed in range(4)

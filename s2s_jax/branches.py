@@ -17,7 +17,7 @@ def unless_all_gold(
 ) -> Callable[..., Any]:
     """(..., teacher_prob) -> `gold` of them at teacher_prob 1, else `own_or_gold`.
 
-    Both give the same result at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
+    Both give the same at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
     lanes computes both sides; so if each lane has its own teacher_prob, only `own_or_gold` is
     computed. If the lanes share one teacher_prob, it stays a branch.
 

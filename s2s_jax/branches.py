@@ -1,4 +1,4 @@
-"""The branch of teacher forcing: while teacher_prob is 1, no coin is tossed and no token drawn."""
+"""The teacher-forcing branch: while teacher_prob is 1, no coin is tossed and no token drawn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,20 @@ from jax.custom_batching import custom_vmap
 
 
 def draws_tokens(teacher_prob: Any) -> Any:
-    """Whether the model's own tokens can be fed: not while teacher_prob is 1; of one or of many."""
+    """Whether the model's own tokens can be fed: teacher_prob, a scalar or an array, is below 1."""
     return teacher_prob < 1.0
 
 
 def unless_all_gold(
     own_or_gold: Callable[..., Any], gold: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """(..., teacher_prob) -> `gold` of it while teacher_prob is 1, else `own_or_gold`.
+    """(..., teacher_prob) -> `gold` of them at teacher_prob 1, else `own_or_gold`.
 
     Both give the same at teacher_prob 1. Under `jax.vmap`, a branch whose condition differs between
     lanes computes both sides; so if each lane has its own teacher_prob, only `own_or_gold` is
     computed. If the lanes share one teacher_prob, it stays a branch.
 
-    No gradient passes into any of the arguments: the derivative is 0.
+    No gradient flows into any of the arguments: the derivatives are 0.
     """
 
     def ask(*args: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The forward pass of a train step: from the encoder's memory to what was fed and what it costs.
+"""The forward pass of a train step: from the encoder's memory to the fed tokens and their losses.
 
-A rollout has computed the decoder's states and logits by the time that the last token is chosen,
-and the loss wants the same ones. For models that have a `Replay` one scan over target time serves
-both, at the cost of teacher forcing and the draws; the others decode a second time.
+By the time a rollout has chosen the last token, it has computed the decoder's states and logits,
+and the loss needs the same ones. For models that have a `Replay`, one scan over target time serves
+both, at the cost of teacher forcing plus the draws; other models decode a second time.
 """
 
 from collections.abc import Callable
@@ -22,22 +22,22 @@ from s2s_jax.rollout import Draws, Fed, Feeding, make_rollout
 ForwardPass = Callable[
     [Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array], tuple[Fed, TokenLosses]
 ]
-"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob) -> what was fed,
-and the losses of the target given that, whose gradient passes into params and memory."""
+"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob) -> the fed tokens
+and the losses of the target given them, whose gradient flows into params and memory."""
 
 
 def make_forward_pass(
     model: Seq2SeqModel, *, label_smoothing: float = 0.0, **feeding_options: Any
 ) -> ForwardPass:
-    """Makes the pass; given the fed tokens its losses are those of decode_sequence's logits.
+    """Makes the forward pass; its losses are those of decode_sequence's logits on the fed tokens.
 
     Args:
       model: the functions of `Seq2SeqModel`.
       label_smoothing: see `cross_entropy`.
-      feeding_options: those of `make_rollout`.
+      feeding_options: the options of `make_rollout`.
 
     Raises:
-      ValueError: an option that `make_rollout` refuses, or label_smoothing outside [0, 1).
+      ValueError: `make_rollout` rejects an option, or label_smoothing is outside [0, 1).
     """
     check_label_smoothing(label_smoothing)
     if model.replay is None:
@@ -49,7 +49,7 @@ def make_forward_pass(
 def _make_two_passes(
     model: Seq2SeqModel, label_smoothing: float, feeding_options: dict[str, Any]
 ) -> ForwardPass:
-    """A rollout, and decode_sequence over what it fed."""
+    """A rollout, then decode_sequence on the tokens that it fed."""
     rollout = make_rollout(model, **feeding_options)
 
     def two_passes(params, memory, target, mask, key, teacher_prob):
@@ -61,7 +61,7 @@ def _make_two_passes(
 
 
 class _Passed(NamedTuple):
-    """What a pass leaves, time first; features [time, batch, num_features]."""
+    """The results of a pass, time first; features are [time, batch, num_features]."""
 
     fed: Fed
     features: jax.Array
@@ -72,7 +72,7 @@ class _Passed(NamedTuple):
 def _make_single_pass(
     model: Seq2SeqModel, replay: Replay, label_smoothing: float, feeding: Feeding
 ) -> ForwardPass:
-    """One scan that chooses the tokens and reads their losses, and its gradient; time first."""
+    """One scan that chooses the tokens and computes their losses and gradients, time first."""
 
     def own_or_gold(params, memory, target, mask, key, teacher_prob):
         time, batch_size = target.shape
@@ -118,7 +118,7 @@ def _make_single_pass(
     def single_pass(params, memory, target, mask, key, teacher_prob):
         target, teacher_prob = jnp.asarray(target, jnp.int32).T, jnp.float32(teacher_prob)
         mask = mask.T
-        # No gradient passes through the choice of a token, and that of the loss is in the reading.
+        # No gradient flows through the choice of a token; that of the loss is in the reading.
         passed = run(params, memory, target, mask, key, teacher_prob)
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
         losses = output_layer.token_losses_of(

@@ -1,4 +1,4 @@
-"""Losses of the gold targets: masked sums that know how many tokens they hold."""
+"""Losses of the gold targets: masked sums together with their number of tokens."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from s2s_jax.metrics import Mean, masked_mean, right_tokens
 def cross_entropy(
     logits: jax.Array, target: jax.Array, mask: jax.Array, label_smoothing: float = 0.0
 ) -> Mean:
-    """Negative log-likelihood of the targets, summed over the mask.
+    """Computes the negative log-likelihood of the targets, summed over the mask.
 
         loss = sum_t (1 - a) * -log p(y_t) + a * mean_v -log p(v),   a = label_smoothing
 
     Args:
       logits: [batch, time, vocab_size].
       target: [batch, time] int32 ids.
-      mask: [batch, time] bool; what is outside counts neither in the sum nor in the count. Inside,
-        an id that the vocabulary does not have makes the sum NaN.
+      mask: [batch, time] bool; tokens outside it are in neither the sum nor the count. Inside it,
+        an id that is not in the vocabulary makes the sum NaN.
       label_smoothing: a in [0, 1), spread evenly over the vocabulary (Szegedy et al. 2016,
         arXiv:1512.00567, section 7).
 
@@ -44,7 +44,7 @@ def cross_entropy(
 
 
 def log_probs_of(log_probs: jax.Array, ids: jax.Array) -> jax.Array:
-    """The log-probabilities of some ids; NaN for those that the vocabulary does not have.
+    """The log-probabilities of some ids; NaN for ids that are not in the vocabulary.
 
     Args:
       log_probs: [..., vocab_size].
@@ -57,7 +57,7 @@ def log_probs_of(log_probs: jax.Array, ids: jax.Array) -> jax.Array:
       >>> log_probs_of(jnp.array([-0.5, -1.0]), jnp.array([1, 2, -1])).tolist()
       [-1.0, nan, nan]
     """
-    ids = jnp.where(ids < 0, log_probs.shape[-1], ids)  # below 0 it would count from the end
+    ids = jnp.where(ids < 0, log_probs.shape[-1], ids)  # a negative id would index from the end
     return jnp.take_along_axis(log_probs, ids, axis=-1, mode="fill", fill_value=jnp.nan)
 
 
@@ -68,12 +68,12 @@ def check_label_smoothing(label_smoothing: float) -> None:
 
 
 class TokenLosses(NamedTuple):
-    """What a pass over the targets gives, summed over their mask.
+    """The losses of a pass over the targets, summed over their mask.
 
     Attributes:
-      loss: with label smoothing; the one that has a gradient.
-      nll: without.
-      accuracy: of the likeliest token, the lowest id among equals; see `right_tokens`.
+      loss: the loss with label smoothing; only this one has a gradient.
+      nll: the loss without label smoothing.
+      accuracy: the accuracy of the most likely token, the lowest id in a tie; see `right_tokens`.
     """
 
     loss: Mean
@@ -84,7 +84,7 @@ class TokenLosses(NamedTuple):
 def token_losses(
     logits: jax.Array, target: jax.Array, mask: jax.Array, label_smoothing: float = 0.0
 ) -> TokenLosses:
-    """The losses of logits [batch, time, vocab_size]; for the rest see `cross_entropy`."""
+    """The losses of logits [batch, time, vocab_size]; see `cross_entropy` for the arguments."""
     loss = cross_entropy(logits, target, mask, label_smoothing)
     nll = cross_entropy(logits, target, mask) if label_smoothing else loss
     return TokenLosses(loss, nll, masked_mean(right_tokens(logits.argmax(-1), target), mask))

@@ -1,4 +1,4 @@
-"""What is minimised: the loss of the gold targets given the tokens that were fed."""
+"""Training objectives: the loss of the gold targets given the tokens that were fed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +18,8 @@ from s2s_jax.theory.optimum import optimum_divergences
 Objective = Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, MetricSums]]
 """(params, batch, key, teacher_prob) -> (loss, metric sums).
 
-The sums hold at least "loss". Where exact theory says what a training on it converges to, the
-function has an attribute `optimum`: see `optimum_of`.
+The sums contain at least "loss". If exact theory predicts what training on the objective converges
+to, the function has an attribute `optimum`: see `optimum_of`.
 """
 
 Optimum = Callable[[Chains, float], tuple[np.ndarray, np.ndarray]]
@@ -27,10 +27,9 @@ Optimum = Callable[[Chains, float], tuple[np.ndarray, np.ndarray]]
 
 
 def optimum_of(objective: Objective) -> Optimum | None:
-    """What exact theory says that a training on an objective converges to; None where it does not.
+    """What training on an objective converges to according to exact theory; None if not known.
 
-    An objective says so itself, by its attribute `optimum`; of one that says nothing, nothing is
-    claimed.
+    This is the objective's own attribute `optimum`; without that attribute, nothing is claimed.
 
     Example:
       >>> from s2s_jax.models.tabular import make_tabular_model
@@ -59,29 +58,29 @@ def make_objective(
 
         loss = sum_t -log p(y_t | x_1 ... x_t) / number of target tokens
 
-    with x the fed tokens of `make_rollout`. Given x this is one differentiable function of the
-    parameters: one loss, one gradient for the whole sequence, equal to the gradient of a single
-    scan that samples as it goes. The encoder runs once. Where the model has a `Replay`, the
-    pass that chooses x is also the loss's; else decode_sequence makes a second one on x, with the
-    same dropout masks.
+    with x the fed tokens of `make_rollout`. Given x, this is a differentiable function of the
+    parameters, with one loss and one gradient for the whole sequence. The gradient equals that of a
+    single scan that samples as it goes. The encoder runs once. If the model has a `Replay`, the
+    pass that chooses x also computes the loss; otherwise decode_sequence makes a second pass on x,
+    with the same dropout masks.
 
     Args:
       model: the functions of `Seq2SeqModel`.
       coin: see `toss_coins`.
-      feed: see `make_rollout`, also for temperature and top_k.
-      temperature: of a sampled feed.
-      top_k: of a sampled feed; 0 for all.
-      label_smoothing: see `cross_entropy`; the reported "nll" is without it.
+      feed: see `make_rollout`.
+      temperature: sampling temperature; see `make_rollout`.
+      top_k: sample from the k most likely tokens, 0 for all; see `make_rollout`.
+      label_smoothing: see `cross_entropy`; the reported "nll" does not include it.
 
     Returns:
       objective(params, batch, key, teacher_prob) -> (loss, metric sums), with the sums "loss",
-      "nll" (nats a token), "token_accuracy", "gold_share" (of the inputs that a coin decided, those
-      it made gold) and "fed_error_rate" (of the fed tokens behind the start symbol, those that are
-      not the gold one). Loss and gradient are NaN where teacher_prob is not in [0, 1]; the
-      derivative to teacher_prob is 0.
+      "nll" (nats per token), "token_accuracy", "gold_share" (the share of gold among the inputs
+      that a coin decided) and "fed_error_rate" (the share of the fed tokens after the start symbol
+      that differ from the gold ones). Loss and gradient are NaN if teacher_prob is not in [0, 1];
+      the derivative with respect to teacher_prob is 0.
 
     Raises:
-      ValueError: an option out of range, or one that another option makes meaningless.
+      ValueError: an option is out of range, or another option makes it meaningless.
     """
     forward_pass = make_forward_pass(
         model,
@@ -98,8 +97,8 @@ def make_objective(
         source, source_mask, target, mask = to_jax(batch)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed, losses = forward_pass(params, memory, target, mask, key, teacher_prob)
-        decided = mask.at[:, 0].set(False)  # the start symbol is nobody's choice
-        # Inside a compiled step nothing can be raised; NaN and its gradient cannot be overlooked.
+        decided = mask.at[:, 0].set(False)  # no coin decides the start symbol
+        # A compiled step cannot raise an error; a NaN loss and gradient cannot be overlooked.
         is_probability = (teacher_prob >= 0) & (teacher_prob <= 1)
         total = losses.loss.total * jnp.where(is_probability, 1.0, jnp.nan)
         metrics = {
@@ -111,7 +110,7 @@ def make_objective(
         }
         return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
-    # A temperature, a top-k and label smoothing change what is fed or what is learned.
+    # Temperature, top-k and label smoothing change what is fed or learned, so no theory applies.
     if temperature == 1 and top_k == 0 and label_smoothing == 0:
         optimum: Optimum = partial(optimum_divergences, coin=coin, feed=feed)
         objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]

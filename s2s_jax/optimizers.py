@@ -1,4 +1,4 @@
-"""Optimisers by name, as configs know them; optax has more, and any of them fits."""
+"""The optimisers that configs know by name; any other optax optimiser can also be used."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import optax
 from optax.contrib import ScheduleFreeState, schedule_free, schedule_free_eval_params
 
 LearningRate = optax.ScalarOrSchedule
-"""A number, or updates made before -> number."""
+"""A number, or a function: number of updates made before -> number."""
 
 
 def adamw(
@@ -31,14 +31,14 @@ def adam(
 def sgd(
     learning_rate: LearningRate, *, momentum: float = 0.0, nesterov: bool = False
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent, with momentum if it is not 0."""
+    """Stochastic gradient descent, with momentum unless it is 0."""
     return optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
 
 
 def adafactor(
     learning_rate: LearningRate, *, weight_decay_rate: float = 0.0, momentum: float = 0.0
 ) -> optax.GradientTransformation:
-    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235), which keeps rows and columns alone."""
+    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235): second moments by row and column."""
     return optax.adafactor(
         learning_rate,
         weight_decay_rate=weight_decay_rate or None,
@@ -53,7 +53,7 @@ def lion(
     b2: float = 0.99,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Lion (Chen et al. 2023, arXiv:2302.06675); wants a third of AdamW's rate, or less."""
+    """Lion (Chen et al. 2023, arXiv:2302.06675); needs a third of AdamW's rate or less."""
     return optax.lion(learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
 
 
@@ -65,10 +65,10 @@ def schedule_free_adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """AdamW whose weights are averaged instead of its rate decayed (Defazio et al. 2024).
+    """AdamW that averages its weights instead of decaying its rate (Defazio et al. 2024).
 
-    arXiv:2405.15682. To be used with a constant rate after the warm-up. What it trains and what is
-    to be evaluated are different weights: see `evaluation_params`.
+    See arXiv:2405.15682. Use it with a constant rate after the warm-up. The weights to evaluate
+    differ from those that it trains: see `evaluation_params`.
     """
     inner = optax.adamw(learning_rate, b1=0.0, b2=b2, eps=eps, weight_decay=weight_decay)
     return schedule_free(inner, learning_rate, b1=b1)
@@ -78,15 +78,15 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     factory.__name__: factory
     for factory in (adamw, adam, sgd, adafactor, lion, schedule_free_adamw)
 }
-"""What `train.optimizer.name` knows; `optax:NAME` names any other of optax."""
+"""The names that `train.optimizer.name` accepts; `optax:NAME` is any other optax optimiser."""
 
 
 def evaluation_params(opt_state: optax.OptState, params: optax.Params) -> optax.Params:
-    """The parameters to evaluate: those that were trained, or their average if it is schedule-free.
+    """The parameters to evaluate: the trained ones, or their average for a schedule-free optimiser.
 
     Args:
-      opt_state: of any optimiser, in a chain or not.
-      params: that were trained.
+      opt_state: the state of any optimiser, in a chain or not.
+      params: the trained parameters.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,7 +107,7 @@ def evaluation_params(opt_state: optax.OptState, params: optax.Params) -> optax.
 
 
 def averages_params(opt_state: optax.OptState) -> bool:
-    """Whether `evaluation_params` are others than those that are trained."""
+    """Whether `evaluation_params` differ from the parameters that are trained."""
     return any(isinstance(state, ScheduleFreeState) for state in _states(opt_state))
 
 

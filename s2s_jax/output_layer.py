@@ -1,10 +1,9 @@
-"""The output layer's losses with their gradients, of a block of steps' logits at a time.
+"""The output layer's losses and their gradients, computed for one block of steps at a time.
 
-The logits of all target tokens are the largest array that a train step could hold. Here they are
-there for a few steps; while they are, `read_logits` takes from them all that is asked for: the
-losses, and their gradient, which `add_gradient` passes on to what the layer has been given. Block
-by block this adds up to an `OutputReading`, from which `token_losses_of` makes losses that can be
-differentiated.
+The logits of all target tokens would be the largest array of a train step. Here, they exist for
+only a few steps at a time. From those, `read_logits` computes all that is needed: the losses and
+their gradient, which `add_gradient` propagates to the layer's inputs and weights. Accumulated over
+the blocks, these form an `OutputReading`, from which `token_losses_of` makes differentiable losses.
 """
 
 from typing import Any, NamedTuple
@@ -22,16 +21,16 @@ from s2s_jax.models.linear import (
 )
 from s2s_jax.models.replays import refuse_second_derivatives
 
-_BLOCK_ELEMENTS = 2**21  # logits at a time: 8 MB
+_BLOCK_ELEMENTS = 2**21  # maximum number of logits in a block: 8 MB
 
 
 class LossSums(NamedTuple):
     """Sums over target tokens, float32.
 
     Attributes:
-      loss: with label smoothing, nats.
-      nll: without.
-      num_correct: tokens whose gold logit is the highest, the lowest id among equals.
+      loss: the loss with label smoothing, in nats.
+      nll: the loss without label smoothing, in nats.
+      num_correct: number of tokens whose gold logit is the highest; ties go to the lowest id.
     """
 
     loss: jax.Array
@@ -40,7 +39,7 @@ class LossSums(NamedTuple):
 
 
 class WeightsGradient(NamedTuple):
-    """The gradient of the summed loss to the layer's own weights, float32.
+    """The gradient of the summed loss with respect to the layer's weights, float32.
 
     Attributes:
       kernel: [num_features, vocab_size].
@@ -52,12 +51,12 @@ class WeightsGradient(NamedTuple):
 
 
 class OutputReading(NamedTuple):
-    """All that a train step wants to know of the logits.
+    """All that a train step needs from the logits.
 
     Attributes:
-      sums: over all target tokens.
-      d_weights: the gradient of the summed loss to kernel and bias.
-      d_features: [time, batch, num_features], to the features.
+      sums: the sums over all target tokens.
+      d_weights: the gradient of the summed loss with respect to kernel and bias.
+      d_features: the same with respect to the features, [time, batch, num_features].
     """
 
     sums: LossSums
@@ -66,25 +65,25 @@ class OutputReading(NamedTuple):
 
 
 def num_blocks(time: int, batch_size: int, vocab_size: int) -> int:
-    """How many blocks of steps there are: each of at most 2 million logits, or of one step."""
+    """The number of blocks of steps; a block has at most 2**21 logits, or a single step."""
     steps = max(1, _BLOCK_ELEMENTS // (batch_size * vocab_size))
     return -(-time // steps)
 
 
 def in_blocks(array: jax.Array, count: int) -> jax.Array:
-    """[time, ...] -> [count, steps, ...]; steps of zeros fill the last block."""
+    """[time, ...] -> [count, steps, ...]; the last block is padded with steps of zeros."""
     steps = -(-array.shape[0] // count)
     padding = [(0, count * steps - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
     return jnp.pad(array, padding).reshape(count, steps, *array.shape[1:])
 
 
 def out_of_blocks(array: jax.Array, time: int) -> jax.Array:
-    """[count, steps, ...] -> [time, ...]: undoes `in_blocks`."""
+    """[count, steps, ...] -> [time, ...]; the inverse of `in_blocks`."""
     return array.reshape(-1, *array.shape[2:])[:time]
 
 
 def zero_gradient(kernel: jax.Array, bias: jax.Array) -> WeightsGradient:
-    """The gradient of no token."""
+    """The gradient before any token is added: zeros."""
     return WeightsGradient(jnp.zeros(kernel.shape), jnp.zeros(bias.shape))
 
 
@@ -95,12 +94,12 @@ def read_logits(
     label_smoothing: float,
     dtype: jnp.dtype,
 ) -> tuple[LossSums, jax.Array]:
-    """The losses of logits [..., vocab_size], and the gradient of their sum.
+    """Computes the losses of logits [..., vocab_size] and the gradient of their sum.
 
         d_logits = softmax(o) - (1 - a) onehot(y) - a / vocab_size,   a = label_smoothing
 
     Returns:
-      The sums over the mask [...], and d_logits in dtype, 0 outside of the mask.
+      The sums over the mask [...], and d_logits in the given dtype, 0 outside the mask.
 
     Example:
       >>> one, mask = jnp.array([2]), jnp.array([True])
@@ -113,7 +112,7 @@ def read_logits(
     ids = jnp.arange(vocab_size, dtype=target.dtype)
     known = (target >= 0) & (target < vocab_size)
     gold = jnp.take_along_axis(logits, jnp.where(known, target, 0), axis=-1)
-    gold = jnp.where(known, gold, jnp.nan)  # no such id: no loss
+    gold = jnp.where(known, gold, jnp.nan)  # NaN for ids outside the vocabulary
     highest = logits.max(-1, keepdims=True)
     weights = jnp.exp(logits - highest)
     total = weights.sum(-1, keepdims=True)
@@ -134,7 +133,7 @@ def read_logits(
 def add_gradient(
     gradient: WeightsGradient, features: jax.Array, d_logits: jax.Array, kernel: jax.Array
 ) -> tuple[WeightsGradient, jax.Array]:
-    """Adds what a block of d_logits [steps, batch, vocab_size] gives to the weights' gradient.
+    """Adds the contribution of d_logits [steps, batch, vocab_size] to the weights' gradient.
 
     Returns:
       The new gradient of the weights, and d_features [steps, batch, num_features].
@@ -153,13 +152,13 @@ def read_output(
     mask: jax.Array,
     label_smoothing: float = 0.0,
 ) -> OutputReading:
-    """Reads the logits of features that are all known: features @ kernel + bias.
+    """Reads the logits features @ kernel + bias, for features that are all known in advance.
 
-    No gradient passes through the reading; `token_losses_of` gives it back.
+    No gradient flows through the reading; `token_losses_of` restores it.
 
     Args:
       features: [time, batch, num_features].
-      kernel: [num_features, vocab_size], of the features' dtype.
+      kernel: [num_features, vocab_size], in the features' dtype.
       bias: [vocab_size] float32.
       target: [time, batch] int32 ids.
       mask: [time, batch] bool.
@@ -195,17 +194,17 @@ def token_losses_of(
     bias: jax.Array,
     mask: jax.Array,
 ) -> TokenLosses:
-    """The losses that were read, as a function of what the output layer has been given.
+    """The losses of a reading, as a differentiable function of the output layer's arguments.
 
     Args:
-      reading: of these features, kernel and bias.
+      reading: the reading of these features, kernel and bias.
       features: [time, batch, num_features].
       kernel: [num_features, vocab_size].
       bias: [vocab_size].
-      mask: bool, of any shape; its size is the losses' weight.
+      mask: bool, of any shape; the number of True entries is the losses' weight.
 
     Returns:
-      The sums; "loss" alone has a gradient, the one in the reading.
+      The sums; only "loss" has a gradient, the one in the reading.
     """
     weight = mask.sum(dtype=jnp.float32)
     loss = _with_gradient(features, kernel, bias, reading)
@@ -222,7 +221,7 @@ def _with_gradient(
 
 
 def _with_gradient_forward(features: Any, kernel: Any, bias: Any, reading: OutputReading):
-    # In the dtypes of what they are gradients of.
+    # Each gradient in the dtype of its argument.
     d_kernel, d_bias = reading.d_weights
     gradients = reading.d_features, d_kernel.astype(kernel.dtype), d_bias
     return reading.sums.loss, (gradients, (features, kernel, bias))

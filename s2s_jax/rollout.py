@@ -1,7 +1,7 @@
-"""The one place where the fed token is chosen: gold, or the model's own.
+"""The only place where fed tokens are chosen: gold tokens, or the model's own.
 
-What the decoder passes itself, its carry, is never touched here; a training method decides only
-which token goes in beside it.
+The carry that the decoder passes from step to step is never modified here; a training method
+decides only which token is fed along with it.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,34 @@ from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import draw_noise, make_token_chooser
 
 COINS = ("token", "sequence", "batch")
-"""What can share a toss; `Feeding` refuses any other."""
+"""The coins: what shares a toss, a token, a sequence or a batch; `Feeding` rejects others."""
 
 
 class Fed(NamedTuple):
-    """What the decoder was fed; inside a step it has the time first, as all of the target has.
+    """What the decoder was fed; inside a train step it is time first, like the target.
 
     Attributes:
       tokens: [batch, time] int32 ids; BOS first.
-      is_gold: [batch, time] bool, where the coin said gold; True at the first step, where no coin
-        is tossed. The model's own token can equal the gold one, so this is not `tokens == gold`.
+      is_gold: [batch, time] bool, True where the coin said gold, and at the first step, where no
+        coin is tossed. The model's own token can equal the gold one, so this is not
+        `tokens == gold`.
     """
 
     tokens: jax.Array
     is_gold: jax.Array
 
     def turned(self) -> "Fed":
-        """[time, batch] where it was [batch, time], and the other way round."""
+        """Swaps the two axes: [batch, time] becomes [time, batch], and vice versa."""
         return Fed(self.tokens.T, self.is_gold.T)
 
 
 class Draws(NamedTuple):
-    """All that decides which token is fed behind a step, except for the model; time first.
+    """All that determines the token fed after a step, except for the model; time first.
 
     Attributes:
       gold: [time, batch] int32, the step's target.
-      own: [time, batch] bool, where the coin says own; False at the last step.
-      noise: [time, batch, 2] of `draw_noise`.
+      own: [time, batch] bool, True where the coin says own; False at the last step.
+      noise: [time, batch, 2], from `draw_noise`.
     """
 
     gold: jax.Array
@@ -59,17 +60,17 @@ Rollout = Callable[[Params, Memory, jax.Array, jax.Array, jax.Array], Fed]
 def toss_coins(
     key: jax.Array, teacher_prob: jax.Array, num_steps: int, batch_size: int, coin: str = "token"
 ) -> jax.Array:
-    """Draws which inputs are gold, each with probability teacher_prob.
+    """Draws which inputs are gold; each one is with probability teacher_prob.
 
         is_gold ~ Bernoulli(teacher_prob)   per token, per sequence or per batch
 
     Args:
       key: one PRNG key; target step t draws from fold_in(key, t), so a longer batch tosses the
-        same coins and then some more.
-      teacher_prob: scalar in [0, 1]; at 1 every coin is gold, at 0 none.
-      num_steps: number of target steps that toss.
+        same coins and then additional ones.
+      teacher_prob: scalar in [0, 1]; at 1 every coin says gold, at 0 none does.
+      num_steps: number of target steps with a toss.
       batch_size: number of sequences.
-      coin: what shares a toss: nothing ("token"; the paper's), the tokens of a sequence
+      coin: what shares a toss: nothing ("token", as in the paper), the tokens of a sequence
         ("sequence"; "much worse" in Bengio et al. 2015, arXiv:1506.03099, section 2.4, footnote)
         or the whole batch ("batch").
 
@@ -96,7 +97,7 @@ def toss_coins(
 
 
 class Feeding:
-    """Chooses fed tokens: all randomness is drawn before the scan, a token in each of its steps.
+    """Chooses fed tokens: draws all randomness before the scan, and one token in each scan step.
 
     x_1 = BOS,   x_t = y_{t-1} if coin_t else a token of p(. | x_<t)
     """
@@ -109,7 +110,7 @@ class Feeding:
         temperature: float = 1.0,
         top_k: int = 0,
     ):
-        """See `make_rollout`, also for what is raised."""
+        """See `make_rollout` for the arguments and the errors."""
         _check_coin(coin)
         if top_k > vocab_size:
             raise ValueError(f"top_k is {top_k}, and the vocabulary has {vocab_size} tokens")
@@ -128,15 +129,15 @@ class Feeding:
         return Draws(target, own, noise)
 
     def first(self, batch_size: int) -> jax.Array:
-        """The tokens [batch] that every first step is fed."""
+        """The tokens [batch] that are fed at the first step."""
         return jnp.full((batch_size,), BOS, jnp.int32)
 
     def next(self, logits: jax.Array, draws: Draws) -> jax.Array:
-        """The tokens [batch] behind a step, of its logits [batch, vocab_size] and its draws."""
+        """The tokens [batch] after a step, from its logits [batch, vocab_size] and its draws."""
         return jnp.where(draws.own, self.choose_token(logits, draws.noise), draws.gold)
 
     def fed(self, next_tokens: jax.Array, draws: Draws) -> Fed:
-        """What was fed, time first, from what `next` chose, [time, batch]."""
+        """What was fed, time first, given the tokens [time, batch] that `next` chose."""
         return Fed(_one_step_late(next_tokens, BOS), _one_step_late(~draws.own, True))
 
     def all_gold(self, target: jax.Array) -> Fed:
@@ -145,7 +146,7 @@ class Feeding:
 
 
 def _one_step_late(array: jax.Array, first: int | bool) -> jax.Array:
-    """[time, batch]: the first value, then the array without its last step."""
+    """Shifts an array [time, batch] by one step: `first`, then all but the last step."""
     return jnp.pad(array[:-1], ((1, 0), (0, 0)), constant_values=first)
 
 
@@ -161,22 +162,22 @@ def make_rollout(
 
         x_1 = BOS,   x_t = y_{t-1} if coin_t else a token of p(. | x_<t)
 
-    No gradient passes: neither through the choice nor into the parameters that made it
-    (Bengio et al. 2015, arXiv:1506.03099, section 2.4), nor into teacher_prob. While teacher_prob
-    is 1 no coin is tossed and no token drawn.
+    No gradient flows through the choice, into the parameters that made it (Bengio et al. 2015,
+    arXiv:1506.03099, section 2.4) or into teacher_prob. While teacher_prob is 1, no coin is tossed
+    and no token is drawn.
 
     Args:
-      model: its decode_step is scanned.
+      model: the model whose decode_step is scanned.
       coin: "token", "sequence" or "batch"; see `toss_coins`.
-      feed: "sample" draws the own token from the model, "argmax" takes its likeliest.
-      temperature: of the sample.
-      top_k: sample among the k likeliest; 0 for all.
+      feed: "sample" draws a token from the model, "argmax" takes its most likely one.
+      temperature: sampling temperature.
+      top_k: sample from the k most likely tokens; 0 for all.
 
     Returns:
       rollout(params, memory, target, key, teacher_prob) -> Fed.
 
     Raises:
-      ValueError: an unknown coin or feed, a temperature or top_k that the feed cannot honour.
+      ValueError: coin or feed is unknown, or the feed cannot use this temperature or top_k.
     """
     feeding = Feeding(model.vocab_size, coin, feed, temperature, top_k)
 

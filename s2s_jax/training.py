@@ -16,14 +16,14 @@ from s2s_jax.schedules import Schedule
 
 
 class TrainState(NamedTuple):
-    """What training carries from step to step: arrays and nothing else.
+    """The state that training carries from step to step; it consists only of arrays.
 
     Attributes:
       step: int32 scalar, the number of updates made.
       params: the model's parameters.
       opt_state: the optimiser's state.
       key: the run's PRNG key. It never advances: every draw folds the step into it, so that a
-        resumed run draws what an uninterrupted one would have drawn.
+        resumed run makes the same draws as an uninterrupted one.
     """
 
     step: jax.Array
@@ -38,7 +38,7 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, MetricSums]]
 def init_train_state(
     model: Seq2SeqModel, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-    """The state before the first step; `key` decides the parameters and every later draw."""
+    """Makes the initial state; `key` determines the parameters and every later draw."""
     params = model.init(stream_key(key, "init"))
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
@@ -46,19 +46,19 @@ def init_train_state(
 def make_train_step(
     objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
 ) -> TrainStep:
-    """Makes the train step: the gradient at the schedule's teacher_prob, and one update with it.
+    """Makes the train step: one update with the gradient at the schedule's teacher_prob.
 
     Args:
       objective: (params, batch, key, teacher_prob) -> (loss, metric sums).
       optimizer: any optax transformation.
-      schedule: training step -> teacher_prob; evaluated on the traced step, so nothing recompiles
-        while it moves. `lambda step: teacher_prob` with an argument of the jitted function makes
-        one program of all schedules.
+      schedule: training step -> teacher_prob; evaluated on the traced step, so a changing value
+        does not recompile anything. With `lambda step: teacher_prob`, where teacher_prob is an
+        argument of the jitted function, one program serves all schedules.
 
     Returns:
-      train_step(state, batch) -> (state, metric sums); pure and not jitted: the caller chooses
-      `jax.jit`, `jax.vmap`, `jax.lax.scan`. To the objective's sums it adds "teacher_prob" and
-      "gradient_norm" (L2, before the optimiser clips).
+      train_step(state, batch) -> (state, metric sums); pure and not jitted, so that the caller can
+      choose `jax.jit`, `jax.vmap` or `jax.lax.scan`. It adds "teacher_prob" and "gradient_norm"
+      (L2, before the optimiser clips) to the objective's sums.
     """
     gradient = jax.grad(objective, has_aux=True)
 

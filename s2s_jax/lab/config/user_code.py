@@ -191,11 +191,11 @@ def own_errors_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
     """Turns an exception that comes from the user's own code into one line.
 
     Args:
-      what: what fails then, for the line.
-      files: the user's own; an exception that no line of theirs led to stays what it is.
+      what: what fails, for the message.
+      files: the user's own files; an exception that they did not cause is raised unchanged.
 
     Raises:
-      LabError: with the file and its line.
+      LabError: an exception came from the files; the message names the file and the line.
     """
     try:
         yield

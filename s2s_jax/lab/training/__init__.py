@@ -1,1 +1,1 @@
-"""From a config to a trained run."""
+"""Trains the run that a config describes."""

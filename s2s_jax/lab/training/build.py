@@ -1,4 +1,4 @@
-"""From a config to the plain objects that train: checked once, built once, read here alone."""
+"""Checks a config and builds from it the plain objects that training needs."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, optimum_of
 from s2s_jax.schedules import Schedule
 
-# Options are checked before the data's vocabularies are known.
+# Options are checked before the vocabularies of the data are known.
 _ANY_VOCABULARY, _LARGE_VOCABULARY = 8, 2**24
 
 _MAY_DIFFER = ("seed", "train.learning_rate")
@@ -39,13 +39,13 @@ _MAY_DIFFER = ("seed", "train.learning_rate")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a config asks for, checked, before its data is loaded; `make_experiment` makes it.
+    """A checked config and what it names, before its data is loaded; made by `make_experiment`.
 
     Attributes:
       config: the config, for the record and for messages.
-      components: what it names, by section.
+      components: the components that it names, by section.
       schedule: training step -> teacher_prob.
-      scorer: scores hypotheses.
+      scorer: the scorer of hypotheses.
     """
 
     config: Config
@@ -55,12 +55,12 @@ class Experiment:
 
     @property
     def seed(self) -> int:
-        """Decides the initial parameters, the batches and every draw."""
+        """The seed of the initial parameters, the batches and every random draw."""
         return self.config.seed
 
     @property
     def num_steps(self) -> int:
-        """Updates of the whole training."""
+        """The number of updates in the whole training."""
         return self.config.train.num_steps
 
     @property
@@ -72,10 +72,10 @@ class Experiment:
 
     @property
     def group_key(self) -> str:
-        """What experiments must have in common to share data and compiled programs.
+        """A key that is equal for experiments that can share data and compiled programs.
 
-        That is every key but those of the schedule, the seed, the learning rate, the weight decay
-        of a built-in optimiser and, as long as it is not 0, the norm that gradients are clipped to.
+        It contains every config value except the schedule, the seed, the learning rate, the weight
+        decay of a built-in optimiser and, if it is not 0, the norm that gradients are clipped to.
         """
         values = {
             key: value
@@ -91,19 +91,19 @@ class Experiment:
     def _has_traced_decay(self) -> bool:
         """Whether weight decay is an argument of a compiled program.
 
-        An optimiser of the user's own may do anything with it, so a program is made for its value.
+        A user's own optimiser may do anything with it, so its value is compiled into the program.
         """
         optimizer = self.components["train.optimizer"]
         return optimizer.is_built_in and "weight_decay" in optimizer.options
 
     def make_optimizer(self, scalars: Scalars | None = None) -> optax.GradientTransformation:
-        """The optimiser at the rate of `make_learning_rate`, clipping the gradient to a norm.
+        """Makes the optimiser, with `make_learning_rate` and clipping of the gradient norm.
 
         Args:
-          scalars: in place of the config's; the state has the same structure whatever they are.
+          scalars: used instead of the config's; they do not affect the structure of the state.
 
         Raises:
-          LabError: the learning rate's schedule is unknown, or the optimiser refuses a value.
+          LabError: the learning-rate schedule is unknown, or the optimiser rejects a value.
         """
         train, component = self.config.train, self.components["train.optimizer"]
         peak, weight_decay, clip_norm = scalars or self.scalars
@@ -118,7 +118,7 @@ class Experiment:
         return optax.chain(*clip, optimizer)
 
     def load_task(self, vocabularies: Vocabularies | None = None) -> Task:
-        """The data, in a run's vocabularies or, if it has none yet, in new ones.
+        """Loads the data, with a run's vocabularies or, if it has none yet, with new ones.
 
         Raises:
           LabError, DataError: the data cannot be loaded.
@@ -134,10 +134,10 @@ class Experiment:
         )
 
     def make_model(self, vocabularies: Vocabularies) -> Seq2SeqModel:
-        """The model, for vocabularies of these sizes.
+        """Makes the model for the sizes of these vocabularies.
 
         Raises:
-          LabError: options that cannot be used, or do not go together.
+          LabError: options are invalid or incompatible.
         """
         return self._make_model(len(vocabularies.source), len(vocabularies.target))
 
@@ -147,21 +147,21 @@ class Experiment:
         return component.make(source_vocab_size, target_vocab_size, options=options)
 
     def make_objective(self, model: Seq2SeqModel) -> Objective:
-        """The objective, for a model.
+        """Makes the objective for a model.
 
         Raises:
-          LabError: options that cannot be used, or do not go together.
+          LabError: options are invalid or incompatible.
         """
         component = self.components["objective"]
         return component.make(model, options=component_options(self.config, component))
 
     def training_batches(self, task: Task) -> TrainingBatches:
-        """The batches to train on."""
+        """Makes the training batches."""
         config = self.config
         return task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
 
     def make_evaluator(self, model: Seq2SeqModel, task: Task) -> Evaluator:
-        """What evaluates a model on a task."""
+        """Makes the evaluator of a model on a task."""
         settings = self.config.eval
         return Evaluator(
             model,
@@ -174,9 +174,10 @@ class Experiment:
         )
 
     def make_divergence(self, model: Seq2SeqModel, task: Task) -> Divergence | None:
-        """What measures the distance from the truth, with what theory says of the schedule's end.
+        """Makes the measure of the distance from the truth, with the theory's prediction for it.
 
-        None where the truth is not known.
+        The prediction is for the teacher_prob at the end of the schedule. Returns None if the truth
+        is not known.
         """
         config = self.config
         truth = known_truth(config.data.name, config.data)
@@ -184,7 +185,7 @@ class Experiment:
             return None
         predicted, dev = None, task.splits["dev"]
         optimum = optimum_of(self.make_objective(model))
-        # Under dropout a model is no longer free to learn any distribution.
+        # With dropout, a model can no longer learn every distribution.
         if optimum is not None and not config.model.get("dropout", 0.0):
             teacher_prob = float(self.schedule(self.num_steps - 1))
             predicted = predicted_divergence(truth, dev, teacher_prob, optimum)
@@ -192,14 +193,14 @@ class Experiment:
 
 
 def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experiment:
-    """Checks a config and builds what needs no data; nothing is written.
+    """Checks a config and builds everything that needs no data; writes nothing.
 
     Args:
-      config: every key of `base_config`.
+      config: a config with every key of `base_config`.
       modules: where the user's own components are found.
 
     Raises:
-      LabError: a value that cannot be used, in one line that names it.
+      LabError: a value is invalid; the one-line message names it.
     """
     check_complete(config, modules)
     check_config_numbers(flat_keys(config))
@@ -219,7 +220,7 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
 
 
 def _check_unused(config: Config, objective: Component) -> None:
-    """Refuses keys of the rollout and the smoothing that an objective does not take."""
+    """Rejects rollout and label smoothing keys that an objective does not take."""
     if objective.is_built_in:
         return
     defaults, values = flat_keys(base_config("copy")), flat_keys(config)

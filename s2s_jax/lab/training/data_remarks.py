@@ -1,4 +1,4 @@
-"""What a run says of its data at its start, and keeps in its result."""
+"""What a run reports about its data when it starts, and records in its result."""
 
 from typing import Any, NamedTuple
 
@@ -12,15 +12,15 @@ from s2s_jax.lab.config.keys import Overrides
 from s2s_jax.lab.evaluation.scores import Scorer
 
 _SIZE = "data.vocabulary_size"
-_SHOWN = 40  # characters of a target
+_SHOWN = 40  # number of characters shown of a target
 
 
 class DataRemarks(NamedTuple):
-    """What is to be said of a task's data.
+    """Remarks on a task's data.
 
     Attributes:
-      lines: for the user; none where there is nothing to say.
-      counts: for "data" of `result.json`.
+      lines: lines for the user; empty if there is nothing to report.
+      counts: the entry "data" of `result.json`.
     """
 
     lines: list[str]
@@ -28,11 +28,11 @@ class DataRemarks(NamedTuple):
 
 
 def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
-    """Looks at the data of a run, which costs little where its token ids are cached.
+    """Inspects the data of a run, which is cheap if its token ids are cached.
 
     Args:
-      task: the run's.
-      scorer: by which its texts are judged.
+      task: the run's task.
+      scorer: the scorer of its texts.
     """
     lines = [
         f"the {side} text of training gives {found:,} subwords, fewer than {_SIZE}={size}"
@@ -64,7 +64,7 @@ def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
             f" for example number {lost.number}: {_shown(lost.text)} comes back as"
             f" {_shown(lost.decoded)}"
         )
-    if scorer.remarks is not None:  # else the text of dev need not be read
+    if scorer.remarks is not None:  # otherwise the dev texts need not be read
         lines += scorer.remarks(task.splits["dev"].references)
     counts = {
         "training_pairs": num_pairs,
@@ -76,12 +76,12 @@ def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
 
 
 def check_vocabulary_size(task: Task, overrides: Overrides) -> None:
-    """Refuses a size that was asked for by hand and that the text does not give.
+    """Rejects a vocabulary size from the command line that is too large for the training text.
 
-    One that an experiment file sets is the most, and a smaller text takes what it can.
+    A size that an experiment file sets is only a maximum: a small text may give fewer subwords.
 
     Raises:
-      LabError: it was, with the size that there is.
+      LabError: the size is too large; the message gives the possible one.
     """
     for side, found, size in _smaller_vocabularies(task) if _SIZE in overrides else ():
         raise LabError(
@@ -91,7 +91,7 @@ def check_vocabulary_size(task: Task, overrides: Overrides) -> None:
 
 
 def _smaller_vocabularies(task: Task) -> list[tuple[str, int, int]]:
-    """(side, its ids, those asked for) of SentencePiece's where the text was too small."""
+    """(side, actual size, requested size) of each SentencePiece vocabulary that is too small."""
     sides = (("source", task.vocabularies.source), ("target", task.vocabularies.target))
     return [
         (side, len(vocabulary), task.vocabulary_size)
@@ -101,7 +101,7 @@ def _smaller_vocabularies(task: Task) -> list[tuple[str, int, int]]:
 
 
 def _unknown(tokens: Sequences) -> dict[str, int]:
-    """How many tokens are unknown, and how many there are; the end symbols do not count."""
+    """Counts the unknown tokens and all tokens, both without the end symbols."""
     count = int(np.count_nonzero(tokens.ids == UNK))
     return {"unknown": count, "tokens": len(tokens.ids) - len(tokens)}
 

@@ -1,4 +1,4 @@
-"""Runs in training, as the devices see them: where each of them is, and what moves them."""
+"""The device side of runs in training: their states and the updates that advance them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -16,39 +16,41 @@ from s2s_jax.lab.training.programs import Case, Layout, Programs, Progress, Shap
 from s2s_jax.metrics import MetricSums
 
 _WORTH_COMPILING = 0.1
-"""The share of the steps that are teacher-forced in every lane from which on a program of their
-own, without the rollout, is compiled."""
+"""The minimum share of steps that are teacher-forced in every lane for which a separate program,
+without the rollout, is compiled."""
 
 
 class StepInput(NamedTuple):
-    """What one run's next update takes."""
+    """The input of one run's next update."""
 
     batch: Batch
     teacher_prob: np.float32
 
 
 Reading = Callable[[int], tuple[MetricSums, int]]
-"""A run's number -> its sums, and its first step that is not finite (below 0: none). It waits."""
+"""A run's number -> its sums and its first non-finite step (below 0 if none). It blocks until the
+device has computed them."""
 
 
 class DeviceLanes:
-    """The devices' side of runs that train side by side, numbered from 0; one run is as good.
+    """The device side of one or more runs that train side by side, numbered from 0.
 
-    All take a batch of one shape: the smallest of the buckets that holds the batch of each. Padding
-    changes neither loss nor gradient, and coins and dropout are drawn independently of the length.
-    Where all are fed gold the rollout is left out: in the program of one run that is a branch,
-    several have a program of their own, if they are fed gold often enough.
+    At each step, all lanes take batches of the same shape: the smallest bucket shape that holds
+    every lane's batch. Padding changes neither loss nor gradient, and coins and dropout are drawn
+    independently of the length. If all lanes are fed gold, the rollout is skipped. For one run this
+    is a branch within its program; for several it is a separate program, which is compiled only if
+    this happens often enough.
 
-    Metrics are added up on the device and fetched one step late, when the device is already at work
-    on the next.
+    Metrics are summed on the device and fetched one step late, while the device already computes
+    the next step.
 
     Args:
-      programs: of the runs' `group_key`.
-      starts: where each run goes on.
-      scalars: each run's.
-      batches: one run's; the others' have the same shapes.
-      teacher_probs: [num_steps] each run's from its next step on.
-      report: takes a line of progress.
+      programs: the programs of the runs' `group_key`.
+      starts: the progress from which each run continues.
+      scalars: each run's optimiser scalars.
+      batches: the batches of one run; those of the others have the same shapes.
+      teacher_probs: [num_steps] for each run, its teacher_prob from its next step on.
+      report: called with each line of progress.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class DeviceLanes:
         self._compiled, self._report = programs.compiled, report
         self._waited_before = self._compiled.seconds_waited
         self._shapes, shapes = batches.shapes, batches.shapes_from(int(starts[0].state.step))
-        if len(starts) > 1:  # of unequal batches the smallest common shape may be nobody's own
+        if len(starts) > 1:  # the smallest common shape may be no lane's own
             shapes = list(dict.fromkeys((*shapes, *batches.shapes)))
         self._layout = Layout(len(starts))
         kinds = [True] if len(starts) == 1 else _kinds(teacher_probs)
@@ -73,10 +75,10 @@ class DeviceLanes:
         self._bad_step = self._layout.stack([np.full((), -1, np.int32)] * len(starts))
 
     def compile(self) -> None:
-        """Compiles for the first batch, and begins with the other cases.
+        """Compiles the program of the first batch, and starts compiling the others.
 
         Raises:
-          jax.errors.JaxRuntimeError: also where the device's memory does not suffice.
+          jax.errors.JaxRuntimeError: compilation fails, for example for lack of device memory.
         """
         missing = self._compiled.begin(self._cases)
         if missing:
@@ -89,19 +91,19 @@ class DeviceLanes:
                 f" for {len({one.shape for one in missing})} batch shapes"
                 f"{', with and without the rollout' if both else ''} ..."
             )
-        self._compiled[self._cases[0]]  # waits; nothing can begin without it
+        self._compiled[self._cases[0]]  # waits: training cannot start without it
 
     @property
     def compile_seconds(self) -> float:
-        """How long was waited for the compiler so far."""
+        """The time spent waiting for the compiler so far."""
         return self._compiled.seconds_waited - self._waited_before
 
     def close(self) -> None:
-        """No update follows."""
+        """Ends the compilations; no more updates may follow."""
         self._compiled.close()
 
     def advance(self, inputs: Mapping[int, StepInput]) -> None:
-        """Starts an update of the runs that have an input; the others repeat one of those."""
+        """Starts an update of the runs that have an input; other lanes repeat one of the inputs."""
         any_input = next(iter(inputs.values()))
         if self._layout.num_lanes == 1:
             batch, teacher_prob = any_input
@@ -119,7 +121,7 @@ class DeviceLanes:
         )
 
     def take_sums(self, numbers: Sequence[int]) -> Reading:
-        """What these runs have added up, to be read later; they begin anew."""
+        """Takes the sums of these runs, to be read later, and resets them to zero."""
         on_device, on_host = (self._sums, self._bad_step), []
         anew = [np.bool_(number in numbers) for number in range(self._layout.num_lanes)]
         self._sums = self._layout.put(_begun_anew(self._sums, self._layout.stack(anew)))
@@ -135,16 +137,16 @@ class DeviceLanes:
         return read
 
     def progress(self, number: int) -> Progress:
-        """Where a run is, as it would be if it trained alone."""
+        """The progress of a run, in the form that it has when the run trains alone."""
         return Progress(*self._layout.one_of((self._state, self._sums), number))
 
     def first_bad_step(self, number: int) -> int:
-        """The first step that was not finite, the next one where it would be; below 0: none."""
+        """The first non-finite step, which may be the next one; below 0 if there is none."""
         state = self._state
         params, step, bad_step = self._layout.one_of(
             (state.params, state.step, self._bad_step), number
         )
-        # The last update can leave parameters that only the next step would find out.
+        # The last update can leave non-finite parameters, which only the next step would detect.
         if int(bad_step) >= 0 or _are_finite(params):
             return int(bad_step)
         return int(step)
@@ -157,7 +159,7 @@ def _begun_anew(sums: MetricSums, anew: jax.Array) -> MetricSums:
 
 @jax.jit
 def _are_finite(tree: optax.Params) -> jax.Array:
-    """Whether no number of a tree is NaN or infinite, nor their norm."""
+    """Whether all numbers in a tree, and their norm, are finite."""
     return jnp.isfinite(optax.tree.norm(tree))
 
 
@@ -166,25 +168,27 @@ def _on_device(scalars: Scalars) -> Scalars:
 
 
 def _kinds(teacher_probs: Sequence[np.ndarray]) -> list[bool]:
-    """Which values of `Case.one_prob` several runs need: False, True where that pays, or both.
+    """The values of `Case.one_prob` that several runs need; that of the first step comes first.
+
+    True is included only if compiling it pays.
 
     Args:
-      teacher_probs: [num_steps] each run's, of the updates to come.
+      teacher_probs: [num_steps] for each run, its teacher_prob in the remaining updates.
     """
     gold = np.ones(max(map(len, teacher_probs)), bool)
     for one in teacher_probs:
         gold[: len(one)] &= ~draws_tokens(one)
     share = gold.mean() if len(gold) else 0.0
     kinds = [*([False] if share < 1 else []), *([True] if share >= _WORTH_COMPILING else [])]
-    return sorted(kinds, key=lambda one_prob: one_prob != gold[:1].all())  # the first needed first
+    return sorted(kinds, key=lambda one_prob: one_prob != gold[:1].all())
 
 
 def stack_batches(batches: Sequence[Batch], shapes: Sequence[Shape]) -> Batch:
-    """Batches in one, with their number in front, padded to the first shape that holds each.
+    """Stacks batches along a new first axis, padded to the first shape that holds all of them.
 
     Args:
-      batches: of one number of rows.
-      shapes: (source_time, time), smallest first; the last holds every batch.
+      batches: batches with the same number of rows.
+      shapes: (source_time, time) shapes, smallest first; the last must hold every batch.
 
     Example:
       >>> short, long = (

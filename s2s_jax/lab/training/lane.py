@@ -1,4 +1,4 @@
-"""A run in training, as the host sees it: what is logged and kept, and when."""
+"""The host side of a run in training: what is logged and saved, and when."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class NonFiniteLossError(LabError):
     """The loss or the gradient of a step was NaN or infinite.
 
     Attributes:
-      step: the first such step.
+      step: the first step with a NaN or an infinity.
     """
 
     def __init__(self, step: int, kept: int | None):
@@ -37,24 +37,24 @@ class NonFiniteLossError(LabError):
 
 
 class Lane:
-    """The host's side of a run in training.
+    """The host side of a run in training.
 
     Args:
       batches: `batches[step]` for every step.
       teacher_probs: [num_steps] float32.
-      evaluator: of the run's model.
-      tracker: logs.
-      checkpoints: keeps a checkpoint at every evaluation and where training stops.
-      first_step: updates that were made before.
-      log_every: steps between lines of `metrics.jsonl`.
-      evaluate_every: steps between evaluations, each followed by a checkpoint.
-      report: takes a line of progress.
-      seconds_before: what earlier calls have taken.
+      evaluator: the evaluator of the run's model.
+      tracker: the run's tracker, which writes the logs.
+      checkpoints: saves a checkpoint at every evaluation and when training stops.
+      first_step: number of updates that were made before.
+      log_every: number of steps between lines of `metrics.jsonl`.
+      evaluate_every: number of steps between evaluations, each followed by a checkpoint.
+      report: called with each line of progress.
+      seconds_before: time that earlier calls took.
 
     Attributes:
-      step: updates made, those of earlier calls counted.
-      num_steps: updates to make in all.
-      error: why the run failed; None where it did not.
+      step: number of updates made, including those of earlier calls.
+      num_steps: total number of updates to make.
+      error: why the run failed; None if it has not.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Lane:
 
     @property
     def trains(self) -> bool:
-        """Whether there are updates to make."""
+        """Whether there are updates left to make."""
         return self.error is None and self.step < self.num_steps
 
     @property
@@ -99,7 +99,7 @@ class Lane:
         return self.step % self._log_every == 0 or self.evaluates
 
     def begin(self, compile_seconds: float) -> None:
-        """The first program is compiled, and the first update follows."""
+        """Starts the clocks: the first program is compiled, and the first update follows."""
         if self._begins_here:
             self._tracker.scalars(0, {"train/compile_seconds": compile_seconds})
         self._compile_seconds = compile_seconds
@@ -107,16 +107,16 @@ class Lane:
         self._printer.restart()
 
     def advanced(self, batch: Batch) -> None:
-        """An update was started."""
+        """Counts an update that was just started."""
         self.step += 1
         self._num_tokens += int(batch.target_mask.sum())
 
     def log_later(self, reading: Reading) -> None:
-        """Keeps this step's metrics until `log_waiting`, when the device is at the next step."""
+        """Keeps this step's metrics for `log_waiting`, when the device is at the next step."""
         self._waiting = self.step, self._num_tokens, reading
 
     def log_waiting(self, number: int) -> None:
-        """Logs what waits, if anything does.
+        """Logs the metrics that `log_later` kept, if any.
 
         Raises:
           NonFiniteLossError: a step's loss or gradient was not finite.
@@ -130,7 +130,7 @@ class Lane:
         done, bad_step = reading(number)
         self._check_finite(bad_step)
         metrics = {f"train/{name}": value for name, value in compute(done).items()}
-        # Not the weight of the sums: those of a resumed run began before it was stopped.
+        # Not the weight of the sums: after a resume, they include tokens from before the stop.
         new_tokens, self._tokens_logged = trained_on - self._tokens_logged, trained_on
         metrics["train/tokens_per_second"] = new_tokens / max(self._rate.restart(), 1e-9)
         metrics["train/target_tokens"] = trained_on
@@ -142,12 +142,12 @@ class Lane:
         self._printer.step(logged, metrics)
 
     def keep(self, number: int, device: DeviceLanes) -> None:
-        """Evaluates where that is due, and saves a checkpoint; nothing waits to be logged.
+        """Evaluates if that is due, and saves a checkpoint; call `log_waiting` first.
 
-        What is only to be looked at comes last: no picture costs the run its checkpoint.
+        Pictures and examples come last, so that a failure there cannot cost the run its checkpoint.
 
         Raises:
-          NonFiniteLossError: a step's loss or gradient was not finite; what it made is not saved.
+          NonFiniteLossError: a step's loss or gradient was not finite; nothing is saved.
           LabError: the checkpoint cannot be written.
         """
         self._check_finite(device.first_bad_step(number))
@@ -165,14 +165,14 @@ class Lane:
             self._evaluator.show(params, self._tracker, self.step, self._decorations.attempt)
 
     def waited_for_compiler(self, seconds: float) -> None:
-        """An update had to wait for its program."""
+        """Records that an update had to wait for its program to compile."""
         self._has_waited = True
         self._compile_seconds += seconds
         self._rate.skip(seconds)
         self._printer.skip(seconds)
 
     def pause(self, seconds: float) -> None:
-        """Leaves a time out of the rate at which it trains."""
+        """Excludes some time from the training rate."""
         self._rate.skip(seconds)
 
     def _check_finite(self, first_bad: int) -> None:
@@ -181,13 +181,13 @@ class Lane:
 
 
 def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
-    """[num_steps] float32 teacher_prob of every step.
+    """The teacher_prob of every step, [num_steps] float32.
 
     Raises:
-      LabError: one is not in [0, 1].
+      LabError: a value is not in [0, 1].
     """
     values = np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
-    outside = np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN is, too
+    outside = np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN counts as outside
     if len(outside):
         step = outside[0]
         raise LabError(
@@ -197,9 +197,10 @@ def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
 
 
 def target_tokens(batches: TrainingBatches, num_steps: int) -> int:
-    """The target tokens of the first batches; exact, as no float32 of a long run would be.
+    """Counts the target tokens of the first num_steps batches.
 
-    A resumed run counts them anew: batches depend on the step alone, and every epoch has all pairs.
+    The count is an exact integer, while a float32 would lose precision in a long run. A resumed run
+    can count again, since batches depend only on the step and every epoch contains all pairs.
     """
     epochs, rest = divmod(num_steps, batches.num_batches)
 

@@ -1,4 +1,4 @@
-"""The training loop, of one run or of several side by side."""
+"""The training loop, for one run or several side by side."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,16 +18,16 @@ def train_lanes(
 ) -> None:
     """Trains runs side by side to their last steps, or until they should stop.
 
-    They need not be at the same step: each goes on with its own next one. A run that fails has its
-    `error` set, and the others go on.
+    The runs may be at different steps: each continues with its own next step. If a run fails, its
+    `error` is set and the others continue.
 
     Args:
       lanes: the runs.
-      device: what trains them, in the same order.
-      should_stop: asked after every step.
-      ended: takes the number of each run as soon as it has ended, failed or was stopped.
+      device: the device side of the runs, in the same order.
+      should_stop: called after every step; True stops the training.
+      ended: called with the number of each run as soon as it has finished, failed or stopped.
     """
-    # A run that was stopped between its last step and its result trains no more.
+    # A run that was stopped between its last step and its result has no updates left.
     going = [number for number, lane in enumerate(lanes) if lane.trains]
     for number, lane in enumerate(lanes):
         if not lane.trains:
@@ -70,7 +70,7 @@ def _train(
         stops = any(lanes[number].trains for number in going) and should_stop()
         kept = [number for number in going if stops or lanes[number].evaluates]
         for number in kept:
-            # It waits for steps that are still under way: time that trains, and not the pause's.
+            # This waits for steps still under way, which is training time and no part of the pause.
             _attempt(lanes[number], Lane.log_waiting, number)
         begin = time.perf_counter()
         for number in kept:
@@ -85,16 +85,16 @@ def _train(
 
 
 def _attempt(lane: Lane, act: Callable[..., None], *arguments: Any) -> None:
-    """Has a run do something, unless it has failed before; what goes wrong is its own error."""
+    """Calls a method of a lane unless it has failed; a LabError becomes the lane's own error."""
     if lane.error is None:
         try:
             act(lane, *arguments)
         except LabError as error:
-            lane.error = error.with_traceback(None)  # whose frames hold the state of every lane
+            lane.error = error.with_traceback(None)  # its frames hold the state of every lane
 
 
 def _inputs(lanes: Sequence[Lane], going: Sequence[int]) -> dict[int, StepInput]:
-    """What the next updates take; runs of one seed at one step share their batch."""
+    """The inputs of the next updates; runs with the same seed at the same step share a batch."""
     batches: dict[tuple[int, int], Batch] = {}
     inputs = {}
     for number in going:

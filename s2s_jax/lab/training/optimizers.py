@@ -1,4 +1,4 @@
-"""The learning rate of a run, and the numbers of its optimiser that a program takes."""
+"""The learning rate of a run, and the optimiser scalars that a program takes as arguments."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from s2s_jax.names import did_you_mean
 
 
 class Scalars(NamedTuple):
-    """What of an optimiser runs of one program may differ in: numbers, or traced scalars.
+    """The optimiser values in which runs of one program may differ: numbers, or traced scalars.
 
     Attributes:
-      learning_rate: at its highest.
-      weight_decay: of a built-in optimiser that has one.
-      clip_norm: global L2 norm of the gradient; whether it clips at all is not among them.
+      learning_rate: the peak learning rate.
+      weight_decay: the weight decay of a built-in optimiser that has one.
+      clip_norm: maximum global L2 norm of the gradient; whether to clip at all is not traced.
     """
 
     learning_rate: float | jax.Array
@@ -34,17 +34,17 @@ def make_learning_rate(
         rate(n) = peak * (1 + cos(pi * (n - W) / (N + 1 - W))) / 2      n >= W, cosine
 
     with n = 1 ... N the update, N = num_steps and W = max(1, warmup_steps). The first update has
-    a rate above 0, update W has the peak, and the cosine would be 0 at the update after the last
-    one. A warm-up longer than the training has the same slope and ends below the peak.
+    a rate above 0, update W has the peak rate, and the cosine would reach 0 one update after the
+    last. A warm-up longer than the training keeps its slope and ends below the peak.
 
     Args:
       peak: the highest rate.
       schedule: "cosine" or "constant".
-      num_steps: updates of the training.
-      warmup_steps: updates until the peak; 0 and 1 begin at it.
+      num_steps: number of updates in the training.
+      warmup_steps: number of updates until the peak; with 0 or 1 training starts at the peak.
 
     Returns:
-      updates made before -> learning rate.
+      A function: number of updates made before -> learning rate.
 
     Raises:
       LabError: the schedule is unknown.

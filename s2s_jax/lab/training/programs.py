@@ -1,4 +1,4 @@
-"""The compiled train steps of runs that share a `group_key`, and their arrays on the devices."""
+"""Compiled train steps of runs that share a `group_key`, and the placement of their arrays."""
 
 import os
 import threading
@@ -28,11 +28,11 @@ _AXIS = "lanes"
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: a run goes on from it as if it had never stopped.
+    """The content of a checkpoint, from which a run continues as if it had never stopped.
 
     Attributes:
       state: the train state.
-      sums: the metrics added up since they were last logged.
+      sums: the sums of the metrics since they were last logged.
     """
 
     state: TrainState
@@ -40,17 +40,17 @@ class Progress(NamedTuple):
 
 
 class Layout:
-    """Where the arrays of runs are: one run as it is, several with a lane axis in front.
+    """The layout of runs' arrays; those of several runs have a leading lane axis.
 
-    With several devices each holds an equal share of the lanes; where the number of lanes is no
-    multiple, what fills up is trained and thrown away.
+    With several devices, each holds an equal share of the lanes. If the number of lanes is not a
+    multiple of the number of devices, padding lanes are trained and discarded.
 
     Attributes:
-      num_lanes: runs.
-      num_slots: the same with what fills up.
-      num_devices: of those that train.
-      mesh: over the devices.
-      sharding: of the lane axis; None for one run, which has none.
+      num_lanes: number of runs.
+      num_slots: number of lanes including padding.
+      num_devices: number of devices used for training.
+      mesh: the mesh of these devices.
+      sharding: the sharding of the lane axis; None for one run, which has no such axis.
     """
 
     def __init__(self, num_lanes: int):
@@ -61,7 +61,7 @@ class Layout:
         self.sharding = NamedSharding(self.mesh, PartitionSpec(_AXIS)) if num_lanes > 1 else None
 
     def template(self, tree: Any) -> Any:
-        """The shapes of all runs' arrays, from those of one run's."""
+        """The shapes of all runs' arrays, from the shapes of one run's arrays."""
         if self.sharding is None:
             return tree
         return jax.tree.map(
@@ -72,7 +72,7 @@ class Layout:
         )
 
     def stack(self, trees: Sequence[Any]) -> Any:
-        """One tree of all runs' arrays, on the devices; the first run's fill up."""
+        """Stacks the runs' arrays on the devices; padding lanes repeat those of the first run."""
         if self.sharding is None:
             return trees[0]
 
@@ -86,11 +86,11 @@ class Layout:
         return self.put(jax.tree.map(stack, *trees, *filling))
 
     def put(self, tree: Any) -> Any:
-        """All runs' arrays, on their devices."""
+        """Puts all runs' arrays on their devices."""
         return tree if self.sharding is None else jax.device_put(tree, self.sharding)
 
     def one_of(self, tree: Any, number: int) -> Any:
-        """One run's arrays, on the first device."""
+        """Takes one run's arrays and puts them on the first device."""
         if self.sharding is None:
             return tree
         return jax.device_put(_one_of(tree, number), self.mesh.devices[0])
@@ -100,13 +100,13 @@ _one_of = jax.jit(lambda tree, number: jax.tree.map(lambda leaf: leaf[number], t
 
 
 class Case(NamedTuple):
-    """What a program is compiled for.
+    """The case for which a program is compiled.
 
     Attributes:
-      num_lanes: runs that train side by side.
-      shape: of their batches.
-      one_prob: whether they share their teacher_prob. With a value for each "is it below 1" has no
-        one answer under vmap, and the rollout always runs; one run has one value.
+      num_lanes: number of runs that train side by side.
+      shape: the shape of their batches.
+      one_prob: whether they share one teacher_prob, as a single run always does. With one value per
+        lane, "is it below 1" has no single answer under vmap, so the rollout always runs.
     """
 
     num_lanes: int
@@ -115,17 +115,18 @@ class Case(NamedTuple):
 
 
 class ProgramCache:
-    """Case -> program, compiled in the background, the first needed first, and kept.
+    """A cache of programs by case, compiled in the background in the order they are needed.
 
-    Most of the wait is thus over before a program is asked for; who asks earlier, waits. Threads
-    that lower, which is Python, hold each other up: one does at a time, and the program that is
-    needed first is not late for the sake of the next. Compilers run side by side.
+    Most compilation is thus done before a program is requested; a request for a program that is not
+    ready blocks. Lowering runs in Python, where threads slow each other down, so only one thread
+    lowers at a time, and the program needed first is not delayed by the next. Compilation runs in
+    parallel.
 
     Args:
       lower: case -> what `jax.jit(...).lower` returns; cases are hashable.
 
     Attributes:
-      seconds_waited: for programs that were asked for, in all.
+      seconds_waited: total time spent waiting for requested programs.
     """
 
     def __init__(self, lower: Callable[[Any], Any]):
@@ -135,7 +136,7 @@ class ProgramCache:
         self._programs: dict[Any, Future[Any]] = {}
 
     def begin(self, cases: Sequence[Any]) -> list[Any]:
-        """Begins with the cases that are not there yet, and returns them; to be closed."""
+        """Starts compiling the missing cases and returns them; `close` must be called later."""
         missing = [case for case in cases if case not in self._programs]
         self._pool = ThreadPoolExecutor(os.cpu_count())
         self._programs |= {case: self._pool.submit(self._compile, case) for case in missing}
@@ -148,12 +149,12 @@ class ProgramCache:
         program = self._programs[case]
         if not program.done():
             begin = time.perf_counter()
-            program.exception()  # waits; what went wrong is raised below
+            program.exception()  # waits; an error is raised below
             self.seconds_waited += time.perf_counter() - begin
         return program.result()
 
     def close(self) -> None:
-        """Lets go of what was not begun yet, and of what failed."""
+        """Cancels compilations that have not started, and drops those that failed."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         failed = [case for case, one in self._programs.items() if one.done() and _failed(one)]
@@ -171,25 +172,26 @@ def _failed(program: Future[Any]) -> bool:
 
 
 class Programs:
-    """The train step as programs, one for each `Case`; what one run compiled is there for the next.
+    """The train step as programs, one for each `Case`; later runs reuse what one run compiled.
 
         (state, sums, bad_step, batch, scalars, teacher_prob) -> (state, sums, bad_step)
 
-    A run alone has the train step itself; several have it under vmap, sharded over the devices.
+    A single run uses the train step itself; several use it under vmap, sharded over the devices.
     teacher_prob and the optimiser's scalars are arguments, so that one program serves every
-    schedule and every learning rate. Metrics are added up on the device, and bad_step is the first
-    step whose loss or gradient was not finite; below 0: none.
+    schedule and every learning rate. Metrics are summed on the device, and bad_step is the first
+    step whose loss or gradient was not finite, or below 0 if there is none.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      objective: of `make_objective`.
-      make_optimizer: scalars, which are traced -> an optax transformation; without them, one whose
-        state is of the same structure.
-      batch: the shapes of a batch; those of the first that is trained on are traced only once.
+      objective: see `make_objective`.
+      make_optimizer: traced scalars -> an optax transformation; without scalars, one whose state
+        has the same structure.
+      batch: the shapes of a batch; given those of the first training batch, they are traced only
+        once.
 
     Attributes:
       template: the shapes of a run's `Progress`.
-      compiled: `compiled[case]`.
+      compiled: the program of each case, `compiled[case]`.
     """
 
     def __init__(
@@ -199,7 +201,7 @@ class Programs:
         make_optimizer: Callable[..., optax.GradientTransformation],
         batch: Batch,
     ):
-        @jax.jit  # which keeps what it has traced
+        @jax.jit  # caches its traces
         def train_step(
             state: TrainState, batch: Batch, scalars: Scalars, teacher_prob: jax.Array
         ) -> tuple[TrainState, MetricSums]:
@@ -227,7 +229,7 @@ class Programs:
         self.compiled = ProgramCache(self._lower)
 
     def start(self, key: jax.Array) -> Progress:
-        """What a run begins with."""
+        """The progress of a new run."""
         sums = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.template.sums)
         return Progress(self._init(key), sums)
 
@@ -253,7 +255,7 @@ class Programs:
 
 
 def shape_of(batch: Batch) -> Shape:
-    """The shape that a batch is compiled for."""
+    """The shape for which the program of a batch is compiled."""
     return batch.source.shape[-1], batch.target.shape[-1]
 
 

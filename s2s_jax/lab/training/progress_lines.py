@@ -1,4 +1,4 @@
-"""What a run in training prints of itself, and the clocks of what it says."""
+"""The progress lines that a run prints while it trains, and the clocks that they need."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,34 +9,34 @@ _REPORT_SECONDS = 5.0
 
 
 class Clock:
-    """Seconds since it was started."""
+    """A clock that counts the seconds since it was started."""
 
     def __init__(self, before: float = 0.0):
         self._begin = time.perf_counter() - before
 
     @property
     def seconds(self) -> float:
-        """Until now."""
+        """The seconds until now."""
         return time.perf_counter() - self._begin
 
     def restart(self) -> float:
-        """Starts anew; returns the seconds until now."""
+        """Restarts the clock; returns the seconds until now."""
         seconds = self.seconds
         self._begin = time.perf_counter()
         return seconds
 
     def skip(self, seconds: float) -> None:
-        """Takes some of the last seconds out."""
+        """Excludes some of the seconds that have passed."""
         self._begin += seconds
 
 
 class ProgressPrinter:
-    """Prints where a run is, at most every few seconds.
+    """Prints the progress of a run, at most once every few seconds.
 
     Args:
-      report: takes a line.
-      first: the step at which it goes on.
-      num_steps: updates to make in all.
+      report: called with each line.
+      first: the step from which the run continues.
+      num_steps: total number of updates to make.
     """
 
     def __init__(self, report: Callable[[str], None], first: int, num_steps: int):
@@ -44,15 +44,15 @@ class ProgressPrinter:
         self._clock, self._last = Clock(), Clock(_REPORT_SECONDS)
 
     def restart(self) -> None:
-        """The first step follows."""
+        """Restarts the clock, just before the first step."""
         self._clock.restart()
 
     def skip(self, seconds: float) -> None:
-        """What has just taken so long will not come again."""
+        """Excludes time that was spent once and says nothing about the time left."""
         self._clock.skip(seconds)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Prints a step's metrics, unless it has just printed others."""
+        """Prints a step's metrics, unless others were printed a moment ago."""
         if self._last.seconds < _REPORT_SECONDS and step < self._num_steps:
             return
         self._last.restart()
@@ -65,6 +65,6 @@ class ProgressPrinter:
         self.say(step, f"loss {loss}  teacher_prob {teacher_prob}  {rate}  {clock} left")
 
     def say(self, step: int, text: str) -> None:
-        """Prints something about a step."""
+        """Prints a line about a step."""
         width = len(str(self._num_steps))
         self._report(f"step {step:{width}d}/{self._num_steps}  {text}")

@@ -1,4 +1,4 @@
-"""A run while it trains: its folder with all that is open there, and how it ends."""
+"""The session of a run in training: opens everything in its folder, and ends the run."""
 
 import contextlib
 import time
@@ -21,22 +21,22 @@ from s2s_jax.optimizers import evaluation_params
 
 
 class RunSession:
-    """Opens a run's folder for training, makes it where it is missing, and ends the run.
+    """Opens a run's folder for training, creates it if it is missing, and ends the run.
 
     Args:
-      run: the folder, which was checked.
-      config: the run's.
-      overrides: what of it came from the command line.
-      task: the run's.
-      template: of `Programs`.
-      report: takes a line of progress.
-      data: what `result.json` keeps of the data.
+      run: the folder, already checked.
+      config: the run's config.
+      overrides: the values in it that came from the command line.
+      task: the run's task.
+      template: the `template` of `Programs`.
+      report: called with each line of progress.
+      data: the entry "data" of `result.json`.
 
     Attributes:
-      tracker: logs, from the newest checkpoint on.
-      checkpoints: the run's.
-      start: what the newest checkpoint holds; None for the beginning.
-      seconds_before: what earlier sessions took, up to that checkpoint.
+      tracker: writes the logs, from the newest checkpoint on.
+      checkpoints: the run's checkpoints.
+      start: the content of the newest checkpoint; None for a new run.
+      seconds_before: the time that earlier sessions took, up to that checkpoint.
 
     Raises:
       LabError: the folder cannot be written, or another process trains there.
@@ -62,7 +62,7 @@ class RunSession:
             belongs_to = belongings(
                 config, provenance.vocabularies, provenance.data, provenance.code
             )
-            # Before the config is written, for their lock: of two processes one alone writes its.
+            # Opened before the config is written: their lock lets only one process write one.
             self.checkpoints = stack.enter_context(
                 Checkpoints(run.checkpoints, belongs_to=belongs_to)
             )
@@ -83,11 +83,11 @@ class RunSession:
 
     @property
     def first_step(self) -> int:
-        """Updates that were made before."""
+        """The number of updates that were made before."""
         return 0 if self.start is None else int(self.start.state.step)
 
     def _say_what_changed(self, provenance: Provenance, resumed_at: int) -> None:
-        """Reports versions that differ from those of the start, and what the log has lost."""
+        """Reports versions that have changed since the start, and lines that the log has lost."""
         before = self._run.provenance()
         if before is None:
             self._report(
@@ -102,15 +102,15 @@ class RunSession:
             self._report(lost)
 
     def fail(self, error: NonFiniteLossError) -> None:
-        """Writes down that the run failed, and why."""
+        """Records that the run failed, and why."""
         self._write("failed", steps=error.step, error=str(error))
 
     def conclude(self, steps: int, evaluator: Evaluator) -> dict[str, Any]:
-        """Ends the run: with the scores of the best checkpoint where it has made all its updates.
+        """Ends the run; if it has made all its updates, scores its best checkpoint.
 
         Args:
-          steps: updates made.
-          evaluator: of the run's model.
+          steps: number of updates made.
+          evaluator: the evaluator of the run's model.
 
         Returns:
           The content of `result.json`.
@@ -127,16 +127,16 @@ class RunSession:
                 self._report(f"best checkpoint (step {best_step}): {evaluator.summary(found)}")
                 metrics |= found
         if evaluator.knows_the_truth:
-            # Theory is about where training ends, not about the best step on the way there.
+            # Theory predicts where training ends, not the best step on the way there.
             _, last = self.checkpoints.restore(self._template, "latest")
             metrics |= evaluator.divergence(
                 evaluation_params(last.state.opt_state, last.state.params)
             )
-        # The dev metrics of that step are in the log already.
+        # The dev metrics of that step are already in the log.
         tests = {name: value for name, value in metrics.items() if name[:5] != "eval/"}
-        if not self._run.has_logged(tests):  # before it was killed and resumed
+        if not self._run.has_logged(tests):  # it may have, before it was killed and resumed
             self.tracker.scalars(steps, tests, evaluator.catalog)
-        # A result says that all else is there.
+        # The result comes last: it implies that everything else has been written.
         self._open.close()
         return self._write(
             "finished",
@@ -171,10 +171,10 @@ class RunSession:
 
 
 def _hparams(config: Config, varied: Iterable[str]) -> dict[str, Any]:
-    """What TensorBoard's HPARAMS table shows of a config: what runs are compared by.
+    """The values of a config that TensorBoard's HPARAMS table shows, for comparing runs.
 
     Args:
-      config: the run's.
+      config: the run's config.
       varied: the dotted keys in which it differs from other runs beside it.
     """
     values = flat_keys(config)

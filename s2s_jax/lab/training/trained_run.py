@@ -1,4 +1,4 @@
-"""A run that was trained: opened from its folder, with its data, evaluated."""
+"""Opens a trained run from its folder, loads its data and evaluates it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from s2s_jax.training import init_train_state
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that has a checkpoint; no data is needed to open it.
+    """A run that has a checkpoint; it can be opened without its data.
 
     Attributes:
-      experiment: what its config asks for.
-      vocabularies: the run's.
-      model: its functions.
-      params: of the checkpoint.
-      step: of the checkpoint.
-      provenance: what else the run depends on; None where that was not recorded.
+      experiment: the experiment of its config.
+      vocabularies: the run's vocabularies.
+      model: the functions of its model.
+      params: the parameters to evaluate, from the checkpoint.
+      step: the step of the checkpoint.
+      provenance: what else the run depends on; None if that was not recorded.
     """
 
     experiment: Experiment
@@ -43,12 +43,12 @@ class TrainedRun:
 
     @property
     def config(self) -> Config:
-        """The run's."""
+        """The run's config."""
         return self.experiment.config
 
     @property
     def origin(self) -> str:
-        """Which step it is, and which data it was trained on: their name and fingerprint."""
+        """The step, and the name and fingerprint of the training data, as text."""
         known = self.provenance.data if self.provenance else {}
         data = f", data {known.get('train', known.get('all', ''))}" if known else ""
         return f"step {self.step:,}, trained on {self.config.data.name}{data}"
@@ -64,10 +64,10 @@ def load_run(
     Args:
       workdir: the run's folder.
       checkpoint: "best" (on the dev split) or "latest".
-      report: takes a line where a module of the user's has changed since; the run's copy is used.
+      report: called with a line if a user's module has changed since; the run's copy is used.
 
     Raises:
-      LabError: the folder holds no run, or no checkpoint that fits.
+      LabError: the folder holds no run, or no matching checkpoint.
     """
     run = RunFolder(workdir)
     config, vocabularies = run.config(), run.vocabularies()
@@ -83,17 +83,17 @@ def load_run(
             step, whole = checkpoints.restore(state, checkpoint, part="state")
             params = evaluation_params(whole.opt_state, whole.params)
         else:
-            # The parameters alone can be read under other switches of JAX, too.
+            # The parameters alone can also be read under different JAX switches.
             step, params = checkpoints.restore(state.params, checkpoint, part="state.params")
     return TrainedRun(experiment, vocabularies, model, params, step, run.provenance())
 
 
 def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: None) -> Task:
-    """The data that a run's config names, as they are now, in its vocabularies.
+    """Loads the current state of the data that a run's config names, with the run's vocabularies.
 
     Args:
-      run: of `load_run`.
-      report: takes a line where they are not what the run was trained on.
+      run: see `load_run`.
+      report: called with a line if the data differ from what the run was trained on.
 
     Raises:
       DataError: the data cannot be loaded.
@@ -107,12 +107,12 @@ def load_run_task(run: TrainedRun, report: Callable[[str], None] = lambda line: 
 
 
 def evaluate_run(run: TrainedRun, split: str, task: Task | None = None) -> dict[str, float]:
-    """The metrics of a whole split, named "<split>/gold/nll", "<split>/own/..." and so on.
+    """Computes the metrics of a whole split: "<split>/gold/nll", "<split>/own/..." and so on.
 
     Args:
-      run: of `load_run`.
-      split: which one.
-      task: of `load_run_task`; None loads it.
+      run: see `load_run`.
+      split: the name of the split.
+      task: the result of `load_run_task`; None loads it.
 
     Raises:
       DataError: the data cannot be loaded, or has no such split.

@@ -1,4 +1,4 @@
-"""What trains runs, alone or side by side, and keeps what the next ones can use."""
+"""Trains runs, alone or side by side, and keeps what later runs can reuse."""
 
 import contextlib
 import gc
@@ -30,18 +30,18 @@ from s2s_jax.lab.training.session import RunSession
 from s2s_jax.models.interface import Seq2SeqModel
 
 Result = dict[str, Any] | LabError
-"""A run's `result.json`, or why it failed."""
+"""A run's `result.json`, or the error that made it fail."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run to train, or to go on with.
+    """A run to train or to resume.
 
     Attributes:
-      config: the run's.
+      config: the run's config.
       workdir: its folder.
-      overrides: what of the config came from the command line, for the record.
-      report: takes a line of its progress.
+      overrides: the config values that came from the command line, for the record.
+      report: called with each line of its progress.
     """
 
     config: Config
@@ -51,9 +51,9 @@ class RunSpec:
 
 
 class Workbench:
-    """Trains runs; what was made for one stays for the next ones of its `group_key`.
+    """Trains runs; later runs with the same `group_key` reuse what was made for the first one.
 
-    That is the data, the evaluation and the compiled programs.
+    These are the data, the evaluator and the compiled programs.
 
     Example:
       from experiments import addition
@@ -72,21 +72,22 @@ class Workbench:
     def train(
         self, runs: Sequence[RunSpec], *, should_stop: Callable[[], bool] = lambda: False
     ) -> list[Result]:
-        """Trains runs, or goes on with them; several are lanes of one program.
+        """Trains or resumes runs; several are trained as lanes of one program.
 
-        Each leaves what it leaves where it trains alone, and one that fails does not stop the
-        others. A run that was stopped goes on from its checkpoint; a finished one is left alone.
+        Each run leaves the same files as if it trained alone, and one that fails does not stop the
+        others. A run that was stopped continues from its checkpoint; a finished one is left alone.
 
         Args:
-          runs: of one `group_key`.
-          should_stop: asked after each step; True saves a checkpoint of each run and ends the call.
+          runs: runs with the same `group_key`.
+          should_stop: called after each step; True saves a checkpoint of each run and ends the
+            call.
 
         Returns:
-          Each run's `result.json`, or why it failed.
+          For each run, its `result.json` or the error that made it fail.
 
         Raises:
-          LabError, DataError: the data cannot be used, before anything is written.
-          ValueError: the runs are of several groups.
+          LabError, DataError: the data cannot be used; nothing has been written.
+          ValueError: the runs have different group keys.
         """
         if len(runs) > 1:
             check_lanes()
@@ -116,20 +117,20 @@ class Workbench:
         return [results[number] for number in range(len(runs))]
 
     def _shared_by(self, runs: Sequence["_Run"]) -> "_Shared":
-        """What is there already where it fits, else made anew."""
+        """Returns what earlier runs left if these runs can use it; otherwise makes it anew."""
         saved = (RunFolder(one.spec.workdir).vocabularies() for one in runs)
         vocabularies = next((one for one in saved if one is not None), None)
         experiment = runs[0].experiment
         if self._shared is not None and not self._shared.fits(experiment, vocabularies):
             self._shared = None
-            gc.collect()  # its memory is free before the next takes more
+            gc.collect()  # frees its memory before the next one is allocated
         if self._shared is None:
             self._shared = _Shared.make(experiment, vocabularies)
         return self._shared
 
 
 class _Run(NamedTuple):
-    """A run that is to be trained, with what its config asks for."""
+    """A run that is to be trained, with the experiment of its config."""
 
     spec: RunSpec
     experiment: Experiment
@@ -137,18 +138,18 @@ class _Run(NamedTuple):
 
 @dataclass(frozen=True)
 class _Shared:
-    """What runs of one `group_key` have in common.
+    """What runs with the same `group_key` share.
 
     Attributes:
-      key: theirs.
+      key: their `group_key`.
       task: their data.
-      model: of one of them, and everybody's.
-      programs: their train step, compiled.
-      evaluator: everybody's, but for what theory says of a schedule.
-      batches: by seed.
-      remarks: on the data.
-      from_a_run: whether the vocabularies are those of a run that was there before, which may
-        differ from what the data gives now.
+      model: their model.
+      programs: their compiled train steps.
+      evaluator: their evaluator, except for the theory's prediction, which depends on the schedule.
+      batches: the training batches by seed.
+      remarks: the remarks on the data.
+      from_a_run: whether the vocabularies come from an existing run; they may differ from those
+        that the data would give now.
     """
 
     key: str
@@ -162,7 +163,7 @@ class _Shared:
 
     @classmethod
     def make(cls, experiment: Experiment, vocabularies: Vocabularies | None) -> "_Shared":
-        """Loads the data, and makes the rest."""
+        """Loads the data and makes the rest."""
         task = experiment.load_task(vocabularies)
         model = experiment.make_model(task.vocabularies)
         batches = experiment.training_batches(task)
@@ -181,7 +182,7 @@ class _Shared:
             )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)
-        if files:  # an evaluation that fails would come after many steps
+        if files:  # otherwise a failure would only show after many steps
             with own_errors_in_a_line("an evaluation", files):
                 evaluator.rehearse(programs.template.state.params)
         return cls(
@@ -196,7 +197,7 @@ class _Shared:
         )
 
     def fits(self, experiment: Experiment, vocabularies: Vocabularies | None) -> bool:
-        """Whether a run can use it; None where the run has no vocabularies yet."""
+        """Whether a run can use it; vocabularies is None if the run has none yet."""
         if vocabularies is None:
             fits = not self.from_a_run
         else:
@@ -204,13 +205,13 @@ class _Shared:
         return fits and self.key == experiment.group_key
 
     def batches_of(self, experiment: Experiment) -> TrainingBatches:
-        """Those of a run's seed."""
+        """The training batches for a run's seed."""
         if experiment.seed not in self.batches:
             self.batches[experiment.seed] = experiment.training_batches(self.task)
         return self.batches[experiment.seed]
 
     def evaluator_of(self, experiment: Experiment) -> Evaluator:
-        """The evaluator, with what theory says of this run's schedule."""
+        """The evaluator, with the theory's prediction for this run's schedule."""
         if not self.evaluator.knows_the_truth:
             return self.evaluator
         divergence = experiment.make_divergence(self.model, self.task)
@@ -218,20 +219,20 @@ class _Shared:
 
 
 class _Group:
-    """Runs that are not finished, and train now."""
+    """A group of unfinished runs that are trained together."""
 
     def __init__(self, runs: Sequence[_Run], shared: _Shared):
         self._runs, self._shared = runs, shared
         self._results: list[Result] = [LabError("it was not trained") for _ in runs]
 
     def train(self, should_stop: Callable[[], bool]) -> list[Result]:
-        """Trains them."""
+        """Trains the runs; returns their results."""
         with contextlib.ExitStack() as stack:
             opened: list[tuple[int, RunSession]] = []
             for number, one in enumerate(self._runs):
                 try:
                     opened.append((number, stack.enter_context(self._open(one.spec))))
-                except LabError as error:  # another process trains there, say
+                except LabError as error:  # for example, another process trains there
                     self._results[number] = error.with_traceback(None)
             if opened:
                 for line in self._shared.remarks.lines:
@@ -260,9 +261,9 @@ class _Group:
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
             key = jax.random.key(self._runs[number].experiment.seed)
             starts.append(session.start or programs.start(key))
-            # After what compiles, since its clock runs from here on.
+            # Made after the steps that compile, since the lane's clock starts here.
             lanes.append(self._lane(self._runs[number], session, evaluator))
-            session.start = None  # the device takes it
+            session.start = None  # the device side owns it now
         device = DeviceLanes(
             programs,
             starts,
@@ -308,10 +309,10 @@ class _Group:
 
 
 def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
-    """The result of a run that is finished already; None for one that can be trained.
+    """The result of a run that is already finished; None for one that can be trained.
 
     Raises:
-      LabError, DataError: it can be neither.
+      LabError, DataError: the folder cannot be used for this run.
     """
     folder = RunFolder(one.workdir)
     folder.check(one.config)
@@ -331,7 +332,7 @@ def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
 
 
 def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:
-    """Ends a run, and closes what is open."""
+    """Ends a run and closes everything that it has open."""
     try:
         with session:
             if lane.error is not None:
@@ -340,4 +341,4 @@ def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:
                 raise lane.error
             return session.conclude(lane.step, evaluator)
     except LabError as error:
-        return error.with_traceback(None)  # whose frames hold the run's state
+        return error.with_traceback(None)  # its frames hold the run's state

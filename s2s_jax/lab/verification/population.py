@@ -1,4 +1,4 @@
-"""Several trainings as one program: the real train step, vmapped, on batches without chance."""
+"""Runs several trainings as one program: the real train step under vmap, on systematic samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,16 +14,16 @@ from s2s_jax.objectives import make_objective
 from s2s_jax.training import TrainState, make_train_step
 
 _NUM_REPORTS = 5
-_DATA = 1  # what the batches fold into the step's key; its other streams fold in their names' CRC
+_DATA = 1  # folded into the step's key for the batches; other streams fold in the CRC of their name
 
 
 class Lanes(NamedTuple):
-    """What differs between the trainings.
+    """The values that differ between the trainings.
 
     Attributes:
       teacher_prob: [num_lanes].
-      cumulated: [num_lanes, num_sequences] probabilities of the sequences, added up; without the
-        first axis where all lanes see the same.
+      cumulated: [num_lanes, num_sequences] cumulative probabilities of the sequences; without the
+        first axis if they are the same for all lanes.
     """
 
     teacher_prob: jax.Array
@@ -50,26 +50,26 @@ def train_population(
     Args:
       model: the functions of `Seq2SeqModel`.
       optimizer: any optax transformation.
-      start: of `init_train_state`; its key decides coins, samples and batches.
+      start: the result of `init_train_state`; its key determines coins, samples and batches.
       sequences: every pair that can occur.
-      lanes: what differs.
-      coin: see `s2s_jax.objectives.make_objective`, also for feed.
-      feed: likewise.
-      num_rows: of a batch.
-      num_steps: updates; a multiple of 5.
-      averaged: share of the updates, the last ones, whose parameters are averaged (Polyak &
-        Juditsky 1992): the noise of single steps goes, the optimum stays.
-      say: takes the number of updates made, now and then.
-      jit: compiles; tests have a quicker one.
+      lanes: the values that differ between the trainings.
+      coin: see `s2s_jax.objectives.make_objective`.
+      feed: see `s2s_jax.objectives.make_objective`.
+      num_rows: number of rows in a batch.
+      num_steps: number of updates; a multiple of 5.
+      averaged: the share of final updates whose parameters are averaged (Polyak & Juditsky 1992):
+        this removes the noise of single steps and keeps the optimum.
+      say: called with the number of updates made, from time to time.
+      jit: the function that compiles; tests pass a faster one.
 
     Returns:
-      The averaged parameters, with num_lanes in front.
+      The averaged parameters, with a leading axis of size num_lanes.
     """
     objective = make_objective(model, coin=coin, feed=feed)
     num_averaged = round(averaged * num_steps)
     sequences = jax.tree.map(jnp.asarray, sequences)
 
-    # Not the lab's programs: batches are drawn on the device, inside one scan of many small steps.
+    # Does not use the lab's programs: one scan of many small steps draws its batches on the device.
     def step(lane: Lanes, carry: tuple[TrainState, Params], _: None):
         state, total = carry
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _DATA)
@@ -85,7 +85,7 @@ def train_population(
         return jax.lax.scan(partial(step, lane), carry, None, num_steps // _NUM_REPORTS)[0]
 
     num_lanes = len(lanes.teacher_prob)
-    # Step and key are one for all: coins and samples are drawn once, and the lanes share them.
+    # Step and key are not batched: coins and samples are drawn once, and all lanes share them.
     axes: tuple[TrainState, int] = TrainState(None, 0, 0, None), 0  # pyright: ignore
     params, opt_state = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (num_lanes, *leaf.shape)),
@@ -105,20 +105,20 @@ def train_population(
 
 
 def draw_rows(cumulated: jax.Array, key: jax.Array, num_rows: int) -> jax.Array:
-    """A batch in which every sequence is as often as its probability says.
+    """Draws a batch in which each sequence occurs in proportion to its probability.
 
         row i = the first sequence whose cumulated probability exceeds (i + u) / num_rows
 
-    Systematic sampling with one uniform u: a sequence of probability p is there floor(p num_rows)
-    times or once more, and on average exactly p num_rows times.
+    This is systematic sampling with one uniform u: a sequence of probability p occurs
+    floor(p num_rows) times or once more, and p num_rows times on average.
 
     Args:
-      cumulated: [num_sequences] probabilities, added up.
+      cumulated: [num_sequences] cumulative probabilities.
       key: one PRNG key.
-      num_rows: of the batch.
+      num_rows: number of rows in the batch.
 
     Returns:
-      [num_rows] int32 numbers of sequences.
+      The indices of the sequences, [num_rows] int32.
 
     Example:
       >>> rows = draw_rows(jnp.array([0.25, 0.25, 1.0]), jax.random.key(0), 8)
@@ -127,5 +127,5 @@ def draw_rows(cumulated: jax.Array, key: jax.Array, num_rows: int) -> jax.Array:
     """
     places = (jnp.arange(num_rows) + jax.random.uniform(key)) / num_rows
     rows = jnp.searchsorted(cumulated, places * cumulated[-1], side="right")
-    # Rounding can reach the very end; what comes last there is what has probability.
+    # Rounding can reach the very end; argmax is the last sequence with positive probability.
     return jnp.minimum(rows, jnp.argmax(cumulated)).astype(jnp.int32)

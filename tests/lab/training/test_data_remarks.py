@@ -1,4 +1,4 @@
-"""What a run says of its data at its start."""
+"""What a run reports about its data when it starts."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def make_task(dev, train=TRAIN, target="whitespace", size=0, **options):
     return Task(splits, vocabularies, vocabulary_size=size, **options)
 
 
-def test_what_cannot_be_said_or_is_not_trained_on_is_counted():
+def test_unknown_tokens_and_omitted_pairs_are_counted():
     dev = one_reference(["abc", "a", "b"], ["x y", "y  x", "z z x"])
     lines, counts = data_remarks(make_task(dev, max_tokens=3), make_scorer("symbols"))
     assert lines == [
@@ -50,7 +50,7 @@ def test_what_cannot_be_said_or_is_not_trained_on_is_counted():
     }
 
 
-def test_of_sound_data_nothing_is_said():
+def test_nothing_is_reported_for_sound_data():
     dev = one_reference(["ab"], ["x x"])
     lines, counts = data_remarks(
         Task({"train": TRAIN, "dev": dev}, make_task(dev).vocabularies), make_scorer("symbols")
@@ -60,13 +60,13 @@ def test_of_sound_data_nothing_is_said():
 
 
 @pytest.mark.parametrize(("target", "said"), [("x x y x", 0), ("x x y", 1)])
-def test_dev_targets_that_bleu_cannot_score_are_said(target, said):
+def test_dev_targets_that_bleu_cannot_score_are_reported(target, said):
     task = make_task(one_reference(["ab"], [target]))
     lines, _ = data_remarks(task, make_scorer("translation"))
     assert sum(line.startswith("BLEU will be 0") for line in lines) == said
 
 
-def test_a_vocabulary_smaller_than_its_size_is_said_and_refused_where_it_was_asked_for():
+def test_a_too_small_vocabulary_is_reported_and_rejected_if_its_size_was_requested():
     task = make_task(one_reference(["ab"], ["x x"]), target="sentencepiece", size=6000)
     found = len(task.vocabularies.target)
     lines, _ = data_remarks(task, make_scorer("symbols"))
@@ -80,17 +80,17 @@ def test_a_vocabulary_smaller_than_its_size_is_said_and_refused_where_it_was_ask
         check_vocabulary_size(task, {"data.vocabulary_size": 6000})
 
 
-def test_a_size_on_the_command_line_is_refused_before_anything_is_written(make_config, tmp_path):
+def test_a_too_large_size_on_the_command_line_is_rejected_before_writing(make_config, tmp_path):
     overrides = {"data.target_vocabulary": "sentencepiece", "data.vocabulary_size": 6000}
     with pytest.raises(LabError, match=r"data\.vocabulary_size is 6000, and the target text"):
         Workbench().train([RunSpec(make_config(**overrides), tmp_path / "run", overrides)])
     assert not (tmp_path / "run").exists()
 
 
-def test_what_there_is_to_say_is_said_once_for_all_lanes(
+def test_remarks_are_reported_once_for_all_lanes(
     make_config: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Group, "_train", lambda *_: None)  # all of it comes before the training
+    monkeypatch.setattr(_Group, "_train", lambda *_: None)  # all remarks come before the training
     said: list[list[str]] = [[], []]
     runs = [
         RunSpec(
@@ -102,7 +102,7 @@ def test_what_there_is_to_say_is_said_once_for_all_lanes(
     assert said == [["data.max_tokens=3 leaves out 171 of 207 training pairs"], []]
 
 
-def test_the_result_keeps_what_was_said(finished):
+def test_the_result_records_the_counts(finished):
     data = json.loads((finished / "result.json").read_text())["data"]
     assert data["left_out"] == data["dev_targets_not_given_back"] == 0
     assert data["unknown"]["test"]["target"] == {"unknown": 0, "tokens": 48}

@@ -1,4 +1,4 @@
-"""The training loop on a clock of its own."""
+"""The training loop on a fake clock."""
 
 import re
 import time
@@ -26,7 +26,7 @@ class FakeClock:
 
 
 class FakeDevice(DeviceLanes):
-    """Updates are queued at once and take their time when somebody waits for them."""
+    """Queues updates immediately; time passes only when something waits for them."""
 
     def __init__(self, clock: FakeClock, steps_in_sums: int = 0):
         self._clock, self._free_at, self._steps = clock, 0.0, steps_in_sums
@@ -137,9 +137,7 @@ def make_lane(clock: FakeClock, tracker: Any, evaluate_every: int, first_step: i
 
 
 @pytest.mark.parametrize("evaluate_every", [(4,), (4, 8)])
-def test_the_rate_is_that_of_training_before_and_after_an_evaluation(
-    clock: FakeClock, evaluate_every: tuple[int, ...]
-):
+def test_the_rate_excludes_evaluations(clock: FakeClock, evaluate_every: tuple[int, ...]):
     trackers = [FakeTracker() for _ in evaluate_every]
     lanes = [
         make_lane(clock, tracker, every)
@@ -151,7 +149,7 @@ def test_the_rate_is_that_of_training_before_and_after_an_evaluation(
         assert list(tracker.rates.values()) == pytest.approx([TOKENS / STEP_SECONDS] * 8)
 
 
-def test_the_rate_of_a_resumed_run_counts_no_token_of_before(clock: FakeClock):
+def test_the_rate_of_a_resumed_run_excludes_earlier_tokens(clock: FakeClock):
     tracker = FakeTracker()
     lane = make_lane(clock, tracker, evaluate_every=16, first_step=3)
     train_lanes([lane], FakeDevice(clock, steps_in_sums=1))
@@ -161,7 +159,7 @@ def test_the_rate_of_a_resumed_run_counts_no_token_of_before(clock: FakeClock):
 
 
 @pytest.mark.parametrize(("wrong", "said"), [(1.5, "1.5"), (-0.25, "-0.25"), (float("nan"), "nan")])
-def test_a_schedule_that_leaves_0_to_1_is_refused_with_step_and_value(wrong, said):
+def test_a_schedule_outside_0_to_1_is_rejected_with_step_and_value(wrong, said):
     expected = f"the schedule gives teacher_prob {said} at step 3; it must be in [0, 1]"
     with pytest.raises(LabError, match=re.escape(expected)):
         schedule_values(lambda step: jnp.where(jnp.less(step, 3), 1.0, wrong), 5)
@@ -169,7 +167,7 @@ def test_a_schedule_that_leaves_0_to_1_is_refused_with_step_and_value(wrong, sai
     np.testing.assert_array_equal(right, np.arange(5) / 4)
 
 
-def test_what_is_to_be_looked_at_comes_after_the_checkpoint_and_costs_nothing(clock: FakeClock):
+def test_a_failing_picture_does_not_cost_the_checkpoint(clock: FakeClock):
     done: list[Any] = []
 
     class Checkpoints(FakeCheckpoints):
@@ -206,7 +204,7 @@ def test_what_is_to_be_looked_at_comes_after_the_checkpoint_and_costs_nothing(cl
     ]
 
 
-def test_a_save_that_failed_is_noticed_at_the_next_step(clock: FakeClock):
+def test_a_failed_save_is_noticed_at_the_next_step(clock: FakeClock):
     class Checkpoints(FakeCheckpoints):
         failed = False
 

@@ -40,7 +40,7 @@ def test_the_rate_of_every_update(schedule, num_steps, warmup_steps, expected):
 
 
 def test_updates_are_made_at_these_rates():
-    """AdamW's updates by a gradient that stays the same are the rate."""
+    """With a constant gradient, AdamW's updates equal the learning rate."""
     config = base_config("copy")
     config.train.update(learning_rate=0.5, num_steps=4, warmup_steps=2, clip_norm=0.0)
     optimizer, one = make_experiment(config).make_optimizer(), jnp.ones(())
@@ -53,13 +53,13 @@ def test_updates_are_made_at_these_rates():
     np.testing.assert_allclose(applied, [0.25, 0.5, 0.375, 0.125], rtol=1e-4)
 
 
-def test_without_warm_up_the_cosine_is_optax_s_own():
+def test_without_warm_up_the_cosine_equals_that_of_optax():
     rate = make_learning_rate(2e-3, "cosine", 100, 0)
     done = jnp.arange(100)
     own = optax.cosine_decay_schedule(2e-3, 100)
     np.testing.assert_array_equal(jax.vmap(rate)(done), jax.vmap(own)(done))
 
 
-def test_an_unknown_schedule_is_refused_with_the_nearest_name():
+def test_an_unknown_schedule_is_rejected_with_the_nearest_name():
     with pytest.raises(LabError, match=r"learning_rate_schedule is 'cosin'.*cosine"):
         make_learning_rate(1.0, "cosin", 10, 0)

@@ -1,4 +1,4 @@
-"""Runs that train as lanes of one program: each leaves what it would leave alone."""
+"""Runs that train as lanes of one program leave the same files as runs that train alone."""
 
 import json
 import os
@@ -38,7 +38,7 @@ NAMES = [
 BAD, AHEAD = "linear/seed_0", "exponential/seed_1"
 
 ALONE = [NAMES[0], AHEAD]
-"""Of two seeds, with and without own tokens: what is trained alone as well."""
+"""The runs that are also trained alone: two seeds, with and without own tokens."""
 
 
 def losses(folder: Path) -> np.ndarray:
@@ -52,7 +52,7 @@ def stop_after(num_steps: int) -> Callable[[], bool]:
 
 @pytest.fixture(scope="module")
 def configs(make_config):
-    """Four runs of 50 steps in two buckets; the seeds differ in the optimiser's numbers too."""
+    """Four runs of 50 steps in two buckets; the optimiser's values also differ by seed."""
 
     def make(name: str) -> Any:
         schedule, seed = name.split("/seed_")
@@ -85,7 +85,7 @@ def group(folder: Path, configs: dict[str, Any], lines: list[str] | None = None)
 
 @pytest.fixture(scope="module")
 def population(configs, tmp_path_factory):
-    """The four as one program."""
+    """The four runs, trained as one program."""
     folder = tmp_path_factory.mktemp("population")
     results = Workbench().train(group(folder, configs))
     assert [one["status"] for one in results] == ["finished"] * 4  # type: ignore  # a None fails here, too
@@ -94,7 +94,7 @@ def population(configs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def solo(configs, tmp_path_factory):
-    """Two of them, one after the other."""
+    """Two of the runs, trained one after the other."""
     folder = tmp_path_factory.mktemp("solo")
     for name in ALONE:
         options = {"seed": configs[name].seed}
@@ -103,10 +103,10 @@ def solo(configs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_lane_s_losses_are_those_of_the_run_alone(population, solo, name):
+def test_the_losses_of_a_lane_equal_those_of_the_run_alone(population, solo, name):
     here, there = records(population / name), records(solo / name)
     assert [one["step"] for one in here] == [one["step"] for one in there]
-    assert len(losses(population / name)) == 25  # each over two steps
+    assert len(losses(population / name)) == 25  # each covers two steps
     np.testing.assert_allclose(losses(population / name), losses(solo / name), rtol=0, atol=5e-6)
     for one, other in zip(here, there, strict=True):
         assert one.keys() == other.keys()
@@ -114,13 +114,13 @@ def test_a_lane_s_losses_are_those_of_the_run_alone(population, solo, name):
             assert one.get(key) == other.get(key)
 
 
-def test_lanes_are_not_one_run(population):
+def test_lanes_differ(population):
     found = np.array([losses(population / name) for name in NAMES])
-    # Two and two see the same batches; what they are fed parts them.
+    # Runs with the same seed see the same batches; what they are fed makes them differ.
     assert len(np.unique(found[:, -1])) == 4
 
 
-def test_a_lane_leaves_the_files_of_the_run_alone(population, solo):
+def test_a_lane_leaves_the_same_files_as_the_run_alone(population, solo):
     name = ALONE[1]
 
     def files(folder: Path) -> list[str]:
@@ -146,7 +146,7 @@ def test_a_lane_leaves_the_files_of_the_run_alone(population, solo):
     assert (population / name / "checkpoints" / "50").is_dir()
 
 
-def test_what_is_finished_is_left_alone(population, configs, snapshot):
+def test_finished_runs_are_left_alone(population, configs, snapshot):
     before, lines = snapshot(population), []
     results = Workbench().train(group(population, configs, lines))
     assert [one["steps"] for one in results] == [50] * 4  # type: ignore  # a None fails here, too
@@ -156,7 +156,7 @@ def test_what_is_finished_is_left_alone(population, configs, snapshot):
 
 @pytest.fixture(scope="module")
 def stopped(configs, tmp_path_factory):
-    """The four, stopped behind step 21, and one of them had a learning rate beyond reason."""
+    """The four runs, stopped after step 21; one of them had an absurdly high learning rate."""
     folder = tmp_path_factory.mktemp("stopped")
     changed = dict(configs)
     bad = changed[BAD] = configs[BAD].copy_and_resolve_references()
@@ -165,7 +165,7 @@ def stopped(configs, tmp_path_factory):
     return folder, changed, dict(zip(NAMES, results, strict=True))
 
 
-def test_a_lane_whose_loss_is_not_finite_fails_alone(population, stopped):
+def test_only_the_lane_with_a_non_finite_loss_fails(population, stopped):
     folder, _, results = stopped
     error = results.pop(BAD)
     assert isinstance(error, NonFiniteLossError)
@@ -174,7 +174,7 @@ def test_a_lane_whose_loss_is_not_finite_fails_alone(population, stopped):
     assert (result["status"], result["error"]) == ("failed", str(error))
     assert 0 < result["steps"] == error.step < 21
     assert not any((folder / BAD / "checkpoints").iterdir())
-    # Nothing of it reaches the others: the same numbers, bit for bit.
+    # It does not affect the others: their numbers are the same, bit for bit.
     for name, one in results.items():
         assert (one["status"], one["steps"]) == ("stopped", 21)
         assert records(folder / name) == [
@@ -182,8 +182,8 @@ def test_a_lane_whose_loss_is_not_finite_fails_alone(population, stopped):
         ]
 
 
-def test_lanes_at_unequal_steps_end_as_if_they_had_not_stopped(population, stopped):
-    """One of them goes on alone for a while, as any run of a sweep may."""
+def test_lanes_resumed_at_unequal_steps_end_like_uninterrupted_ones(population, stopped):
+    """One of them continues alone for a while, as any run of a sweep may."""
     folder, configs, _ = stopped
     ahead = train_and_evaluate(
         configs[AHEAD],
@@ -210,7 +210,7 @@ def test_lanes_at_unequal_steps_end_as_if_they_had_not_stopped(population, stopp
         np.testing.assert_allclose(losses(folder / name), losses(there), rtol=0, atol=5e-6)
 
 
-def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
+def test_only_the_run_in_use_fails(configs, tmp_path, monkeypatch):
     trained: list[Any] = []
     monkeypatch.setattr(workbench, "train_lanes", lambda lanes, *_: trained.extend(lanes))
     two = {name: configs[name] for name in NAMES[:2]}
@@ -223,7 +223,7 @@ def test_a_run_in_use_fails_alone(configs, tmp_path, monkeypatch):
     np.testing.assert_array_equal(lane.teacher_probs, schedule_values(schedule, 50))
 
 
-def test_a_group_is_all_that_one_program_can_train(make_config, tmp_path):
+def test_a_group_contains_all_runs_that_one_program_can_train(make_config, tmp_path):
     config = make_config("linear")
     same = make_config(
         "exponential",
@@ -274,7 +274,7 @@ def sizes(plan: list[PlannedRun], max_lanes: int) -> list[int]:
     return [len(one) for one in make_groups(plan, max_lanes)]
 
 
-def test_groups_are_capped_and_cut_between_seeds():
+def test_groups_are_capped_and_split_between_seeds():
     assert sizes(planned(12), 16) == [12]
     assert sizes(planned(17), 16) == [9, 8]
     assert sizes(planned(5), 1) == [1] * 5
@@ -306,7 +306,7 @@ def test_groups_are_capped_and_cut_between_seeds():
         (["--max-lanes=4"], "add --population"),
     ],
 )
-def test_flags_that_exclude_each_other_are_refused(s2s, experiment_file, tmp_path, flags, message):
+def test_mutually_exclusive_flags_are_rejected(s2s, experiment_file, tmp_path, flags, message):
     code, out, err = s2s("sweep", f"--config={experiment_file}", f"--workdir={tmp_path}/a", *flags)
     assert (code, out) == (2, "")
     assert message in err
@@ -347,8 +347,8 @@ def test_a_group_that_is_too_large_says_so(experiment_file, tmp_path, monkeypatc
     assert not (tmp_path / "seed_1" / "result.json").exists()
 
 
-def test_a_run_that_cannot_begin_fails_alone(experiment_file, tmp_path, monkeypatch):
-    """Its config, its folder or what is in it may have changed since the plan was made."""
+def test_only_the_run_that_cannot_start_fails(experiment_file, tmp_path, monkeypatch):
+    """Its config, or its folder and the files in it, may have changed since planning."""
     good, bad_value, bad_folder, damaged = (
         Assignment(f"{experiment_file}:linear", tmp_path / f"seed_{seed}", (), (("seed", seed),))
         for seed in range(4)
@@ -391,7 +391,7 @@ def sweep():
 
 @pytest.mark.slow
 def test_three_lanes_on_two_devices(s2s, experiment_file, make_config, monkeypatch, tmp_path):
-    """By the command; half of the steps are all gold, and a fourth lane fills up."""
+    """Uses the command line; half of the steps are all gold, and a fourth lane is padding."""
     path, folder = tmp_path / "mine.py", tmp_path / "sweep"
     path.write_text(SWEEP.format(path=str(experiment_file)))
     two_devices = "--xla_force_host_platform_device_count=2"

@@ -9,7 +9,7 @@ from s2s_jax.lab.training.programs import Layout, ProgramCache
 
 
 class Lowered:
-    """As `jax.jit(...).lower` returns it; the program is what `compile_one` makes of the case."""
+    """Stands in for the result of `jax.jit(...).lower`; `compile_one` makes the program."""
 
     def __init__(self, compile_one, case):
         self.compile = lambda: compile_one(case)
@@ -19,7 +19,7 @@ def cache_of(compile_one) -> ProgramCache:
     return ProgramCache(lambda case: Lowered(compile_one, case))
 
 
-def test_a_program_is_waited_for_only_where_it_is_not_there_yet():
+def test_only_a_program_that_is_not_ready_is_waited_for():
     may_end = threading.Event()
     cache = cache_of(lambda case: may_end.wait(60) if case else "the first")
     assert cache.begin([0, 1]) == [0, 1]
@@ -34,7 +34,7 @@ def test_a_program_is_waited_for_only_where_it_is_not_there_yet():
     cache.close()
 
 
-def test_what_was_compiled_stays_and_what_failed_is_tried_again():
+def test_compiled_programs_are_kept_and_failed_ones_are_retried():
     compiled, room = [], []
 
     def compile_one(case: int) -> int:
@@ -56,7 +56,7 @@ def test_what_was_compiled_stays_and_what_failed_is_tried_again():
     assert compiled == [0, 1, 1]
 
 
-def test_after_the_end_nothing_is_begun(monkeypatch):
+def test_no_compilation_starts_after_close(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     goes_on, begun = threading.Event(), []
 
@@ -78,11 +78,11 @@ def test_after_the_end_nothing_is_begun(monkeypatch):
     cache.close()
 
 
-def test_one_is_lowered_at_a_time_and_several_are_compiled():
+def test_lowering_is_serial_and_compilation_is_parallel():
     lowering, most, together = [0], [0], threading.Barrier(2, timeout=60)
 
     def compile_one(case: int) -> int:
-        together.wait()  # for ever, were they compiled one after the other
+        together.wait()  # would wait forever if they were compiled one after the other
         return case
 
     def lower(case: int) -> Lowered:
@@ -100,7 +100,7 @@ def test_one_is_lowered_at_a_time_and_several_are_compiled():
 
 
 @pytest.mark.parametrize("num_lanes", [1, 3])
-def test_runs_are_laid_out_and_found_again(num_lanes):
+def test_stacked_runs_are_recovered(num_lanes):
     layout = Layout(num_lanes)
     runs = [{"key": jax.random.key(number), "x": np.full(2, number)} for number in range(num_lanes)]
     stacked = layout.stack(runs)

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed ends as one that never was."""
+"""A run that was stopped or killed ends like an uninterrupted one."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def stop_after(num_steps: int) -> Callable[[], bool]:
     return lambda: next(asked) >= num_steps
 
 
-def test_a_run_that_was_stopped_twice_ends_as_one_that_never_was(finished, make_config, tmp_path):
+def test_a_run_stopped_twice_ends_like_an_uninterrupted_one(finished, make_config, tmp_path):
     lines: list[str] = []
     folder = tmp_path / "run"
 
@@ -76,7 +76,7 @@ train_and_evaluate(config, sys.argv[2], should_stop=should_stop)
 """
 
 
-def test_a_run_that_was_killed_ends_as_one_that_never_was(
+def test_a_killed_run_ends_like_an_uninterrupted_one(
     finished, experiment_file, make_config, tmp_path
 ):
     folder = tmp_path / "run"
@@ -95,9 +95,7 @@ def test_a_run_that_was_killed_ends_as_one_that_never_was(
     assert_ends_as(folder, finished)
 
 
-def test_a_run_that_was_killed_while_it_evaluated_the_tests_logs_them_once(
-    copied, finished, make_config
-):
+def test_a_run_killed_during_the_test_evaluation_logs_it_once(copied, finished, make_config):
     (copied / "result.json").unlink()
     (copied / "predictions_test.jsonl").unlink()
     lines: list[str] = []
@@ -116,7 +114,7 @@ def test_a_finished_run_is_left_alone(copied, make_config, snapshot):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_signal_stops_a_run_which_says_how_to_go_on(s2s, monkeypatch, experiment_file, tmp_path):
+def test_a_run_stopped_by_a_signal_says_how_to_resume(s2s, monkeypatch, experiment_file, tmp_path):
     from s2s_jax.lab import experiment
 
     asked = []

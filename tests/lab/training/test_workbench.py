@@ -1,4 +1,4 @@
-"""Runs one after another on one workbench, and the process that trains them for a sweep."""
+"""Consecutive runs on one workbench, and the process that trains them for a sweep."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ LATER = {
 
 
 def train(bench: Workbench, config, folder: Path) -> tuple[dict, list[str]]:
-    """One run; its result and what it said."""
+    """Trains one run; returns its result and the lines that it reported."""
     lines: list[str] = []
     [result] = bench.train([RunSpec(config, folder, {}, lines.append)])
     assert isinstance(result, dict), result
@@ -43,7 +43,7 @@ def compiles(lines: list[str]) -> bool:
 
 @pytest.fixture(scope="module")
 def later(make_config, tmp_path_factory):
-    """The second run of a bench: its folder, what it said, its config, and the bench."""
+    """The second run of a bench: its folder, its reported lines, its config, and the bench."""
     folder, bench = tmp_path_factory.mktemp("bench"), Workbench()
     _, lines = train(bench, make_config("linear"), folder / "first")
     assert compiles(lines)
@@ -59,7 +59,7 @@ def test_a_later_run_compiles_nothing(later):
     assert [one["train/compile_seconds"] for one in logged if "train/compile_seconds" in one] == [0]
 
 
-def test_a_later_run_is_that_of_a_bench_of_its_own(later, tmp_path):
+def test_a_later_run_equals_one_on_a_new_bench(later, tmp_path):
     folder, _, config, _ = later
     train_and_evaluate(config, tmp_path / "alone", report=lambda line: None)
     assert records(folder) == records(tmp_path / "alone")
@@ -68,7 +68,7 @@ def test_a_later_run_is_that_of_a_bench_of_its_own(later, tmp_path):
     assert (folder / predictions).read_bytes() == (tmp_path / "alone" / predictions).read_bytes()
 
 
-def test_what_the_optimiser_is_told_reaches_a_later_run(later, make_config, tmp_path):
+def test_a_later_run_uses_its_own_optimiser_values(later, make_config, tmp_path):
     folder, _, _, bench = later
     ends = [state(folder)]
     for key in ("train.learning_rate", "train.optimizer.weight_decay", "train.clip_norm"):
@@ -79,7 +79,7 @@ def test_what_the_optimiser_is_told_reaches_a_later_run(later, make_config, tmp_
     assert all(one != other for one, other in itertools.combinations(ends, 2))
 
 
-def test_a_run_of_another_program_gets_its_own(later, make_config, tmp_path):
+def test_a_run_that_needs_another_program_gets_it(later, make_config, tmp_path):
     bench = Workbench()
     train(bench, make_config("linear"), tmp_path / "first")
     result, lines = train(bench, make_config("linear", **{"model.hidden_size": 4}), tmp_path / "b")
@@ -88,7 +88,7 @@ def test_a_run_of_another_program_gets_its_own(later, make_config, tmp_path):
 
 
 def test_a_run_keeps_its_own_vocabularies(make_config, monkeypatch, tmp_path):
-    """Another version of what trains vocabularies may give others of the same data now."""
+    """Another version of the vocabulary trainer may give other vocabularies for the same data."""
     config, bench = make_config("linear"), Workbench()
     train(bench, config, tmp_path / "first")
     folder = tmp_path / "other"
@@ -111,7 +111,7 @@ def test_a_run_keeps_its_own_vocabularies(make_config, monkeypatch, tmp_path):
     assert hypotheses != (tmp_path / "first" / "predictions_test.jsonl").read_text()
 
 
-def test_a_run_that_fails_leaves_the_bench_to_the_next(later, make_config, tmp_path):
+def test_the_bench_stays_usable_after_a_run_fails(later, make_config, tmp_path):
     bench = later[3]
     config = make_config("linear")
     with Checkpoints(tmp_path / "used" / "checkpoints"):
@@ -124,7 +124,7 @@ def test_a_run_that_fails_leaves_the_bench_to_the_next(later, make_config, tmp_p
 
 @pytest.fixture
 def worker(experiment_file, tmp_path):
-    """Starts the process, sends it jobs of one run each; its exit code, answers and logs."""
+    """Starts the process, sends it one-run jobs; returns its exit code, answers and logs."""
 
     def call(*jobs: tuple[str, ...], script: str = "") -> tuple[int, list[str], list[str], str]:
         sent, logs = "", []
@@ -148,7 +148,7 @@ def worker(experiment_file, tmp_path):
     return call
 
 
-def test_a_worker_answers_each_job_and_goes_on(worker, tmp_path):
+def test_a_worker_answers_each_job_and_continues(worker, tmp_path):
     schedule = "--config.schedule.name=linear"
     code, answers, logs, err = worker(
         (schedule,),
@@ -187,7 +187,7 @@ sys.exit(worker.main())
 """
 
 
-def test_what_nobody_foresaw_ends_a_worker(worker):
+def test_an_unexpected_error_ends_a_worker(worker):
     schedule = "--config.schedule.name=linear"
     code, answers, logs, err = worker((schedule,), (schedule,), (schedule,), script=BREAKS)
     assert (code, answers, err) == (1, ["0"], "noise\n")
@@ -196,7 +196,7 @@ def test_what_nobody_foresaw_ends_a_worker(worker):
     assert logs[2] == ""
 
 
-def test_a_job_that_calls_exit_has_failed_whatever_the_code(
+def test_a_job_that_calls_exit_has_failed_whatever_its_code(
     experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Workbench, "train", lambda *_, **__: sys.exit(0))

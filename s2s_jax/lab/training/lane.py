@@ -152,16 +152,16 @@ class Lane:
         """
         self._check_finite(device.first_bad_step(number))
         progress = device.progress(number)
-        cost = params = None
+        params = evaluation_params(progress.state.opt_state, progress.state.params)
+        cost = None
         if self.evaluates:
-            params = evaluation_params(progress.state.opt_state, progress.state.params)
             metrics = self._evaluator.dev(params)
             self._tracker.scalars(self.step, metrics, self._evaluator.catalog)
             self._printer.say(self.step, self._evaluator.summary(metrics))
             cost = self._evaluator.cost(metrics)
         self._tracker.flush()
         self._checkpoints.save(self.step, progress, cost)
-        if params is not None:
+        if self.evaluates:
             self._evaluator.show(params, self._tracker, self.step, self._decorations.attempt)
 
     def waited_for_compiler(self, seconds: float) -> None:

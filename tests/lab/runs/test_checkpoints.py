@@ -200,7 +200,7 @@ def test_an_empty_or_missing_folder_is_named(tmp_path):
 def test_the_error_for_a_missing_step_lists_the_available_steps(saved):
     with (
         Checkpoints(saved, read_only=True) as checkpoints,
-        pytest.raises(LabError, match=r"no checkpoint of step 30 .* those of 20 and 40"),
+        pytest.raises(LabError, match=r"no checkpoint of step 30 .* available steps: 20 and 40"),
     ):
         checkpoints.restore(make_state(), 30)
 

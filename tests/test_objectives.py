@@ -107,7 +107,10 @@ def assert_close(left: Any, right: Any, atol: float) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), left, right)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "general" else pytest.mark.slow) for name in CASES],
+)
 def test_two_passes_give_the_gradient_of_one_scan_that_samples(
     make_case, make_one_pass, batch, name
 ):

@@ -174,6 +174,7 @@ def test_an_option_that_the_vocabulary_cannot_satisfy_is_rejected(make_config, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["schedule_free_adamw", "optax:adan"])
 def test_any_optimizer_trains_and_what_was_evaluated_is_what_is_opened(make_config, tmp_path, name):
     config = apply_overrides(make_config("linear"), {"train.optimizer.name": name})

@@ -79,6 +79,7 @@ def test_a_later_run_uses_its_own_optimiser_values(later, make_config, tmp_path)
     assert all(one != other for one, other in itertools.combinations(ends, 2))
 
 
+@pytest.mark.slow
 def test_a_run_that_needs_another_program_gets_it(later, make_config, tmp_path):
     bench = Workbench()
     train(bench, make_config("linear"), tmp_path / "first")
@@ -87,6 +88,7 @@ def test_a_run_that_needs_another_program_gets_it(later, make_config, tmp_path):
     assert result["config"]["model"]["hidden_size"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_own_vocabularies(make_config, monkeypatch, tmp_path):
     """Another version of the vocabulary trainer may give other vocabularies for the same data."""
     config, bench = make_config("linear"), Workbench()
@@ -187,6 +189,7 @@ sys.exit(worker.main())
 """
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_ends_a_worker(worker):
     schedule = "--config.schedule.name=linear"
     code, answers, logs, err = worker((schedule,), (schedule,), (schedule,), script=BREAKS)
@@ -205,6 +208,7 @@ def test_a_job_that_calls_exit_has_failed_whatever_its_code(
     assert "SystemExit: 0" in (tmp_path / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_does_not_end_a_worker(worker, tmp_path):
     for number in range(2):
         (tmp_path / f"run_{number}.log").symlink_to("/dev/full")

@@ -68,6 +68,7 @@ def test_three_tokens_converge_to_the_optimum_of_their_coin(coin, kl):
     assert row.first_difference < 2e-3
 
 
+@pytest.mark.slow
 def test_an_lstm_is_within_a_hundredth_of_a_nat_of_the_predicted_divergence():
     rows = train(3, "lstm", ("token", "sample"), TEACHER_PROBS, num_steps=500)
     for row in rows:

@@ -228,8 +228,10 @@ def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:
     for section in KINDS:
         try:
             names[section] = section_of(config, section).name
-        except (AttributeError, KeyError):
+        except (AttributeError, KeyError, TypeError):
             raise LabError(f"the config has no {section}.name; make it with base_config") from None
+        if not isinstance(names[section], str):
+            raise LabError(f"{section}.name is {names[section]!r}, not of type str")
     base = base_config(
         names["data"],
         names["schedule"],

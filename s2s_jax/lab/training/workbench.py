@@ -96,9 +96,10 @@ class Workbench:
         data = DataCheck()
         for number, one in enumerate(runs):
             try:
+                experiment = make_experiment(one.config)
                 result = _result_before(one, data)
                 if result is None:
-                    waiting[number] = _Run(one, make_experiment(one.config))
+                    waiting[number] = _Run(one, experiment)
                 else:
                     results[number] = result
             except ValueError as error:

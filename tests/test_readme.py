@@ -184,6 +184,7 @@ for arguments in json.loads(sys.argv[1]):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("readme")
 def test_documented_commands_run(results):
     out = (results / "out.txt").read_text()

@@ -277,6 +277,7 @@ def test_the_best_and_the_latest_checkpoint_open(finished):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(latest.params))
 
 
+@pytest.mark.slow
 def test_waiting_for_a_later_program_is_logged_where_it_happened(
     make_config, monkeypatch, tmp_path
 ):

@@ -76,6 +76,7 @@ train_and_evaluate(config, sys.argv[2], should_stop=should_stop)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(
     finished, experiment_file, make_config, tmp_path
 ):

@@ -8,7 +8,6 @@ from s2s_jax.data.cmudict import load_cmudict
 from s2s_jax.data.markov import load_hmm, load_markov
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
-from s2s_jax.data.splits import fingerprints_of, unprepared
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
 from s2s_jax.names import did_you_mean
@@ -68,26 +67,6 @@ def load_splits(
             expected = type(known[key]).__name__
             raise DataError(f"option {key} of dataset {name} is {value!r}, not of type {expected}")
     return _loader(name)(data_dir, **(options or {}))
-
-
-def data_fingerprints(
-    name: str, options: Mapping[str, Any] | None = None, data_dir: str = ""
-) -> dict[str, str]:
-    """The fingerprints of a dataset's content; nothing is prepared for this.
-
-    Args:
-      name: see `load_splits`, also for options and data_dir.
-      options: of the dataset.
-      data_dir: where datasets are prepared.
-
-    Returns:
-      A split's name, or "all" if the splits come from one source, -> sixteen hex digits.
-
-    Raises:
-      DataError: as for `load_splits`, except for errors that are only found during preparation.
-    """
-    with unprepared():
-        return fingerprints_of(load_splits(name, options, data_dir))
 
 
 def _loader(name: str) -> Loader:

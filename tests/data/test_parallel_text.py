@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from s2s_jax.data.catalog import data_fingerprints
+from s2s_jax.data.catalog import load_splits
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
-from s2s_jax.data.splits import fingerprints_of
+from s2s_jax.data.splits import fingerprints_of, unprepared
 
 FILES = {
     "train.en": "a dog\na cat \r\n",
@@ -104,7 +104,8 @@ def test_fingerprints_depend_on_the_text_and_prepare_nothing(tmp_path):
     def known(files):
         folder = write(tmp_path / "text", files)
         options = {"folder": folder, "source_language": "en", "target_language": "de"}
-        return data_fingerprints("parallel_text", options, str(tmp_path / "tfds"))
+        with unprepared():
+            return fingerprints_of(load_splits("parallel_text", options, str(tmp_path / "tfds")))
 
     before = known(FILES)
     (tmp_path / "elsewhere").mkdir()

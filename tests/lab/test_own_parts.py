@@ -11,6 +11,7 @@ import pytest
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.processes import EXIT_BAD_INPUT
 from s2s_jax.lab.cli import main
+from s2s_jax.lab.comparison.differences import find_differences
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.experiment import evaluate_run, load_run, train_and_evaluate
 from s2s_jax.lab.runs.collect import collect
@@ -139,6 +140,15 @@ def test_what_cannot_be_a_lane_says_so(parts, tmp_path):
         Workbench().train(specs)
     [result] = Workbench().train(specs[:1])
     assert not isinstance(result, LabError)
+
+
+def test_an_altered_copy_of_a_score_compares_no_items(sweep, tmp_path):
+    altered = Path(shutil.copytree(sweep, tmp_path / "altered"))
+    for copy in altered.rglob("final_score.py"):
+        copy.write_text(copy.read_text().replace("!=", "=="))
+    found = find_differences(collect(altered), ["test/own/final"])
+    assert [row.difference.num_items for row in found] == [0]
+    assert all("is not what the run was started with" in row.remark for row in found)
 
 
 @pytest.mark.slow

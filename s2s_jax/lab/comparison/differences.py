@@ -15,7 +15,6 @@ from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog, Metric
 from s2s_jax.lab.base.seed_statistics import holm, probability_of_improvement, seeds_needed
 from s2s_jax.lab.comparison.item_scores import Predictions, item_scores, read_predictions
 from s2s_jax.lab.comparison.significance import Difference, paired_difference
-from s2s_jax.lab.config.user_code import CODE_FOLDER, ENVIRONMENT, Modules
 from s2s_jax.lab.evaluation.scores import Score, make_scorer
 from s2s_jax.names import did_you_mean
 
@@ -337,12 +336,15 @@ def _scores(run: FinishedRun) -> tuple[Score, ...]:
     """The scores that a run's config chooses.
 
     Raises:
-      LabError: they are unknown, or something that they need is not installed.
+      LabError: they are unknown, something that they need is not installed, or the run's copies of
+        the user's modules have been altered.
     """
     settings = run.config.get("eval", {})
     if "scores" not in settings:
         raise LabError("the config does not say how hypotheses were scored")
-    has_code = run.provenance is not None and run.provenance.code
-    modules = Modules(run.folder / CODE_FOLDER) if has_code else ENVIRONMENT
-    tokenize = str(settings.get("bleu_tokenize", "13a"))
-    return make_scorer(str(settings["scores"]), tokenize, modules).scores
+    name, tokenize = str(settings["scores"]), str(settings.get("bleu_tokenize", "13a"))
+    if ":" not in name:
+        return make_scorer(name, tokenize).scores
+    from s2s_jax.lab.runs.run_folder import RunFolder  # needs JAX, like the user's own code
+
+    return make_scorer(name, tokenize, RunFolder(run.folder).modules()).scores

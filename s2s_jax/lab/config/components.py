@@ -28,6 +28,21 @@ from s2s_jax.objectives import make_objective
 from s2s_jax.optimizers import OPTIMIZERS
 from s2s_jax.schedules import SCHEDULES
 
+DATA_KEYS: dict[str, Any] = {
+    # Where datasets are prepared; "" is TFDS_DATA_DIR or ~/tensorflow_datasets.
+    "data_dir": "",
+    # "characters", "whitespace" or "sentencepiece", trained on the training split.
+    "source_vocabulary": "characters",
+    "target_vocabulary": "characters",
+    # Maximum vocabulary size in ids; 0 for no limit, but sentencepiece needs one.
+    "vocabulary_size": 0,
+    # Number of fixed shapes (source_time, time); each one needs a compilation.
+    "num_buckets": 4,
+    # Training pairs with more tokens on either side are left out; 0 keeps all.
+    "max_tokens": 0,
+}
+"""The keys that a config's data section has for every dataset, with their defaults."""
+
 _TYPES = (bool, int, float, str, tuple)
 
 
@@ -69,15 +84,7 @@ KINDS: dict[str, Kind] = {
             1,
             "a dict of splits",
             lambda made: isinstance(made, Mapping),
-            reserved=(
-                "name",
-                "data_dir",
-                "source_vocabulary",
-                "target_vocabulary",
-                "vocabulary_size",
-                "num_buckets",
-                "max_tokens",
-            ),
+            reserved=("name", *DATA_KEYS),
         ),
         Kind(
             "model",

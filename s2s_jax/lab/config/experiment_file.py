@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from s2s_jax.lab.base.errors import LabError, one_line
-from s2s_jax.lab.config.user_code import put_on_path
+from s2s_jax.lab.base.errors import LabError
+from s2s_jax.lab.config.user_code import put_on_path, where
 from s2s_jax.names import did_you_mean
 
 
@@ -89,18 +89,3 @@ def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:
     if not callable(function):
         raise LabError(f"config file {path} has no function {name}()")
     return function
-
-
-def where(error: BaseException, file: Path) -> str:
-    """The message of an error, with the last line of the file that led to it."""
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    frame, line = error.__traceback__, None
-    while frame is not None:
-        if Path(frame.tb_frame.f_code.co_filename).resolve() == file.resolve():
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    place = f"line {line}: " if line else ""
-    if isinstance(error, SystemExit):
-        return f"{place}it calls sys.exit({error.code!r})"
-    return f"{place}{type(error).__name__}: {one_line(error)}"

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.config.components import KINDS, Component, find_component
+from s2s_jax.lab.config.components import DATA_KEYS, KINDS, Component, find_component
 from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files
 from s2s_jax.names import did_you_mean
 
@@ -58,17 +58,7 @@ def base_config(
             "seed": 0,
             "data": {
                 "name": dataset,
-                # Where datasets are prepared; "" is TFDS_DATA_DIR or ~/tensorflow_datasets.
-                "data_dir": "",
-                # "characters", "whitespace" or "sentencepiece", trained on the training split.
-                "source_vocabulary": "characters",
-                "target_vocabulary": "characters",
-                # Maximum vocabulary size in ids; 0 for no limit, but sentencepiece needs one.
-                "vocabulary_size": 0,
-                # Number of fixed shapes (source_time, time); each one needs a compilation.
-                "num_buckets": 4,
-                # Training pairs with more tokens on either side are left out; 0 keeps all.
-                "max_tokens": 0,
+                **DATA_KEYS,
                 **_option_keys(found["data"]),
             },
             "model": {"name": model, **_option_keys(found["model"])},
@@ -118,6 +108,12 @@ def section_of(config: Config, section: str) -> Config:
     return config
 
 
+def holder_of(config: Config, key: str) -> tuple[Config, str]:
+    """The section that holds a dotted key, and the key's name in it."""
+    section, _, name = key.rpartition(".")
+    return (section_of(config, section) if section else config), name
+
+
 def component_of(config: Config, section: str, modules: Modules = ENVIRONMENT) -> Component:
     """The component that a section of a config names.
 
@@ -146,8 +142,8 @@ def component_options(config: Config, component: Component) -> dict[str, Any]:
     section = section_of(config, component.kind.section)
     options = {name: section[name] for name in component.options}
     for name, key in component.supplied.items():
-        place, _, last = key.rpartition(".")
-        options[name] = section_of(config, place)[last]
+        holder, last = holder_of(config, key)
+        options[name] = holder[last]
     return options
 
 
@@ -176,8 +172,7 @@ def rename_component(config: Config, section: str, name: str) -> None:
         is_set = option in before and option in old and old[option] != before[option].default
         if is_set and _is_of(old[option], about.kind, about.default):
             new[option] = old[option]
-    place, _, last = section.rpartition(".")
-    holder = section_of(config, place) if place else config
+    holder, last = holder_of(config, section)
     with holder.unlocked():
         holder[last] = new
     holder.lock()
@@ -246,8 +241,8 @@ def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:
             section = key.rpartition(".")[0]
             of = f", an option of {names[section]}" if section in names else ""
             raise LabError(f"the config has no {key}{of}; make it with base_config")
-        section, _, name = key.rpartition(".")
-        kind = (base[section] if section else base).get_type(name)
+        holder, name = holder_of(base, key)
+        kind = holder.get_type(name)
         value = found[key]
         if not ((value is None and default is None) or _is_of(value, kind, default)):
             raise LabError(f"{key} is {value!r}, not of type {kind.__name__}")

@@ -11,8 +11,9 @@ from ml_collections.config_dict import FieldReference
 
 from s2s_jax.lab.base.errors import LabError, one_line
 from s2s_jax.lab.config.components import KINDS
-from s2s_jax.lab.config.experiment_file import function_of, load_experiment, split_config, where
-from s2s_jax.lab.config.keys import Config, Overrides, check_key, rename_component
+from s2s_jax.lab.config.experiment_file import function_of, load_experiment, split_config
+from s2s_jax.lab.config.keys import Config, Overrides, check_key, holder_of, rename_component
+from s2s_jax.lab.config.user_code import where
 
 _NUMBERS = {
     int: (flags.IntegerParser(), "a whole number"),
@@ -143,27 +144,23 @@ def plain_value(key: str, value: Any) -> Any:
 
 def _set(config: Config, key: str, value: Any) -> None:
     """Sets an existing key; rejects a value of another type than the key's."""
-    *sections, name = key.split(".")
-    for section in sections:
-        config = config[section]
-    kind = config.get_type(name)
-    if value is None and not _may_be_none(config, name):
-        raise LabError(f"{key} cannot be None; its default is {config[name]!r}")
+    holder, name = holder_of(config, key)
+    kind = holder.get_type(name)
+    if value is None and not _may_be_none(config, key):
+        raise LabError(f"{key} cannot be None; its default is {holder[name]!r}")
     wrong = LabError(f"{key}={value!r}: it must be of type {kind.__name__}")
     if isinstance(value, bool) and kind in (int, float):  # Python would take it for 0 or 1
         raise wrong
     try:
-        config[name] = value
+        holder[name] = value
     except (TypeError, ValueError, OverflowError) as error:
         raise wrong from error
 
 
 def _check_number(config: Config, key: str, text: str) -> None:
     """Rejects a text that is not a number if the key takes a number."""
-    *sections, name = key.split(".")
-    for section in sections:
-        config = config[section]
-    parser, wanted = _NUMBERS.get(config.get_type(name), (None, ""))
+    holder, name = holder_of(config, key)
+    parser, wanted = _NUMBERS.get(holder.get_type(name), (None, ""))
     if parser is None:
         return
     try:
@@ -175,10 +172,8 @@ def _check_number(config: Config, key: str, text: str) -> None:
 
 def _may_be_none(config: Config, key: str) -> bool:
     """Whether an existing key was created with `placeholder`, or is None."""
-    *sections, name = key.split(".")
-    for section in sections:
-        config = config[section]
-    field = dict(config.items(preserve_field_references=True))[name]
+    holder, name = holder_of(config, key)
+    field = dict(holder.items(preserve_field_references=True))[name]
     return field is None or isinstance(field, FieldReference)
 
 

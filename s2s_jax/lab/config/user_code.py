@@ -74,7 +74,9 @@ class Modules:
             missing = error.name or ""
             if module_name != missing and not module_name.startswith(f"{missing}."):
                 raise LabError(f"{key} is {name!r}; {_told(error, module_name)}") from error
-            there = sorted({one.stem for folder in _experiment_folders for one in _modules(folder)})
+            there = sorted(
+                {one.stem for folder in _experiment_folders for one in folder.glob("*.py")}
+            )
             beside = f"; {did_you_mean(module_name, there)}" if there else ""
             raise LabError(
                 f"{key} is {name!r}; there is no module {module_name} in the environment or next to"
@@ -174,14 +176,14 @@ def copied_files(run_folder: Path) -> dict[str, Path]:
     }
 
 
-def line_in(error: BaseException, files: Iterable[Path]) -> str:
-    """The last line of some files that led to an error, as "FILE, line N: "; "" if none did."""
+def line_in(error: BaseException, files: Iterable[Path]) -> tuple[str, int] | None:
+    """The last line of some files that led to an error, (file's name, line); None if none did."""
     known = {one.resolve() for one in files}
-    place, frame = "", error.__traceback__
+    place, frame = None, error.__traceback__
     while frame is not None:
         path = Path(frame.tb_frame.f_code.co_filename)
         if path.resolve() in known:
-            place = f"{path.name}, line {frame.tb_lineno}: "
+            place = path.name, frame.tb_lineno
         frame = frame.tb_next
     return place
 
@@ -211,9 +213,21 @@ def where_in(error: BaseException, files: Iterable[Path]) -> str:
         place = f"{Path(error.filename).name}, line {error.lineno}: "
         return f"{place}{type(error).__name__}: {error.msg}"
     place = line_in(error, files)
+    return (f"{place[0]}, line {place[1]}: " if place else "") + _said(error)
+
+
+def where(error: BaseException, file: Path) -> str:
+    """The message of an error, with the last line of one file that led to it, without its name."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    place = line_in(error, [file])
+    return (f"line {place[1]}: " if place else "") + _said(error)
+
+
+def _said(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"{place}it calls sys.exit({error.code!r})"
-    return f"{place}{type(error).__name__}: {one_line(error)}"
+        return f"it calls sys.exit({error.code!r})"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _told(error: BaseException, module_name: str) -> str:
@@ -225,10 +239,6 @@ def _told(error: BaseException, module_name: str) -> str:
     if spec is not None and spec.origin:
         files = list(Path(spec.origin).parent.glob("*.py"))
     return f"{module_name} cannot be imported: {where_in(error, files)}"
-
-
-def _modules(folder: Path) -> Iterator[Path]:
-    yield from folder.glob("*.py")
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The recurrent encoder-decoder with attention, as the functions of `Seq2SeqModel`."""
 
+import functools
 from typing import Any
 
 import jax
@@ -85,16 +86,20 @@ def make_rnn_model(
         dtype=dtype,
     )
 
-    counting = InitialValues()
-    graph = nnx.split(nnx.eval_shape(lambda: RNNEncoderDecoder(options, counting)))[0]
+    @functools.cache  # at the first use: checking options needs no network
+    def structure() -> tuple[Any, int]:
+        """The network without its parameters, and how many numbers those are drawn from."""
+        counting = InitialValues()
+        network = nnx.eval_shape(lambda: RNNEncoderDecoder(options, counting))
+        return nnx.split(network)[0], counting.size
 
-    @jax.jit  # one program compiles faster than its operations one by one
+    @jax.jit  # a single program compiles faster than its operations one by one
     def init(key: jax.Array) -> Params:
-        values = InitialValues(uniform_draw(key, counting.size))
+        values = InitialValues(uniform_draw(key, structure()[1]))
         return nnx.to_pure_dict(nnx.split(RNNEncoderDecoder(options, values))[1])
 
     def bind(params: Any) -> RNNEncoderDecoder:
-        return nnx.merge(graph, params)
+        return nnx.merge(structure()[0], params)
 
     return Seq2SeqModel(
         init=init,

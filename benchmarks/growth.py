@@ -23,7 +23,7 @@ from benchmarks.shapes import MT, TINY_MT, Bucket, Shape, make_batch, make_model
 from benchmarks.timing import Training, interleave, make_step_at, passes_for, schedule_probs
 from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.objectives import Objective, make_objective
+from s2s_jax.objectives import Objective, make_cross_entropy
 from s2s_jax.training import init_train_state
 
 _ROUNDS = 3
@@ -45,7 +45,7 @@ def seconds_per_token(
     """Method -> length -> seconds a target token, the median over the rounds."""
     model, optimizer = make_model(shape), make_optimizer()
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
-    step_at = make_step_at(make_objective(model), optimizer)
+    step_at = make_step_at(make_cross_entropy(model), optimizer)
     batches = {length: make_batch(shape, square(shape, length)) for length in lengths}
     training = Training(step_at, state, batches)
     probs = {"teacher forcing": [1.0] * 3, "scheduled sampling": schedule_probs(3)}
@@ -73,7 +73,7 @@ def seconds_per_token(
 
 def bytes_per_token(
     shape: Shape,
-    make_objective: Callable[[Seq2SeqModel], Objective] = make_objective,
+    make_objective: Callable[[Seq2SeqModel], Objective] = make_cross_entropy,
     jit: Callable[..., Any] = jax.jit,
 ) -> float:
     """What one target token more adds to the memory of a training step, in bytes.

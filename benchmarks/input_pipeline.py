@@ -23,7 +23,7 @@ from benchmarks.timing import make_step_at
 from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.data.batching import Sequences, TokenPairs, TrainingBatches, choose_buckets
 from s2s_jax.lab.base.allocator import keep_freed_memory
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.training import init_train_state
 
 NUM_PAIRS = 113_578  # CMUdict's training split; so are the lengths below, about
@@ -94,7 +94,7 @@ def waiting_shares(shape: Shape, tokens: TokenPairs, num_steps: int, repeats: in
     batches = make_batches(tokens, shape.batch_size, len(shape.buckets))
     model = make_model(shape)
     optimizer = make_optimizer()
-    step_at = jax.jit(make_step_at(make_objective(model), optimizer), donate_argnums=0)
+    step_at = jax.jit(make_step_at(make_cross_entropy(model), optimizer), donate_argnums=0)
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     teacher_prob = jnp.float32(1)
     steps, seen = count(), set()

@@ -31,7 +31,7 @@ from benchmarks.timing import make_step_at
 from s2s_jax.batch import EOS, NUM_RESERVED
 from s2s_jax.data.batching import TokenPairs, TrainingBatches, choose_buckets
 from s2s_jax.lab.base.allocator import keep_freed_memory
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.schedules import inverse_sigmoid
 from s2s_jax.training import init_train_state
 
@@ -107,7 +107,7 @@ class Ours:
             tokens.source.lengths, tokens.target.lengths, len(shape.buckets), shape.batch_size
         )
         self._batches = TrainingBatches(tokens, buckets, shape.batch_size, seed=0)
-        self._step_at = jit(make_step_at(make_objective(model), optimizer), donate_argnums=0)
+        self._step_at = jit(make_step_at(make_cross_entropy(model), optimizer), donate_argnums=0)
         self._state = jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
         schedule = inverse_sigmoid(reach_teacher_prob=0.01, reach_step=num_steps)
         self._teacher_probs = np.asarray(jax.vmap(schedule)(np.arange(num_steps)))

@@ -20,7 +20,7 @@ from benchmarks.report import Findings, Options, Row, run_part, say
 from benchmarks.shapes import Shape, make_batch, make_model, make_optimizer, shapes
 from benchmarks.timing import interleave, make_step_at, median_ratio
 from s2s_jax.lab.base.allocator import keep_freed_memory
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.schedules import (
     Schedule,
     exponential,
@@ -64,7 +64,7 @@ class Population:
         jit: Callable[..., Any] = jax.jit,
     ):
         model, optimizer = make_model(shape), make_optimizer()
-        step_at = make_step_at(make_objective(model), optimizer)
+        step_at = make_step_at(make_cross_entropy(model), optimizer)
         steps = jnp.linspace(0, _LAST_STEP, num_steps).astype(jnp.int32)
         schedules = make_schedules()[-num_schedules:]
         columns = [jax.vmap(schedule)(steps) for schedule in schedules for _ in range(num_seeds)]

@@ -26,7 +26,7 @@ from benchmarks.shapes import Bucket, Shape, make_batch, make_model, make_optimi
 from benchmarks.timing import Training, interleave, make_step_at, passes_for, schedule_probs
 from benchmarks.train_step import make_teacher_forcing_step
 from s2s_jax.lab.base.allocator import keep_freed_memory
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.training import init_train_state
 
 _ROUNDS = 5
@@ -51,7 +51,7 @@ def commonest(shape: Shape, count: int) -> Shape:
 def make_trainings(shape: Shape, dtype: str) -> dict[str, Training]:
     """Ours: "scheduled sampling" and "teacher forcing"."""
     model, optimizer = make_model(shape, dtype), make_optimizer()
-    objective = make_objective(model)
+    objective = make_cross_entropy(model)
     state = jax.jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     batches = {bucket: make_batch(shape, bucket) for bucket in shape.buckets}
     return {

@@ -34,7 +34,7 @@ from s2s_jax.lab.base.allocator import keep_freed_memory
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.objectives import Objective, make_objective
+from s2s_jax.objectives import Objective, make_cross_entropy
 from s2s_jax.schedules import teacher_forcing as teacher_forcing_schedule
 from s2s_jax.training import init_train_state, make_train_step
 
@@ -54,7 +54,7 @@ def make_one_scan_objective(model: Seq2SeqModel, feed: str = "sample") -> Object
 
     Cell, attention, projection and `jax.random.categorical` are inside the scan, and the gradient
     passes back through all of it; only the choice of the token has none. The same loss as that of
-    `make_objective`; with feed "argmax" it draws nothing but coins.
+    `make_cross_entropy`; with feed "argmax" it draws nothing but coins.
     """
     sample = feed == "sample"
 
@@ -102,7 +102,7 @@ def make_trainings(
 ) -> dict[str, Training]:
     """The programs by name, compiled for all of the shape's buckets."""
     model, optimizer = make_model(shape, dtype), make_optimizer()
-    objective = make_objective(model, coin="token", feed="sample")
+    objective = make_cross_entropy(model)
     state = jit(lambda key: init_train_state(model, optimizer, key))(jax.random.key(0))
     batches = {bucket: make_batch(shape, bucket) for bucket in shape.buckets}
     steps: Mapping[str, StepAt] = {

@@ -1,8 +1,10 @@
 """The forward pass of a train step: from the encoder's memory to the fed tokens and their losses.
 
 By the time a rollout has chosen the last token, it has computed the decoder's states and logits,
-and the loss needs the same ones. For models that have a `Replay`, one scan over target time serves
-both, at the cost of teacher forcing plus the draws; other models decode a second time.
+and the loss needs the same ones. For models that have a `Replay`, the loss takes the states from
+the pass in which the tokens were fed; with gold targets and tokens chosen one after another, one
+scan serves both, at the cost of teacher forcing plus the draws. Other models decode a second time.
+If expected embeddings are fed, the gradient flows through the whole scan.
 """
 
 from collections.abc import Callable
@@ -13,51 +15,95 @@ import jax.numpy as jnp
 
 from s2s_jax import output_layer
 from s2s_jax.branches import unless_all_gold
-from s2s_jax.losses import TokenLosses, check_label_smoothing, token_losses
-from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
+from s2s_jax.feeding import Draws, Fed, Feeding, RolloutOptions
+from s2s_jax.losses import (
+    StepInputs,
+    TargetRule,
+    TokenLosses,
+    check_label_smoothing,
+    make_gold_rule,
+    token_losses,
+)
+from s2s_jax.metrics import Mean
+from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace, Vectors
 from s2s_jax.models.linear import compute_logits
-from s2s_jax.output_layer import OutputReading
-from s2s_jax.rollout import Draws, Fed, Feeding, make_rollout
+from s2s_jax.output_layer import LossSums, OutputReading
+from s2s_jax.prng import per_step_keys, stream_key
+from s2s_jax.rollout import in_a_scan, in_passes, make_rollout
 
 ForwardPass = Callable[
-    [Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array], tuple[Fed, TokenLosses]
+    [Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array, Any], tuple[Fed, TokenLosses]
 ]
-"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob) -> the fed tokens
-and the losses of the target given them, whose gradient flows into params and memory."""
+"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob, the target rule's
+state before the first step, None without a rule) -> the fed tokens and the losses of the targets
+given them, whose gradient flows into params and memory."""
 
 
 def make_forward_pass(
-    model: Seq2SeqModel, *, label_smoothing: float = 0.0, **feeding_options: Any
+    model: Seq2SeqModel,
+    options: RolloutOptions | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    rule: TargetRule | None = None,
+    unigram_probs: Any | None = None,
 ) -> ForwardPass:
     """Makes the forward pass; its losses are those of decode_sequence's logits on the fed tokens.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      label_smoothing: see `cross_entropy`.
-      feeding_options: the options of `make_rollout`.
+      options: what is fed; None for the default.
+      label_smoothing: see `cross_entropy`; with a rule, that is the rule's affair.
+      rule: what each step is trained towards; None for the gold tokens.
+      unigram_probs: see `Feeding`.
 
     Raises:
-      ValueError: `make_rollout` rejects an option, or label_smoothing is outside [0, 1).
+      ValueError: `Feeding` rejects an option, label_smoothing is outside [0, 1), or embeddings are
+        fed and the rule needs to know the fed tokens.
     """
     check_label_smoothing(label_smoothing)
+    options = options or RolloutOptions()
+    beyond_gold = rule is not None and rule.reads_fed
+    feeding = Feeding(model, options, unigram_probs, beyond_gold=beyond_gold)
+    if model.vectors is not None and feeding.is_soft:
+        if beyond_gold:
+            raise ValueError(
+                f"feed is {options.feed!r}; it feeds no tokens, and these targets depend on them"
+            )
+        rule = rule or make_gold_rule(label_smoothing)
+        return _make_soft_pass(model, model.vectors, feeding, rule)
     if model.replay is None:
-        return _make_two_passes(model, label_smoothing, feeding_options)
-    feeding = Feeding(model.vocab_size, **feeding_options)
-    return _make_single_pass(model, model.replay, label_smoothing, feeding)
+        rollout = make_rollout(model, options, unigram_probs=unigram_probs, beyond_gold=beyond_gold)
+        return _make_two_passes(model, rollout, label_smoothing, rule)
+    if rule is None and not feeding.knows_all and not options.passes:
+        return _make_single_pass(model, model.replay, label_smoothing, feeding)
+    return _make_replayed_pass(model, model.replay, label_smoothing, feeding, rule)
 
 
 def _make_two_passes(
-    model: Seq2SeqModel, label_smoothing: float, feeding_options: dict[str, Any]
+    model: Seq2SeqModel, rollout: Any, label_smoothing: float, rule: TargetRule | None
 ) -> ForwardPass:
     """A rollout, then decode_sequence on the tokens that it fed."""
-    rollout = make_rollout(model, **feeding_options)
 
-    def two_passes(params, memory, target, mask, key, teacher_prob):
-        fed = rollout(params, memory, target, key, teacher_prob)
+    def two_passes(params, memory, target, mask, key, teacher_prob, state=None):
+        target = jnp.asarray(target, jnp.int32)
+        fed = rollout(params, memory, target, mask, key, teacher_prob)
         logits = model.decode_sequence(params, memory, fed.tokens)
-        return fed, token_losses(logits, target, mask, label_smoothing)
+        if rule is None:
+            return fed, token_losses(logits, target, mask, label_smoothing)
+        inputs = StepInputs(fed.tokens.T, target.T, mask.T)
+        wanted = jax.lax.stop_gradient(jax.lax.scan(rule.step, state, inputs)[1])
+        sums = output_layer.sum_losses(rule.loss(logits.swapaxes(0, 1), wanted))
+        return fed, _losses_of(sums)
 
     return two_passes
+
+
+def _losses_of(sums: LossSums) -> TokenLosses:
+    return TokenLosses(
+        Mean(sums.loss, sums.weight),
+        Mean(jax.lax.stop_gradient(sums.nll), sums.weight),
+        Mean(sums.num_correct, sums.weight),
+    )
 
 
 class _Passed(NamedTuple):
@@ -74,25 +120,27 @@ def _make_single_pass(
 ) -> ForwardPass:
     """One scan that chooses the tokens and computes their losses and gradients, time first."""
 
-    def own_or_gold(params, memory, target, mask, key, teacher_prob):
+    def own_or_gold(params, memory, target, mask, key, state, teacher_prob):
         time, batch_size = target.shape
-        draws, (kernel, bias) = feeding.draw(target, key, teacher_prob), replay.output(params)
+        draws = feeding.draw(params, target, mask, key, teacher_prob)
+        kernel, bias = replay.output(params)
 
         def step(carry, inputs: tuple[Draws, jax.Array]):
             (decoder_carry, token), (draws, mask) = carry, inputs
             decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
             logits = compute_logits(features, kernel, bias)
-            token = feeding.next(logits, draws)
+            token, replaced = feeding.next(logits, draws)
             sums, d_logits = output_layer.read_logits(
                 logits, draws.gold, mask, label_smoothing, kernel.dtype
             )
-            return (decoder_carry, token), (token, features, trace, sums, d_logits)
+            return (decoder_carry, token), (token, replaced, features, trace, sums, d_logits)
 
         def block(carry, inputs):
             decoder, gradient = carry
-            decoder, (tokens, features, trace, sums, d_logits) = jax.lax.scan(step, decoder, inputs)
+            decoder, steps = jax.lax.scan(step, decoder, inputs)
+            *kept, features, trace, sums, d_logits = steps
             gradient, d_features = output_layer.add_gradient(gradient, features, d_logits, kernel)
-            return (decoder, gradient), (tokens, features, trace, sums, d_features)
+            return (decoder, gradient), (*kept, features, trace, sums, d_features)
 
         decoder = model.initial_carry(params, memory), feeding.first(batch_size)
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
@@ -101,11 +149,11 @@ def _make_single_pass(
             block, (decoder, output_layer.zero_gradient(kernel, bias)), blocks
         )
         steps = jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), steps)
-        tokens, features, trace, sums, d_features = steps
+        tokens, replaced, features, trace, sums, d_features = steps
         reading = OutputReading(jax.tree.map(jnp.sum, sums), gradient, d_features)
-        return _Passed(feeding.fed(tokens, draws), features, trace, reading)
+        return _Passed(feeding.fed(tokens, replaced), features, trace, reading)
 
-    def gold(params, memory, target, mask, key, teacher_prob):
+    def gold(params, memory, target, mask, key, state, teacher_prob):
         fed = feeding.all_gold(target)
         features, trace = replay.sequence(params, memory, fed.tokens)
         reading = output_layer.read_output(
@@ -113,17 +161,101 @@ def _make_single_pass(
         )
         return _Passed(fed, features, trace, reading)
 
-    run = unless_all_gold(own_or_gold, gold)
+    return _replayed(replay, unless_all_gold(own_or_gold, gold))
 
-    def single_pass(params, memory, target, mask, key, teacher_prob):
-        target, teacher_prob = jnp.asarray(target, jnp.int32).T, jnp.float32(teacher_prob)
-        mask = mask.T
+
+def _make_replayed_pass(
+    model: Seq2SeqModel,
+    replay: Replay,
+    label_smoothing: float,
+    feeding: Feeding,
+    rule: TargetRule | None,
+) -> ForwardPass:
+    """First the tokens, in any way; then the losses of the pass in which they were fed."""
+
+    def read(params, target, mask, state, fed: Fed, features: jax.Array, trace: Trace) -> _Passed:
+        if rule is None:
+            reading = output_layer.read_output(
+                features, *replay.output(params), target, mask, label_smoothing
+            )
+        else:
+            inputs = StepInputs(fed.tokens, target, mask)
+            reading = output_layer.read_rule(features, *replay.output(params), rule, state, inputs)
+        return _Passed(fed, features, trace, reading)
+
+    def replaced_or_gold(params, memory, target, mask, key, state, teacher_prob):
+        draws = feeding.draw(params, target, mask, key, teacher_prob)
+        kernel, bias = replay.output(params)
+
+        def step(carry, token: jax.Array):
+            carry, features, trace = replay.step(params, memory, carry, token)
+            return carry, compute_logits(features, kernel, bias), (features, trace)
+
+        if not feeding.knows_all and not feeding.options.passes:
+            start = model.initial_carry(params, memory)
+            fed, (features, trace) = in_a_scan(feeding, draws, step, start)
+            return read(params, target, mask, state, fed, features, trace)
+
+        def next_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+            features, _ = replay.sequence(params, memory, tokens)
+            time, batch_size = tokens.shape
+            count = output_layer.num_blocks(time, batch_size, model.vocab_size)
+            chosen = jax.lax.map(
+                lambda block: feeding.next(compute_logits(block[0], kernel, bias), block[1]),
+                jax.tree.map(lambda array: output_layer.in_blocks(array, count), (features, draws)),
+            )
+            return jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), chosen)
+
+        fed = feeding.known(draws) if feeding.knows_all else in_passes(feeding, draws, next_tokens)
+        return read(params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens))
+
+    def gold(params, memory, target, mask, key, state, teacher_prob):
+        fed = feeding.all_gold(target)
+        return read(params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens))
+
+    return _replayed(replay, unless_all_gold(replaced_or_gold, gold))
+
+
+def _replayed(replay: Replay, run: Callable[..., _Passed]) -> ForwardPass:
+    """A pass without a gradient, and then the gradient of its losses."""
+
+    def replayed(params, memory, target, mask, key, teacher_prob, state=None):
+        target, mask = jnp.asarray(target, jnp.int32).T, jnp.asarray(mask, bool).T
         # No gradient flows through the choice of a token; that of the loss is in the reading.
-        passed = run(params, memory, target, mask, key, teacher_prob)
+        passed = run(params, memory, target, mask, key, state, jnp.float32(teacher_prob))
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
-        losses = output_layer.token_losses_of(
-            passed.reading, features, *replay.output(params), mask
-        )
+        losses = output_layer.token_losses_of(passed.reading, features, *replay.output(params))
         return passed.fed.turned(), losses
 
-    return single_pass
+    return replayed
+
+
+def _make_soft_pass(
+    model: Seq2SeqModel, vectors: Vectors, feeding: Feeding, rule: TargetRule
+) -> ForwardPass:
+    """One scan that feeds expected embeddings, differentiated through as a whole."""
+
+    def soft_pass(params, memory, target, mask, key, teacher_prob, state=None):
+        target, mask = jnp.asarray(target, jnp.int32).T, jnp.asarray(mask, bool).T
+        draws = feeding.draw(params, target, mask, key, jnp.float32(teacher_prob))
+        table, gumbel_keys = (
+            vectors.table(params),
+            per_step_keys(stream_key(key, "samples"), len(target)),
+        )
+
+        def step(carry, inputs):
+            (decoder_carry, state, vector, token), (draws, mask, key) = carry, inputs
+            decoder_carry, logits = vectors.step(params, memory, decoder_carry, vector)
+            state, wanted = rule.step(state, StepInputs(token, draws.gold, mask))
+            sums = output_layer.sum_losses(rule.loss(logits, wanted))
+            vector, token = feeding.expect(logits, table, key)
+            vector = jnp.where(draws.own[:, None], vector, table[draws.gold])
+            token = jnp.where(draws.own, token, draws.gold)
+            return (decoder_carry, state, vector, token), (token, sums)
+
+        first = feeding.first(target.shape[1])
+        start = model.initial_carry(params, memory), state, table[first], first
+        tokens, sums = jax.lax.scan(step, start, (draws, mask, gumbel_keys))[1]
+        return feeding.fed(tokens, draws.own).turned(), _losses_of(jax.tree.map(jnp.sum, sums))
+
+    return soft_pass

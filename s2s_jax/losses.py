@@ -1,10 +1,13 @@
 """Losses of the gold targets: masked sums together with their number of tokens."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from s2s_jax.batch import UNK
 from s2s_jax.metrics import Mean, masked_mean, right_tokens
 
 
@@ -88,3 +91,141 @@ def token_losses(
     loss = cross_entropy(logits, target, mask, label_smoothing)
     nll = cross_entropy(logits, target, mask) if label_smoothing else loss
     return TokenLosses(loss, nll, masked_mean(right_tokens(logits.argmax(-1), target), mask))
+
+
+class StepInputs(NamedTuple):
+    """What a `TargetRule` reads at a step; those of all steps are time first.
+
+    Attributes:
+      token: [batch] int32, the token that is fed at this step.
+      gold: [batch] int32, the gold target of this step.
+      mask: [batch] bool, whether there is one.
+    """
+
+    token: jax.Array
+    gold: jax.Array
+    mask: jax.Array
+
+
+class TokenLoss(NamedTuple):
+    """The losses of tokens; every array has the tokens' shape.
+
+    Attributes:
+      loss: in nats, differentiable.
+      nll: in nats, the cross entropy to report, without regularisers.
+      is_right: whether the most likely token is right.
+      weight: float32, how often the token counts; 0 outside the mask.
+    """
+
+    loss: jax.Array
+    nll: jax.Array
+    is_right: jax.Array
+    weight: jax.Array
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """What each step is trained towards, as a scan over the fed tokens.
+
+    The gold targets need no rule. A rule is for targets that depend on what was fed, such as the
+    best completions of a prefix or a teacher's distribution after it.
+
+    Attributes:
+      step: (state, `StepInputs`) -> (state, what `loss` needs to know of this step); every leaf has
+        the batch as its first axis.
+      loss: (logits [..., batch, vocab_size], what the steps gave [..., batch, ...]) -> `TokenLoss`.
+      reads_fed: whether the targets depend on the fed tokens.
+    """
+
+    step: Callable[[Any, StepInputs], tuple[Any, Any]]
+    loss: Callable[[jax.Array, Any], TokenLoss]
+    reads_fed: bool = True
+
+
+def distribution_loss(
+    logits: jax.Array, wanted: jax.Array, weight: jax.Array, label_smoothing: float = 0.0
+) -> TokenLoss:
+    """The cross entropy of logits with target distributions.
+
+        nll = -sum_v w(v) log p(v),   loss = (1 - a) nll + a mean_v -log p(v)
+
+    Args:
+      logits: [..., vocab_size].
+      wanted: [..., vocab_size], the distributions w.
+      weight: [...] float32; see `TokenLoss`.
+      label_smoothing: a; see `cross_entropy`.
+
+    Returns:
+      The losses; a token is right if no other one is wanted more than it is.
+
+    Example:
+      >>> losses = distribution_loss(jnp.zeros(4), jnp.array([0.5, 0.5, 0, 0]), jnp.float32(1))
+      >>> round(float(losses.loss), 3), bool(losses.is_right)  # log 4
+      (1.386, True)
+    """
+    nll = loss = soft_cross_entropy(logits, wanted)
+    if label_smoothing:
+        evenly = jnp.full(logits.shape, 1 / logits.shape[-1])
+        loss = (1.0 - label_smoothing) * nll + label_smoothing * soft_cross_entropy(logits, evenly)
+    said = logits.argmax(-1)
+    of_said = jnp.take_along_axis(wanted, said[..., None], axis=-1)[..., 0]
+    return TokenLoss(loss, nll, (of_said >= wanted.max(-1)) & (said != UNK), weight)
+
+
+@jax.custom_vjp
+def soft_cross_entropy(logits: jax.Array, wanted: jax.Array) -> jax.Array:
+    """The cross entropy of logits o with distributions, which have no gradient.
+
+        -sum_v w(v) log p(v) = log sum_v exp(o_v) - sum_v w(v) o_v
+
+    Args:
+      logits: [..., vocab_size].
+      wanted: [..., vocab_size] w; sums to 1.
+
+    Returns:
+      [...] float32 nats. With a single token as w, bit by bit what `cross_entropy`'s blockwise
+      reading gives, and so is its gradient.
+
+    Example:
+      >>> round(float(soft_cross_entropy(jnp.zeros(4), jnp.array([0.5, 0.5, 0, 0]))), 3)  # log 4
+      1.386
+    """
+    return _soft_cross_entropy_forward(logits, wanted)[0]
+
+
+def _soft_cross_entropy_forward(logits: jax.Array, wanted: jax.Array):
+    highest = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
+    total = weights.sum(-1, keepdims=True)
+    nll = (highest + jnp.log(total))[..., 0] - (wanted * logits).sum(-1)
+    return nll, (weights / total, wanted, jnp.zeros((), logits.dtype))
+
+
+def _soft_cross_entropy_backward(kept: tuple[jax.Array, ...], d_nll: jax.Array):
+    probs, wanted, like = kept
+    return ((probs - wanted) * d_nll[..., None]).astype(like.dtype), None
+
+
+soft_cross_entropy.defvjp(_soft_cross_entropy_forward, _soft_cross_entropy_backward)
+
+
+def make_gold_rule(label_smoothing: float = 0.0) -> TargetRule:
+    """The gold targets as a rule, with the losses of `cross_entropy`.
+
+    Args:
+      label_smoothing: see `cross_entropy`.
+    """
+
+    def step(state: Any, inputs: StepInputs) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        return state, (inputs.gold, inputs.mask)
+
+    def loss(logits: jax.Array, wanted: tuple[jax.Array, jax.Array]) -> TokenLoss:
+        gold, mask = wanted
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+        nll = loss = -log_probs_of(log_probs, gold[..., None])[..., 0]
+        if label_smoothing:
+            loss = (1.0 - label_smoothing) * nll - label_smoothing * log_probs.mean(-1)
+        is_right = right_tokens(logits.argmax(-1), gold)
+        return TokenLoss(loss, nll, is_right, mask.astype(jnp.float32))
+
+    return TargetRule(step, loss, reads_fed=False)

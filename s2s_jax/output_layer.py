@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.losses import TokenLosses
+from s2s_jax.losses import StepInputs, TargetRule, TokenLoss, TokenLosses
 from s2s_jax.metrics import Mean
 from s2s_jax.models.linear import (
     bias_gradient,
@@ -31,11 +31,13 @@ class LossSums(NamedTuple):
       loss: the loss with label smoothing, in nats.
       nll: the loss without label smoothing, in nats.
       num_correct: number of tokens whose gold logit is the highest; ties go to the lowest id.
+      weight: number of tokens.
     """
 
     loss: jax.Array
     nll: jax.Array
     num_correct: jax.Array
+    weight: jax.Array
 
 
 class WeightsGradient(NamedTuple):
@@ -126,8 +128,8 @@ def read_logits(
     correct = ~better.any(-1, keepdims=True) & ~jnp.isnan(gold)
     wanted = (1 - label_smoothing) * (ids == target) + label_smoothing / vocab_size
     d_logits = jnp.where(mask, weights / total - wanted, 0.0)
-    sums = LossSums(*(jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct)))
-    return sums, d_logits.astype(dtype)
+    sums = (jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct))
+    return LossSums(*sums, mask.sum(dtype=jnp.float32)), d_logits.astype(dtype)
 
 
 def add_gradient(
@@ -187,12 +189,62 @@ def read_output(
     return OutputReading(jax.tree.map(jnp.sum, sums), gradient, out_of_blocks(d_features, time))
 
 
-def token_losses_of(
-    reading: OutputReading,
+def read_rule(
     features: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
-    mask: jax.Array,
+    rule: TargetRule,
+    state: Any,
+    inputs: StepInputs,
+) -> OutputReading:
+    """Reads the logits features @ kernel + bias with the losses of a `TargetRule`.
+
+    Args:
+      features: [time, batch, num_features].
+      kernel: [num_features, vocab_size].
+      bias: [vocab_size] float32.
+      rule: what each step is trained towards.
+      state: the rule's state before the first step.
+      inputs: of all steps, time first.
+    """
+    features, kernel, bias = jax.lax.stop_gradient((features, kernel, bias))
+    time, batch_size = inputs.token.shape
+    count = num_blocks(time, batch_size, kernel.shape[1])
+
+    def block(carry: tuple[WeightsGradient, Any], block: tuple[jax.Array, StepInputs]):
+        (gradient, state), (features, inputs) = carry, block
+        state, wanted = jax.lax.scan(rule.step, state, inputs)
+
+        def loss(logits: jax.Array) -> tuple[jax.Array, LossSums]:
+            sums = sum_losses(rule.loss(logits, wanted))
+            return sums.loss, sums
+
+        logits = compute_logits(features, kernel, bias)
+        d_logits, sums = jax.grad(loss, has_aux=True)(logits)
+        gradient, d_features = add_gradient(
+            gradient, features, d_logits.astype(kernel.dtype), kernel
+        )
+        return (gradient, state), (sums, d_features)
+
+    blocks = jax.tree.map(lambda array: in_blocks(array, count), (features, inputs))
+    start = zero_gradient(kernel, bias), state
+    (gradient, _), (sums, d_features) = jax.lax.scan(block, start, blocks)
+    return OutputReading(jax.tree.map(jnp.sum, sums), gradient, out_of_blocks(d_features, time))
+
+
+def sum_losses(losses: TokenLoss) -> LossSums:
+    """The sums of losses of tokens, each times its weight; those of weight 0 may be anything."""
+
+    def total(values: jax.Array) -> jax.Array:
+        return jnp.where(losses.weight != 0, values * losses.weight, 0.0).sum()
+
+    return LossSums(
+        total(losses.loss), total(losses.nll), total(losses.is_right), losses.weight.sum()
+    )
+
+
+def token_losses_of(
+    reading: OutputReading, features: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> TokenLosses:
     """The losses of a reading, as a differentiable function of the output layer's arguments.
 
@@ -201,15 +253,13 @@ def token_losses_of(
       features: [time, batch, num_features].
       kernel: [num_features, vocab_size].
       bias: [vocab_size].
-      mask: bool, of any shape; the number of True entries is the losses' weight.
 
     Returns:
       The sums; only "loss" has a gradient, the one in the reading.
     """
-    weight = mask.sum(dtype=jnp.float32)
-    loss = _with_gradient(features, kernel, bias, reading)
+    loss, sums = _with_gradient(features, kernel, bias, reading), reading.sums
     return TokenLosses(
-        Mean(loss, weight), Mean(reading.sums.nll, weight), Mean(reading.sums.num_correct, weight)
+        Mean(loss, sums.weight), Mean(sums.nll, sums.weight), Mean(sums.num_correct, sums.weight)
     )
 
 

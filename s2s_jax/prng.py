@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from s2s_jax.names import did_you_mean
 
-STREAMS = ("init", "dropout", "coins", "samples")
+STREAMS = ("init", "dropout", "coins", "samples", "targets")
 """The names of the streams; `stream_key` refuses any other."""
 
 

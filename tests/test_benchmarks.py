@@ -22,7 +22,7 @@ from benchmarks.population import Population
 from benchmarks.report import Findings, Options, Row
 from benchmarks.torch_loop import commonest, tokens_per_step
 from s2s_jax.batch import EOS, NUM_RESERVED, PAD, Batch
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import RolloutOptions, make_cross_entropy
 
 # Its fixtures compile once, not once per worker.
 pytestmark = [pytest.mark.xdist_group("benchmarks"), pytest.mark.slow]
@@ -146,7 +146,7 @@ def test_one_scan_has_the_loss_and_the_gradient_of_the_two_passes(shape):
     two_passes, one_scan = (
         jax.jit(jax.value_and_grad(objective, has_aux=True))
         for objective in (
-            make_objective(model, feed="argmax"),
+            make_cross_entropy(model, rollout=RolloutOptions(feed="argmax")),
             train_step.make_one_scan_objective(model, feed="argmax"),
         )
     )

@@ -8,6 +8,7 @@ import pytest
 
 from s2s_jax import output_layer
 from s2s_jax.batch import gold_inputs
+from s2s_jax.feeding import RolloutOptions
 from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.models.interface import Seq2SeqModel
 
@@ -25,7 +26,7 @@ def make_run(model: Seq2SeqModel, batch: Any, **options: Any):
 
     def loss(params: Any, key: jax.Array, teacher_prob: jax.Array):
         memory = model.encode(params, batch.source, batch.source_mask, key)
-        forward = make_forward_pass(model, label_smoothing=0.1, **options)
+        forward = make_forward_pass(model, RolloutOptions(**options), label_smoothing=0.1)
         fed, losses = forward(params, memory, batch.target, batch.target_mask, key, teacher_prob)
         return losses.loss.total, (fed, losses)
 

@@ -10,7 +10,7 @@ import pytest
 
 from s2s_jax.batch import EOS, Batch
 from s2s_jax.models.rnn.functions import make_rnn_model
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.training import init_train_state, make_train_step
 
 pytestmark = pytest.mark.gpu
@@ -43,7 +43,7 @@ def make_training(**options: Any):
     model = make_rnn_model(VOCAB_SIZE, VOCAB_SIZE, **sizes)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
     state = init_train_state(model, optimizer, KEY)
-    objective = make_objective(model)
+    objective = make_cross_entropy(model)
 
     @jax.jit
     def update(state, batch, teacher_prob):

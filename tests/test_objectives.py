@@ -16,7 +16,7 @@ from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn.functions import make_rnn_model
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import RolloutOptions, make_cross_entropy
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.rollout import toss_coins
 from s2s_jax.sampling import draw_noise, make_token_chooser
@@ -45,7 +45,7 @@ def make_case(make_rnn) -> Callable[[str], Case]:
     @cache
     def make(name: str) -> Case:
         model, params = make_rnn(dropout=0.3, **CASES[name])
-        objective = make_objective(model, feed=FEEDS[name])
+        objective = make_cross_entropy(model, rollout=RolloutOptions(feed=FEEDS[name]))
         return Case(model, params, jax.jit(jax.value_and_grad(objective, has_aux=True)))
 
     return make
@@ -224,7 +224,7 @@ def test_the_first_loss_is_about_the_log_of_the_vocabulary(make_rnn, batch):
     def losses(key):
         params = [model.init(key) for model in models]
         return [
-            make_objective(model)(params, batch, key, jnp.float32(1.0))[0]
+            make_cross_entropy(model)(params, batch, key, jnp.float32(1.0))[0]
             for model, params in zip(models, params, strict=True)
         ]
 
@@ -241,7 +241,7 @@ def run_table(make_table_model) -> Callable[..., Any]:
 
     @cache
     def compiled(vocab_size: int, options: tuple[tuple[str, Any], ...]) -> Any:
-        objective = make_objective(make_table_model(vocab_size), **dict(options))
+        objective = make_cross_entropy(make_table_model(vocab_size), **dict(options))
         return jax.jit(jax.value_and_grad(objective, has_aux=True))
 
     def run(table: Any, batch: Batch, teacher_prob: float, **options: Any) -> Any:
@@ -336,7 +336,7 @@ def test_training_gives_the_model_a_dropout_key(make_table_model):
 
     model = make_table_model(10)
     spy = Seq2SeqModel(**{**vars(model), "encode": encode})
-    objective = make_objective(spy)
+    objective = make_cross_entropy(spy)
     jax.eval_shape(objective, jnp.zeros((10, 10)), table_batch(2, 3), KEY, 0.5)
     assert got == [True]
 
@@ -354,7 +354,7 @@ def test_training_gives_the_model_a_dropout_key(make_table_model):
 )
 def test_invalid_options_are_refused_before_training(make_table_model, options, message):
     with pytest.raises(ValueError, match=message) as error:
-        make_objective(make_table_model(10), **options)
+        make_cross_entropy(make_table_model(10), **options)
     assert "\n" not in str(error.value)
 
 
@@ -364,7 +364,7 @@ def test_logits_of_all_tokens_are_never_materialised_at_once(monkeypatch, batch,
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 4 * 512)
     model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
     model = model if fast else dataclasses.replace(model, replay=None)
-    gradient = jax.jit(jax.grad(make_objective(model), has_aux=True))
+    gradient = jax.jit(jax.grad(make_cross_entropy(model), has_aux=True))
     shapes = jax.eval_shape(model.init, KEY)
     program = gradient.lower(shapes, batch, KEY, np.float32(0.5)).as_text()
     sizes = [
@@ -381,7 +381,7 @@ def test_an_invalid_teacher_prob_does_not_train_silently(
     """Loss, metric and gradient are all NaN, so that it is noticed in any of them."""
     if name == "table":
         model = make_table_model(10)
-        run = jax.jit(jax.value_and_grad(make_objective(model), has_aux=True))
+        run = jax.jit(jax.value_and_grad(make_cross_entropy(model), has_aux=True))
         case = Case(model, model.init(KEY), run)
     else:
         case = make_case(name)
@@ -400,7 +400,7 @@ def test_an_invalid_teacher_prob_does_not_train_silently(
 def test_the_derivative_with_respect_to_teacher_prob_is_0(make_case, make_table_model, batch, name):
     """A coin is a discrete choice; a schedule made of parameters stays as it is."""
     model = make_table_model(10) if name == "table" else make_case(name).model
-    objective = make_objective(model, feed=FEEDS.get(name, "sample"))
+    objective = make_cross_entropy(model, rollout=RolloutOptions(feed=FEEDS.get(name, "sample")))
     params = model.init(KEY)
 
     def loss(logit: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from s2s_jax.batch import Batch
 from s2s_jax.decoding import beam_search
 from s2s_jax.evaluation import make_evaluate_step
 from s2s_jax.models.rnn.functions import make_rnn_model
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.training import init_train_state, make_train_step
 
 
@@ -26,7 +26,7 @@ def test_programs_lower_for_accelerators(platform, cell, dtype):
         9, 11, hidden_size=8, embedding_size=4, cell=cell, dtype=dtype, dropout=0.1
     )
     optimizer = optax.adamw(1e-3)
-    objective = make_objective(model)
+    objective = make_cross_entropy(model)
     init = partial(init_train_state, model, optimizer)
     state = jax.eval_shape(init, jax.random.key(0))
     tokens = np.ones((2, 3), np.int32)

@@ -9,8 +9,9 @@ import pytest
 
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.decoding import greedy
+from s2s_jax.feeding import Fed, RolloutOptions, toss_coins
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.rollout import Fed, make_rollout, toss_coins
+from s2s_jax.rollout import make_rollout
 
 KEY = jax.random.key(7)
 SUCCESSOR = np.array(
@@ -36,10 +37,14 @@ def run(table_model: Seq2SeqModel) -> RunRollout:
     ) -> Fed:
         name = tuple(sorted(options.items()))
         if name not in compiled:
-            compiled[name] = jax.jit(make_rollout(table_model, **options))
+            compiled[name] = jax.jit(make_rollout(table_model, RolloutOptions(**options)))
         table = np.zeros((10, 10), np.float32) if table is None else table
         memory = np.zeros(len(target), np.int32)
-        return jax.device_get(compiled[name](table, memory, target, key, jnp.float32(teacher_prob)))
+        return jax.device_get(
+            compiled[name](
+                table, memory, target, np.ones(target.shape, bool), key, jnp.float32(teacher_prob)
+            )
+        )
 
     return run
 
@@ -193,7 +198,12 @@ def test_no_decode_step_runs_while_teacher_prob_is_1(table_model):
     for teacher_prob, expected in ((1.0, 0), (0.999, 5)):
         num_steps.clear()
         rollout(
-            jnp.zeros((10, 10)), jnp.zeros(6, jnp.int32), TARGET, KEY, jnp.float32(teacher_prob)
+            jnp.zeros((10, 10)),
+            jnp.zeros(6, jnp.int32),
+            TARGET,
+            TARGET > 0,
+            KEY,
+            jnp.float32(teacher_prob),
         )
         jax.effects_barrier()
         assert len(num_steps) == expected
@@ -206,8 +216,8 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
 
     def both(params: Any) -> tuple[Fed, Any]:
         memory = model.encode(params, batch.source, batch.source_mask, None)
-        rollout = make_rollout(model, feed="argmax")
-        return rollout(params, memory, target, KEY, jnp.float32(0.0)), greedy(
+        rollout = make_rollout(model, RolloutOptions(feed="argmax"))
+        return rollout(params, memory, target, target == 0, KEY, jnp.float32(0.0)), greedy(
             model, params, memory, time
         )
 
@@ -220,8 +230,8 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coin": "word"}, "coin is 'word'; it must be one of token, sequence, batch"),
-        ({"feed": "greedy"}, "feed is 'greedy'; it must be one of sample, argmax"),
+        ({"coin": "word"}, "coin is 'word'; it must be one of token, sequence, batch, conf"),
+        ({"feed": "greedy"}, "feed is 'greedy'; it must be one of sample, argmax, soft, gumbel"),
         ({"feed": "argmax", "temperature": 0.5}, "temperature is .*; feed 'argmax' has none"),
         ({"feed": "argmax", "top_k": 3}, "top_k is .*; feed 'argmax' has none"),
         ({"temperature": 0.0}, "temperature is"),
@@ -230,7 +240,7 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
 )
 def test_invalid_options_are_refused_in_one_line(table_model, options, message):
     with pytest.raises(ValueError, match=message) as error:
-        make_rollout(table_model, **options)
+        make_rollout(table_model, RolloutOptions(**options))
     assert "\n" not in str(error.value)
 
 
@@ -239,7 +249,8 @@ def test_lanes_under_vmap_feed_the_same_as_each_lane_alone(make_rnn, batch):
 
     def run(key: jax.Array, teacher_prob: jax.Array) -> jax.Array:
         memory = model.encode(params, batch.source, batch.source_mask, None)
-        return make_rollout(model)(params, memory, batch.target, key, teacher_prob).tokens
+        rollout = make_rollout(model)
+        return rollout(params, memory, batch.target, batch.target_mask, key, teacher_prob).tokens
 
     keys, probs = jax.random.split(KEY, 3), jnp.array([1.0, 0.5, 0.0])
     alone = jax.jit(run)

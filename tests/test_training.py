@@ -11,7 +11,7 @@ from s2s_jax import schedules
 from s2s_jax.batch import Batch
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.training import TrainState, init_train_state, make_train_step
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.02))
@@ -44,7 +44,7 @@ def trainer(make_rnn) -> Trainer:
             jnp.zeros((), jnp.int32), params, OPTIMIZER.init(params), jax.random.key(seed)
         )
 
-    update = at_any_teacher_prob(make_objective(model))
+    update = at_any_teacher_prob(make_cross_entropy(model))
     return Trainer(init, update, jax.jit(update))
 
 
@@ -129,7 +129,7 @@ def test_the_first_state_depends_on_the_key(table_model, make_rnn):
 
 def test_one_program_serves_every_schedule_and_every_teacher_prob(table_model):
     num_traces = []
-    objective = make_objective(table_model)
+    objective = make_cross_entropy(table_model)
 
     def counted(*args):
         num_traces.append(1)
@@ -155,7 +155,7 @@ def linear_step(table_model) -> tuple[Any, list[int]]:
     """A jitted train step whose teacher_prob falls 1, .75, .5, .25, 0; and how often it traced."""
     num_traces: list[int] = []
     train_step = make_train_step(
-        make_objective(table_model), optax.adam(0.1), schedules.linear(c=0.25)
+        make_cross_entropy(table_model), optax.adam(0.1), schedules.linear(c=0.25)
     )
 
     def counted(state, batch):
@@ -203,7 +203,7 @@ def test_each_step_and_each_key_draw_differently(linear_step, table_model, what)
 
 
 def test_the_gradient_norm_is_measured_before_clipping(table_model):
-    objective = make_objective(table_model)
+    objective = make_cross_entropy(table_model)
     optimizer = optax.chain(optax.clip_by_global_norm(1e-3), optax.sgd(1.0))
     state = init_train_state(table_model, optimizer, jax.random.key(0))
     train_step = make_train_step(objective, optimizer, schedules.teacher_forcing())

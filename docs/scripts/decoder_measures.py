@@ -12,6 +12,7 @@ import numpy as np
 
 from s2s_jax.batch import Batch, gold_inputs
 from s2s_jax.decoding import greedy
+from s2s_jax.feeding import RolloutOptions
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 from s2s_jax.rollout import make_rollout
 
@@ -140,12 +141,14 @@ def make_states(model: Seq2SeqModel) -> Measure:
     and own-fed decoding of the word; "other", between gold-fed decoding of the word and of another
     one, where "both" have the step; and "wrong", whether the token that was fed is.
     """
-    rollout = make_rollout(model, feed="argmax")
+    rollout = make_rollout(model, RolloutOptions(feed="argmax"))
 
     def states(params: Params, words: Batch) -> dict[str, jax.Array]:
         memory, target, mask = _encode(model, params, words)
         gold = gold_inputs(target)
-        own = rollout(params, memory, target, jax.random.key(0), jnp.float32(0.0)).tokens
+        own = rollout(
+            params, memory, target, target > 0, jax.random.key(0), jnp.float32(0.0)
+        ).tokens
 
         def step(carry: Any, token: jax.Array) -> tuple[Any, jax.Array]:
             carry, _ = model.decode_step(params, memory, carry, token)
@@ -196,7 +199,7 @@ def make_gradients(model: Seq2SeqModel) -> Measure:
     the token fed there is; and the "mask". Of each word [words, parameters]: "gold_after" and
     "own_after", the sum of g_t over the steps that were fed a wrong token before or then.
     """
-    rollout = make_rollout(model, feed="argmax")
+    rollout = make_rollout(model, RolloutOptions(feed="argmax"))
 
     def losses(params: Params, word: Batch, tokens: jax.Array) -> jax.Array:
         memory, target, mask = _encode(model, params, jax.tree.map(lambda one: one[None], word))
@@ -211,7 +214,9 @@ def make_gradients(model: Seq2SeqModel) -> Measure:
     def gradients(params: Params, words: Batch) -> dict[str, jax.Array]:
         memory, target, mask = _encode(model, params, words)
         gold = gold_inputs(target)
-        own = rollout(params, memory, target, jax.random.key(0), jnp.float32(0.0)).tokens
+        own = rollout(
+            params, memory, target, target > 0, jax.random.key(0), jnp.float32(0.0)
+        ).tokens
         of_words = jax.vmap(step_gradients, in_axes=(None, 0, 0))
         of_gold, of_own = of_words(params, words, gold), of_words(params, words, own)
         wrong = (own != gold) & mask

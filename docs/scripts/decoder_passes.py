@@ -39,7 +39,7 @@ from s2s_jax.lab.base.seed_statistics import estimate
 from s2s_jax.metrics import Mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.schedules import Schedule, constant, linear, teacher_forcing
 from s2s_jax.training import TrainState, init_train_state, make_train_step
 
@@ -108,7 +108,7 @@ def make_trainer(
     """
     learning_rate = optax.cosine_decay_schedule(4e-3, sizes.num_steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    objective = make_objective(model, coin="token", feed="sample")
+    objective = make_cross_entropy(model)
     seeds = range(sizes.num_seeds)
     orders = [task.training_batches(1, sizes.batch_size, seed) for seed in seeds]
 

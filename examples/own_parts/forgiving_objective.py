@@ -9,14 +9,14 @@ from s2s_jax.prng import stream_key
 from s2s_jax.rollout import make_rollout
 
 
-def make(model, *, coin="token", keep=0.0):
+def make(model, *, rollout=None, keep=0.0):
     """(params, batch, key, teacher_prob) -> (loss, metric sums), among them "loss"."""
-    rollout = make_rollout(model, coin=coin, feed="argmax")
+    feed_tokens = make_rollout(model, rollout)
 
     def objective(params, batch, key, teacher_prob):
         source, source_mask, target, mask = to_jax(batch)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
-        fed = rollout(params, memory, target, key, teacher_prob)
+        fed = feed_tokens(params, memory, target, mask, key, teacher_prob)
         right = fed.tokens == gold_inputs(target)
         logits = model.decode_sequence(params, memory, fed.tokens)
         loss = cross_entropy(logits, target, mask & right)

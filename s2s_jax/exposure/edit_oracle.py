@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s2s_jax.edit_distance import extend_row, first_row, optimal_places
 from s2s_jax.exposure.intervals import Bootstrap, divide
 from s2s_jax.exposure.measure import MIN_COUNT, Measure, curve, single
 from s2s_jax.exposure.positions import token_mean
@@ -40,19 +41,12 @@ def optimal_next(target: jax.Array, mask: jax.Array, prefix: jax.Array) -> jax.A
       >>> [target[0][row].tolist() for row in optimal[0]]  # after nothing, after 8, after 8 5
       [[7], [7, 8, 9], [7, 8, 9, 2]]
     """
-    places = jnp.arange(target.shape[1])
-    beyond = target.size  # above any distance
-    first = jnp.broadcast_to(places, target.shape)
 
     def extend(row: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Column j + 1 by deletion or substitution; the cumulative minimum is insertion.
-        kept = row[:, :-1] + (target[:, :-1] != token[:, None])
-        without = jnp.concatenate([row[:, :1] + 1, jnp.minimum(row[:, 1:] + 1, kept)], axis=1)
-        return jax.lax.cummin(without - places, axis=1) + places, row
+        return extend_row(row, target, token), row
 
-    _, rows = jax.lax.scan(extend, first, prefix.T)
-    rows = jnp.where(mask, rows, beyond)
-    return (rows == rows.min(-1, keepdims=True)).swapaxes(0, 1) & mask[:, None]
+    _, rows = jax.lax.scan(extend, first_row(target), prefix.T)
+    return optimal_places(rows, mask).swapaxes(0, 1)
 
 
 def oracle_cost(

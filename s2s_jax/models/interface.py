@@ -48,6 +48,21 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Functions that let vectors be fed in place of tokens, such as expected embeddings.
+
+    Feeding `table(params)[token]` to `step` is the same as feeding the token to decode_step.
+
+    Attributes:
+      table: params -> [vocab_size, size] the vectors of the target ids, one of them fed at a step.
+      step: (params, memory, carry, vectors [batch, size]) -> (carry, logits [batch, vocab_size]).
+    """
+
+    table: Callable[[Params], jax.Array]
+    step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array]]
+
+
+@dataclass(frozen=True)
 class Seq2SeqModel:
     """An encoder-decoder as pure functions; any model that has them can be trained here.
 
@@ -70,6 +85,7 @@ class Seq2SeqModel:
       attention_weights: (params, memory, tokens [batch, time]) -> [batch, time, source_time], for
         pictures; None if the model has no attention.
       replay: makes scheduled sampling cheap; a model with None here can be trained too.
+      vectors: lets expected embeddings be fed; None if the model can be fed tokens only.
     """
 
     init: Callable[[jax.Array], Params]
@@ -80,3 +96,4 @@ class Seq2SeqModel:
     vocab_size: int
     attention_weights: Callable[[Params, Memory, jax.Array], jax.Array] | None = None
     replay: Replay | None = None
+    vectors: Vectors | None = None

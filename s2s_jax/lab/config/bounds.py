@@ -42,6 +42,9 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "model.length": (1, 64),
     "rollout.temperature": (1e-6, 1e6),
     "rollout.top_k": (0, 2**24),
+    "rollout.num_neighbours": (1, 2**16),
+    "rollout.passes": (0, 10**4),
+    "objective.margin": (0, 10**4),
     "train.num_steps": (1, 10**8),
     "train.batch_size": _ROWS,
     "train.learning_rate": (1e-12, 1e6),
@@ -97,7 +100,7 @@ def check_config_numbers(values: Mapping[str, Any]) -> None:
       s2s_jax.lab.base.errors.LabError: train.batch_size is 100000000000000000000; it must be in [1, 1048576]
     """  # noqa: E501
     for key, bounds in CONFIG_BOUNDS.items():
-        if key in values:
+        if values.get(key) is not None:
             _check(key, values[key], bounds)
 
 

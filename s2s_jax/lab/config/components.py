@@ -7,6 +7,7 @@ The keyword arguments of such a function become the keys of its section in the c
     --config.model.name=my_models:make_bag_model --config.model.size=8
 """
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -18,13 +19,14 @@ import optax
 from ml_collections.config_dict import placeholder
 
 from s2s_jax.data.catalog import LOADERS
+from s2s_jax.feeding import RolloutOptions
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
 from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where_in
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
 from s2s_jax.names import did_you_mean
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.optimizers import OPTIMIZERS
 from s2s_jax.schedules import SCHEDULES
 
@@ -43,6 +45,7 @@ DATA_KEYS: dict[str, Any] = {
 }
 """The keys that a config's data section has for every dataset, with their defaults."""
 
+_ROLLOUT = {one.name for one in dataclasses.fields(RolloutOptions)}
 _TYPES = (bool, int, float, str, tuple)
 
 
@@ -58,7 +61,8 @@ class Kind:
       makes: what the function must return, in words.
       is_right: whether a value is of that kind.
       supplied: arguments that the lab passes by name to functions that have them, each with the
-        config key that its value comes from.
+        config key that its value comes from; "rollout" is a whole section, as `RolloutOptions`.
+      computed: arguments that the lab passes by name, computed from the data.
       reserved: keys that the section has for every component.
     """
 
@@ -68,6 +72,7 @@ class Kind:
     makes: str
     is_right: Callable[[Any], bool]
     supplied: Mapping[str, str] = field(default_factory=dict)
+    computed: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ("name",)
 
 
@@ -95,17 +100,12 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "objective",
-            {"scheduled_sampling": make_objective},
+            {"cross_entropy": make_cross_entropy},
             1,
             "an objective, a function",
             callable,
-            supplied={
-                "coin": "rollout.coin",
-                "feed": "rollout.feed",
-                "temperature": "rollout.temperature",
-                "top_k": "rollout.top_k",
-                "label_smoothing": "train.label_smoothing",
-            },
+            supplied={"rollout": "rollout", "label_smoothing": "train.label_smoothing"},
+            computed=("unigram_probs",),
         ),
         Kind(
             "schedule",
@@ -193,7 +193,9 @@ class Component:
                 raise
             first = str(error).split(" ", 1)[0]
             prefix = f"{section}." if first in self.options else f"{section}: "
-            if first in self.supplied:
+            if first in _ROLLOUT:
+                prefix = "rollout."
+            elif first in self.supplied:
                 prefix = f"{self.supplied[first].rpartition('.')[0]}."
             raise LabError(f"{prefix}{error}") from error
         except Exception as error:
@@ -289,6 +291,8 @@ def _signature(
         if one.name in kind.supplied:
             supplied[one.name] = kind.supplied[one.name]
             continue
+        if one.name in kind.computed:
+            continue
         if one.kind is one.POSITIONAL_ONLY:
             raise LabError(f"{key}: argument {one.name} can only be given by position")
         if one.name in kind.reserved:
@@ -304,7 +308,7 @@ def _option(key: str, parameter: inspect.Parameter, hint: Any) -> Option:
     default = parameter.default
     is_required = default is parameter.empty
     if default is None or is_required:
-        return Option(None, _type_of(hint), is_required)
+        return Option(None, type_of(hint), is_required)
     if type(default) not in _TYPES:
         raise LabError(
             f"{key}: the default of {parameter.name} is of type {type(default).__name__}; a config"
@@ -313,7 +317,7 @@ def _option(key: str, parameter: inspect.Parameter, hint: Any) -> Option:
     return Option(default, type(default))
 
 
-def _type_of(hint: Any) -> type:
+def type_of(hint: Any) -> type:
     """The type of an option's values from its annotation; str if the annotation does not say."""
     parts = typing.get_args(hint) if _is_union(hint) else (hint,)
     for one in parts:

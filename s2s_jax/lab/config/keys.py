@@ -1,13 +1,23 @@
 """The keys of a config: their defaults, and checks that reject invalid configs."""
 
+import dataclasses
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from s2s_jax.feeding import RolloutOptions
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.config.components import DATA_KEYS, KINDS, Component, find_component
+from s2s_jax.lab.config.components import (
+    DATA_KEYS,
+    KINDS,
+    Component,
+    Option,
+    find_component,
+    type_of,
+)
 from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files
 from s2s_jax.names import did_you_mean
 
@@ -23,7 +33,7 @@ def base_config(
     schedule: str = "teacher_forcing",
     *,
     model: str = "rnn",
-    objective: str = "scheduled_sampling",
+    objective: str = "cross_entropy",
     optimizer: str = "adamw",
     modules: Modules = ENVIRONMENT,
 ) -> Config:
@@ -37,7 +47,7 @@ def base_config(
       dataset: a name in `s2s_jax.data.catalog.LOADERS`, or your own.
       schedule: a name in `s2s_jax.schedules.SCHEDULES`, or your own.
       model: "rnn", "tabular", or your own.
-      objective: "scheduled_sampling", or your own.
+      objective: "cross_entropy", or your own.
       optimizer: a name in `s2s_jax.optimizers.OPTIMIZERS`, one of optax's as "optax:NAME", or your
         own.
       modules: finds `module:function`.
@@ -64,7 +74,7 @@ def base_config(
             "model": {"name": model, **_option_keys(found["model"])},
             "objective": {"name": objective, **_option_keys(found["objective"])},
             "schedule": {"name": schedule, **_option_keys(found["schedule"])},
-            "rollout": {"coin": "token", "feed": "sample", "temperature": 1.0, "top_k": 0},
+            "rollout": _rollout_keys(),
             "train": {
                 "num_steps": 1000,
                 "batch_size": 128,
@@ -95,6 +105,15 @@ def base_config(
         }
     )
     return config.lock()
+
+
+def _rollout_keys() -> dict[str, Any]:
+    """The keys of `RolloutOptions` with their defaults."""
+    types = typing.get_type_hints(RolloutOptions)
+    return {
+        one.name: Option(one.default, type_of(types[one.name])).key
+        for one in dataclasses.fields(RolloutOptions)
+    }
 
 
 def _option_keys(component: Component) -> dict[str, Any]:
@@ -143,8 +162,20 @@ def component_options(config: Config, component: Component) -> dict[str, Any]:
     options = {name: section[name] for name in component.options}
     for name, key in component.supplied.items():
         holder, last = holder_of(config, key)
-        options[name] = holder[last]
+        options[name] = make_rollout_options(config) if key == "rollout" else holder[last]
     return options
+
+
+def make_rollout_options(config: Config) -> RolloutOptions:
+    """The section `rollout` of a config as the options that the core takes.
+
+    Raises:
+      LabError: a value is invalid.
+    """
+    try:
+        return RolloutOptions(**{name: config.rollout[name] for name in _rollout_keys()})
+    except ValueError as error:
+        raise LabError(f"rollout.{error}") from error
 
 
 def rename_component(config: Config, section: str, name: str) -> None:

@@ -224,9 +224,13 @@ def _check_unused(config: Config, objective: Component) -> None:
     if objective.is_built_in:
         return
     defaults, values = flat_keys(base_config("copy")), flat_keys(config)
-    for name, key in KINDS["objective"].supplied.items():
-        if name not in objective.supplied and values[key] != defaults[key]:
-            raise LabError(
-                f"{key} has no effect on {objective.name}, which has no argument {name};"
-                f" leave it at {defaults[key]!r}"
-            )
+    for name, section in KINDS["objective"].supplied.items():
+        if name in objective.supplied:
+            continue
+        for key, default in defaults.items():
+            is_inside = key == section or key.startswith(f"{section}.")
+            if is_inside and values[key] != default:
+                raise LabError(
+                    f"{key} has no effect on {objective.name}, which has no argument {name};"
+                    f" leave it at {default!r}"
+                )

@@ -183,7 +183,7 @@ class Programs:
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      objective: see `make_objective`.
+      objective: see `make_cross_entropy`.
       make_optimizer: traced scalars -> an optax transformation; without scalars, one whose state
         has the same structure.
       batch: the shapes of a batch; given those of the first training batch, they are traced only

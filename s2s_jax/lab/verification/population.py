@@ -10,7 +10,7 @@ import optax
 
 from s2s_jax.batch import Batch
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.objectives import make_objective
+from s2s_jax.objectives import RolloutOptions, make_cross_entropy
 from s2s_jax.training import TrainState, make_train_step
 
 _NUM_REPORTS = 5
@@ -65,7 +65,7 @@ def train_population(
     Returns:
       The averaged parameters, with a leading axis of size num_lanes.
     """
-    objective = make_objective(model, coin=coin, feed=feed)
+    objective = make_cross_entropy(model, rollout=RolloutOptions(coin=coin, feed=feed))
     num_averaged = round(averaged * num_steps)
     sequences = jax.tree.map(jnp.asarray, sequences)
 

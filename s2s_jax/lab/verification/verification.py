@@ -120,7 +120,7 @@ def verify(
 ) -> list[VerifiedCase]:
     """Trains with the real train step and compares with `scheduled_sampling_optimum`.
 
-    The step is `make_objective` with `make_train_step`, jitted and vmapped over teacher_prob.
+    The step is `make_cross_entropy` with `make_train_step`, jitted and vmapped over teacher_prob.
     Batches hold every sequence of the chain in proportion to its probability, so that sampling the
     data adds no error.
 

@@ -163,6 +163,19 @@ class RNNEncoderDecoder(nnx.Module):
         carry, features, _ = self.trace_step(memory, carry, token)
         return carry, self._logits(features)
 
+    def vector_step(
+        self, memory: RNNMemory, carry: RNNCarry, vectors: jax.Array
+    ) -> tuple[RNNCarry, jax.Array]:
+        """See `Vectors.step`."""
+        inputs = drop(vectors.astype(self.dtype), memory.token_mask)
+        rows = slice(self.options.embedding_size)
+        projected = self.decoder["layer_0"].project(inputs, rows)
+        carry, state, _ = self._advance(memory, carry, projected)
+        features = (
+            self._attend(memory, state[None])[0] if carry.attended is None else carry.attended
+        )
+        return carry, self._logits(features)
+
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.decode_sequence`."""
         states, attended = self._unroll(memory, tokens.T)

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues, uniform_draw
-from s2s_jax.models.interface import Params, Replay, Seq2SeqModel
+from s2s_jax.models.interface import Params, Replay, Seq2SeqModel, Vectors
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.encoder_decoder import RNNEncoderDecoder
 from s2s_jax.models.rnn.options import RNNOptions
@@ -119,5 +119,9 @@ def make_rnn_model(
             sequence=lambda params, *args: bind(params).trace_sequence(*args),
             replay=lambda params, *args: bind(params).replay(*args),
             output=lambda params: bind(params).output_layer(),
+        ),
+        vectors=Vectors(
+            table=lambda params: bind(params).target_embedding[...],
+            step=lambda params, *args: bind(params).vector_step(*args),
         ),
     )

@@ -151,12 +151,18 @@ def test_an_option_added_or_removed_later_is_named(mine):
 
 
 def test_rollout_settings_that_an_objective_does_not_take_are_rejected(mine):
-    mine("def make(model, *, coin='token'): return lambda *_: (0.0, {})\n")
+    mine(
+        "def make(model, *, rollout): return lambda *_: (rollout.coin, {})\n"
+        "def plain(model): return lambda *_: (0.0, {})\n"
+    )
     config = base_config("copy", objective="mine:make")
-    assert find_component("objective", "mine:make").supplied == {"coin": "rollout.coin"}
+    assert find_component("objective", "mine:make").supplied == {"rollout": "rollout"}
     make_experiment(apply_overrides(config, {"rollout.coin": "sequence"}))
-    with pytest.raises(LabError, match=r"rollout.feed has no effect on mine:make, which has no a"):
-        make_experiment(apply_overrides(config, {"rollout.feed": "argmax"}))
+    plain = base_config("copy", objective="mine:plain")
+    make_experiment(plain)
+    for key, value in (("rollout.feed", "argmax"), ("train.label_smoothing", 0.1)):
+        with pytest.raises(LabError, match=rf"{key} has no effect on mine:plain, which has no a"):
+            make_experiment(apply_overrides(plain, {key: value}))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""Cross entropy, token by token: any feed with any target distribution."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax.batch import PAD, Batch, gold_inputs, to_jax
+from s2s_jax.feeding import RolloutOptions
+from s2s_jax.forward_pass import make_forward_pass
+from s2s_jax.losses import TargetRule
+from s2s_jax.metrics import Mean, MetricSums, masked_mean
+from s2s_jax.models.interface import Params, Seq2SeqModel
+from s2s_jax.names import did_you_mean
+from s2s_jax.objectives.completion import begin_completion, make_completion_rule
+from s2s_jax.objectives.distillation import Teacher, begin_distillation, make_distillation_rule
+from s2s_jax.objectives.interface import Objective, Optimum
+from s2s_jax.objectives.raml import draw_targets, replacement_prob, targets_key
+from s2s_jax.prng import stream_key
+from s2s_jax.theory.optimum import optimum_divergences
+
+TARGETS = ("gold", "raml", "ocd", "teacher")
+"""What each step is trained towards; see `make_cross_entropy`."""
+
+_OPTIONS = {
+    "tau": ("raml",),
+    "margin": ("ocd", "teacher"),
+    "teacher": ("teacher",),
+    "divergence": ("teacher",),
+}
+
+
+def make_cross_entropy(
+    model: Seq2SeqModel,
+    *,
+    rollout: RolloutOptions | None = None,
+    label_smoothing: float = 0.0,
+    target: str = "gold",
+    tau: float | None = None,
+    margin: int | None = None,
+    teacher: Teacher | None = None,
+    divergence: str | None = None,
+    unigram_probs: Any | None = None,
+) -> Objective:
+    """Makes the objective that teacher forcing, scheduled sampling and free running share.
+
+        loss = sum_t sum_v -w_t(v) log p(v | x_1 ... x_t) / number of tokens
+
+    with x the fed tokens of `RolloutOptions`, and w_t the gold token y_t or another distribution.
+    Given x, this is a differentiable function of the parameters, with one loss and one gradient for
+    the whole sequence. The gradient equals that of a single scan that samples as it goes. The
+    encoder runs once. If the model has a `Replay`, the pass that chooses x also computes the loss;
+    otherwise decode_sequence makes a second pass on x, with the same dropout masks.
+
+    The targets:
+      gold: y_t, whatever was fed.
+      raml: y'_t, where y' has errors that are drawn anew for each sequence and step; y' is fed as
+        well; see `draw_targets`.
+      ocd: all tokens that can still lead to the smallest edit distance, uniformly; see
+        `make_completion_rule`.
+      teacher: a teacher's distribution; see `make_distillation_rule`.
+    A fed sequence goes on as long as its own tokens do for the last two, not as long as y.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      rollout: what is fed; None for scheduled sampling as in the paper.
+      label_smoothing: see `cross_entropy`; the reported "nll" does not include it.
+      target: "gold", "raml", "ocd" or "teacher".
+      tau: of "raml", the temperature of the reward; None for 0.2.
+      margin: of "ocd" and "teacher": how many tokens a fed sequence may have more than y; None
+        for 4.
+      teacher: of "teacher": see `make_model_teacher`.
+      divergence: of "teacher": "forward_kl", "reverse_kl" or "jsd"; None for the first.
+      unigram_probs: for the source "unigram"; see `Feeding`.
+
+    Returns:
+      objective(params, batch, key, teacher_prob) -> (loss, metric sums), with the sums "loss",
+      "nll" (nats per token), "token_accuracy", "gold_share" (the share of gold among the inputs
+      that a coin decided) and "fed_error_rate" (the share of the fed tokens after the start symbol
+      that differ from the gold ones). Loss and gradient are NaN if teacher_prob is not in [0, 1];
+      the derivative with respect to teacher_prob is 0.
+
+    Raises:
+      ValueError: an option is out of range, or another option makes it meaningless.
+
+    Example:
+      >>> from s2s_jax.models.tabular import make_tabular_model
+      >>> make_cross_entropy(make_tabular_model(8, 8), tau=0.5)
+      Traceback (most recent call last):
+      ValueError: tau is 0.5; it has no effect unless target is 'raml'
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target is {target!r}; {did_you_mean(target, TARGETS)}")
+    for name, value in (
+        ("tau", tau),
+        ("margin", margin),
+        ("teacher", teacher),
+        ("divergence", divergence),
+    ):
+        if value is not None and target not in _OPTIONS[name]:
+            needed = " or ".join(map(repr, _OPTIONS[name]))
+            raise ValueError(f"{name} is {value!r}; it has no effect unless target is {needed}")
+    tau, margin = 0.2 if tau is None else tau, 4 if margin is None else margin
+    if margin < 0:
+        raise ValueError(f"margin is {margin}; it must be at least 0")
+    rule: TargetRule | None = None
+    if target == "raml":
+        replacement_prob(model.vocab_size, tau)  # checks both
+    elif target == "ocd":
+        rule = make_completion_rule(model.vocab_size, label_smoothing)
+    elif target == "teacher":
+        if teacher is None:
+            raise ValueError("target is 'teacher'; it needs teacher")
+        if label_smoothing:
+            raise ValueError(f"label_smoothing is {label_smoothing}; target 'teacher' has none")
+        if teacher.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"teacher has {teacher.vocab_size} target ids; the model has {model.vocab_size}"
+            )
+        rule = make_distillation_rule(teacher, divergence or "forward_kl")
+    options = rollout or RolloutOptions()
+    forward_pass = make_forward_pass(
+        model, options, label_smoothing=label_smoothing, rule=rule, unigram_probs=unigram_probs
+    )
+
+    def objective(
+        params: Params, batch: Batch, key: jax.Array, teacher_prob: jax.Array
+    ) -> tuple[jax.Array, MetricSums]:
+        source, source_mask, gold, mask = to_jax(batch)
+        wanted, state = gold, None
+        if target == "raml":
+            wanted = draw_targets(gold, mask, targets_key(key), model.vocab_size, tau)
+        elif rule is not None:
+            beyond = (0, 0), (0, margin)
+            gold, mask = jnp.pad(gold, beyond, constant_values=PAD), jnp.pad(mask, beyond)
+            wanted = gold
+            if teacher is None:
+                state = begin_completion(gold, mask, margin)
+            else:
+                state = begin_distillation(teacher, source, source_mask, mask, margin)
+        memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
+        fed, losses = forward_pass(params, memory, wanted, mask, key, teacher_prob, state)
+        decided = mask.at[:, 0].set(False)  # no coin decides the start symbol
+        # A compiled step cannot raise an error; a NaN loss and gradient cannot be overlooked.
+        is_probability = (teacher_prob >= 0) & (teacher_prob <= 1)
+        total = losses.loss.total * jnp.where(is_probability, 1.0, jnp.nan)
+        metrics = {
+            "loss": Mean(total, losses.loss.weight),
+            "nll": losses.nll,
+            "token_accuracy": losses.accuracy,
+            "gold_share": masked_mean(fed.is_gold, decided),
+            "fed_error_rate": masked_mean(fed.tokens != gold_inputs(gold), decided),
+        }
+        return total / jnp.maximum(losses.loss.weight, 1.0), metrics
+
+    # Temperature, top-k and label smoothing change what is fed or learned, so no theory applies.
+    known = RolloutOptions(coin=options.coin, feed=options.feed)
+    if target == "gold" and options == known and options.coin != "confidence" and (
+        not options.is_soft and label_smoothing == 0
+    ):  # fmt: skip
+        optimum: Optimum = partial(optimum_divergences, coin=options.coin, feed=options.feed)
+        objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]
+    return objective

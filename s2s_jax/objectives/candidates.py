@@ -1,0 +1,168 @@
+"""Whole hypotheses as the unit of a loss: several candidates for each source, drawn and scored."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s2s_jax import output_layer
+from s2s_jax.batch import BOS, EOS, PAD
+from s2s_jax.edit_distance import edit_distance
+from s2s_jax.losses import StepInputs, log_probs_of, make_gold_rule
+from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
+from s2s_jax.models.linear import compute_logits
+from s2s_jax.names import did_you_mean
+from s2s_jax.prng import per_step_keys
+from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
+
+COSTS = ("edit_rate", "exact_match")
+"""The costs of a hypothesis; see `cost_of`."""
+
+
+class Candidates(NamedTuple):
+    """Hypotheses of the model, time first; row b * num_candidates + s is candidate s of source b.
+
+    Attributes:
+      fed: [time, rows] int32, BOS and then the tokens but the last.
+      tokens: [time, rows] int32, PAD after the end.
+      mask: [time, rows] bool, up to and including EOS, or up to the cap.
+      log_probs: [rows] float32, log p of the tokens in the mask, without a gradient.
+      kept: what `log_prob_gradient` needs of the pass; None if the model has no `Replay`.
+    """
+
+    fed: jax.Array
+    tokens: jax.Array
+    mask: jax.Array
+    log_probs: jax.Array
+    kept: tuple[jax.Array, Trace] | None
+
+
+def draw_candidates(
+    model: Seq2SeqModel,
+    params: Params,
+    memory: Memory,
+    key: jax.Array,
+    cap: jax.Array,
+    forced: jax.Array,
+    is_forced: jax.Array,
+    is_greedy: jax.Array,
+) -> Candidates:
+    """Draws one hypothesis for each row of the memory, in one scan and without a gradient.
+
+        s_t = forced_t where is_forced, the most likely token where is_greedy, else ~ p(. | s_<t)
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      params: the model's parameters.
+      memory: from encode, with as many rows as there are hypotheses.
+      key: one PRNG key.
+      cap: [rows] int32, the largest number of tokens; 0 for no hypothesis.
+      forced: [time, rows] int32, tokens to say.
+      is_forced: [time, rows] bool, where they are said.
+      is_greedy: [rows] bool.
+    """
+    params, memory = jax.lax.stop_gradient((params, memory))
+    time, num_rows = forced.shape
+    choose = make_token_chooser("sample")
+    noise = jax.vmap(lambda key: draw_noise(key, (num_rows,)))(per_step_keys(key, time))
+    output = None if model.replay is None else model.replay.output(params)
+
+    def step(state, inputs):
+        (carry, token, has_ended), (t, forced, is_forced, noise) = state, inputs
+        kept = None
+        if model.replay is None or output is None:
+            carry, logits = model.decode_step(params, memory, carry, token)
+        else:
+            carry, *kept = model.replay.step(params, memory, carry, token)
+            logits = compute_logits(kept[0], *output)
+        said = jnp.where(is_greedy, choose_argmax(logits), choose(logits, noise))
+        said = jnp.where(is_forced, forced, said)
+        counts = ~has_ended & (t < cap)
+        log_prob = log_probs_of(jax.nn.log_softmax(logits.astype(jnp.float32)), said[:, None])
+        log_prob = jnp.where(counts, log_prob[:, 0], 0.0)
+        said = jnp.where(counts, said, PAD)
+        return (carry, said, has_ended | (said == EOS)), (token, said, counts, log_prob, kept)
+
+    first = jnp.full(num_rows, BOS, jnp.int32)
+    start = model.initial_carry(params, memory), first, jnp.zeros(num_rows, bool)
+    inputs = jnp.arange(time), forced, is_forced, noise
+    _, (fed, tokens, mask, log_probs, kept) = jax.lax.scan(step, start, inputs)
+    return Candidates(fed, tokens, mask, log_probs.sum(0), None if kept is None else tuple(kept))
+
+
+def weighted_nll(
+    model: Seq2SeqModel,
+    params: Params,
+    memory: Memory,
+    candidates: Candidates,
+    weights: jax.Array,
+) -> jax.Array:
+    """sum_r sum_t weights(t, r) (-log p(s_t)), with its gradient into params and memory.
+
+    Args:
+      model: the functions of `Seq2SeqModel`.
+      params: the model's parameters.
+      memory: the one that the candidates were drawn from, with its gradient.
+      candidates: from `draw_candidates`.
+      weights: [time, rows] float32 without a gradient; may be negative.
+    """
+    weights = jax.lax.stop_gradient(jnp.where(candidates.mask, weights, 0.0))
+    inputs = StepInputs(candidates.fed, candidates.tokens, weights)
+    rule = make_gold_rule()
+    if model.replay is None or candidates.kept is None:
+        logits = model.decode_sequence(params, memory, candidates.fed.T).swapaxes(0, 1)
+        return output_layer.sum_losses(rule.loss(logits, (inputs.gold, inputs.mask))).loss
+    features, trace = candidates.kept
+    output = model.replay.output(params)
+    reading = output_layer.read_rule(features, *output, rule, None, inputs)
+    features = model.replay.replay(params, memory, candidates.fed, features, trace)
+    return output_layer.token_losses_of(reading, features, *output).loss.total
+
+
+def is_distinct(candidates: Candidates, num_candidates: int) -> jax.Array:
+    """Whether a candidate differs from all earlier ones of its source: [batch, num_candidates].
+
+    Example:
+      >>> tokens = jnp.array([[7, 7, 8], [2, 2, 2]])  # three candidates of one source
+      >>> some = Candidates(tokens, tokens, tokens > 0, jnp.zeros(3), None)
+      >>> is_distinct(some, 3).tolist()
+      [[True, False, True]]
+    """
+    tokens = candidates.tokens.T.reshape(-1, num_candidates, len(candidates.tokens))
+    equal = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)
+    return ~jnp.any(equal & jnp.tri(num_candidates, k=-1, dtype=bool), axis=-1)
+
+
+def make_cost(name: str) -> Callable[[Candidates, jax.Array, jax.Array], jax.Array]:
+    """Makes the cost of a hypothesis s against its target y, a number from 0, the best.
+
+        edit_rate: Levenshtein(s, y) / |y|     exact_match: 0 if s = y else 1
+
+    |y| does not count the end symbol, and is at least 1. A hypothesis that was cut off before its
+    end symbol is not exact.
+
+    Returns:
+      (candidates, target [rows, time], mask [rows, time]) -> [rows] float32.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    if name not in COSTS:
+        raise ValueError(f"cost is {name!r}; {did_you_mean(name, COSTS)}")
+
+    def edit_rate(candidates: Candidates, target: jax.Array, mask: jax.Array) -> jax.Array:
+        distance = edit_distance(candidates.tokens.T, candidates.mask.T, target, mask)
+        return distance / jnp.maximum((mask & (target != EOS)).sum(1), 1)
+
+    def exact_match(candidates: Candidates, target: jax.Array, mask: jax.Array) -> jax.Array:
+        said = jnp.where(candidates.mask, candidates.tokens, PAD).T
+        same = jnp.all((said == jnp.where(mask, target, PAD)) & (mask == candidates.mask.T), axis=1)
+        return 1.0 - same
+
+    return {"edit_rate": edit_rate, "exact_match": exact_match}[name]
+
+
+def repeat_rows(tree: Any, times: int) -> Any:
+    """Every row of every leaf several times in a row: [batch, ...] -> [batch * times, ...]."""
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=0), tree)

@@ -330,17 +330,11 @@ class Feeding:
                 f"num_neighbours is {options.num_neighbours}; there are"
                 f" {model.vocab_size - NUM_RESERVED} ids, the token's own included"
             )
-        self._cumulated: np.ndarray | None = None
-        if options.source == "unigram":
-            if unigram_probs is None:
-                raise ValueError("source is 'unigram'; it needs the frequencies of the target ids")
-            counts = np.asarray(unigram_probs, np.float64).copy()
-            counts[:NUM_RESERVED] = 0
-            if len(counts) != model.vocab_size or not counts.sum() > 0 or counts.min() < 0:
-                raise ValueError(
-                    f"unigram_probs must be {model.vocab_size} frequencies, one of them above 0"
-                )
-            self._cumulated = np.cumsum(counts / counts.sum()).astype(np.float32)
+        self._unigram_probs = unigram_probs
+        if options.source == "unigram" and np.shape(unigram_probs) != (model.vocab_size,):
+            raise ValueError(
+                f"source is 'unigram'; it needs the frequencies of {model.vocab_size} target ids"
+            )
 
     def draw(
         self, params: Any, target: jax.Array, mask: jax.Array, key: jax.Array, teacher_prob: Any
@@ -386,9 +380,12 @@ class Feeding:
         if options.source == "blank":
             return jnp.full(target.shape, UNK, jnp.int32)
         if options.source == "unigram":
-            # Never an id of frequency 0: the last one whose cumulated share exceeds the rest.
-            found = jnp.searchsorted(self._cumulated, uniform * self._cumulated[-1], side="right")
-            return jnp.minimum(found, jnp.argmax(self._cumulated)).astype(jnp.int32)
+            counts = np.array(self._unigram_probs, np.float64)
+            counts[:NUM_RESERVED] = 0
+            cumulated = np.cumsum(counts / counts.sum()).astype(np.float32)
+            found = jnp.searchsorted(cumulated, uniform * cumulated[-1], side="right")
+            # Rounding can reach the very end; argmax is the last id whose frequency is not 0.
+            return jnp.minimum(found, np.argmax(cumulated)).astype(jnp.int32)
         if options.source == "neighbour":
             assert self._table is not None
             table = jax.lax.stop_gradient(self._table(params).astype(jnp.float32))

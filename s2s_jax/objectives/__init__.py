@@ -4,6 +4,12 @@ from s2s_jax.feeding import RolloutOptions
 from s2s_jax.objectives.cross_entropy import make_cross_entropy
 from s2s_jax.objectives.distillation import Teacher, make_model_teacher
 from s2s_jax.objectives.interface import Objective, Optimum, optimum_of
+from s2s_jax.objectives.sequence_losses import (
+    make_minimum_risk,
+    make_mixer,
+    make_reinforce,
+    make_self_critical,
+)
 
 __all__ = [
     "Objective",
@@ -11,6 +17,10 @@ __all__ = [
     "RolloutOptions",
     "Teacher",
     "make_cross_entropy",
+    "make_minimum_risk",
+    "make_mixer",
     "make_model_teacher",
+    "make_reinforce",
+    "make_self_critical",
     "optimum_of",
 ]

@@ -26,7 +26,13 @@ from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
 from s2s_jax.names import did_you_mean
-from s2s_jax.objectives import make_cross_entropy
+from s2s_jax.objectives import (
+    make_cross_entropy,
+    make_minimum_risk,
+    make_mixer,
+    make_reinforce,
+    make_self_critical,
+)
 from s2s_jax.optimizers import OPTIMIZERS
 from s2s_jax.schedules import SCHEDULES
 
@@ -100,7 +106,13 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "objective",
-            {"cross_entropy": make_cross_entropy},
+            {
+                "cross_entropy": make_cross_entropy,
+                "minimum_risk": make_minimum_risk,
+                "reinforce": make_reinforce,
+                "self_critical": make_self_critical,
+                "mixer": make_mixer,
+            },
             1,
             "an objective, a function",
             callable,
@@ -158,6 +170,7 @@ class Component:
       function: the function to call.
       options: by name.
       supplied: the arguments that the lab passes by name, with their config keys.
+      computed: the arguments that the lab computes from the data.
     """
 
     kind: Kind
@@ -165,6 +178,7 @@ class Component:
     function: Callable[..., Any]
     options: Mapping[str, Option]
     supplied: Mapping[str, str]
+    computed: tuple[str, ...] = ()
 
     @property
     def is_built_in(self) -> bool:
@@ -240,8 +254,7 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
     else:
         hint = did_you_mean(name, kind.built_in)
         raise LabError(f"{key} is {name!r}; {hint}; name your own as module:function")
-    options, supplied = _signature(kind, name, function)
-    return Component(kind, name, function, options, supplied)
+    return Component(kind, name, function, *_signature(kind, name, function))
 
 
 def built_in_options(section: str) -> dict[str, str]:
@@ -263,8 +276,8 @@ def built_in_options(section: str) -> dict[str, str]:
 
 def _signature(
     kind: Kind, name: str, function: Callable[..., Any]
-) -> tuple[dict[str, Option], dict[str, str]]:
-    """A function's options, and the arguments that the lab supplies."""
+) -> tuple[dict[str, Option], dict[str, str], tuple[str, ...]]:
+    """A function's options, and the arguments that the lab supplies and computes."""
     key = f"{kind.section}.name={name}"
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -282,6 +295,7 @@ def _signature(
         hints = {}
     options: dict[str, Option] = {}
     supplied: dict[str, str] = {}
+    computed: list[str] = []
     for one in parameters:
         if one in positional[: kind.num_given] or one.kind in (
             one.VAR_POSITIONAL,
@@ -292,13 +306,14 @@ def _signature(
             supplied[one.name] = kind.supplied[one.name]
             continue
         if one.name in kind.computed:
+            computed.append(one.name)
             continue
         if one.kind is one.POSITIONAL_ONLY:
             raise LabError(f"{key}: argument {one.name} can only be given by position")
         if one.name in kind.reserved:
             raise LabError(f"{key}: no option can be called {one.name}; rename the argument")
         options[one.name] = _option(key, one, hints.get(one.name, one.annotation))
-    return options, supplied
+    return options, supplied, tuple(computed)
 
 
 _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -4,7 +4,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import optax
 
 from s2s_jax.data.batching import TrainingBatches
@@ -28,7 +30,7 @@ from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.evaluation.scores import Scorer, make_scorer
 from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.objectives import Objective, optimum_of
+from s2s_jax.objectives import Objective, Teacher, optimum_of
 from s2s_jax.schedules import Schedule
 
 # Options are checked before the vocabularies of the data are known.
@@ -62,6 +64,11 @@ class Experiment:
     def num_steps(self) -> int:
         """The number of updates in the whole training."""
         return self.config.train.num_steps
+
+    @property
+    def teacher(self) -> str | None:
+        """What `objective.teacher` names; None if the objective has no teacher."""
+        return self.config.objective.get("teacher")
 
     @property
     def scalars(self) -> Scalars:
@@ -146,14 +153,31 @@ class Experiment:
         options = component_options(self.config, component)
         return component.make(source_vocab_size, target_vocab_size, options=options)
 
-    def make_objective(self, model: Seq2SeqModel) -> Objective:
+    def make_objective(
+        self, model: Seq2SeqModel, task: Task | None = None, teacher: Teacher | None = None
+    ) -> Objective:
         """Makes the objective for a model.
+
+        Args:
+          model: the functions of `Seq2SeqModel`.
+          task: the data, whose frequencies a rollout may need; without it, the objective can only
+            be checked and asked for its theory.
+          teacher: what `objective.teacher` names; likewise.
 
         Raises:
           LabError: options are invalid or incompatible.
         """
         component = self.components["objective"]
-        return component.make(model, options=component_options(self.config, component))
+        options = component_options(self.config, component)
+        if "unigram_probs" in component.computed and self.config.rollout.source == "unigram":
+            options["unigram_probs"] = (
+                np.broadcast_to(np.ones(()), model.vocab_size)
+                if task is None
+                else np.bincount(task.training_tokens.target.ids, minlength=model.vocab_size)
+            )
+        if self.teacher is not None:
+            options["teacher"] = teacher or Teacher(_unloaded, _unloaded, model.vocab_size)
+        return component.make(model, options=options)
 
     def training_batches(self, task: Task) -> TrainingBatches:
         """Makes the training batches."""
@@ -190,6 +214,10 @@ class Experiment:
             teacher_prob = float(self.schedule(self.num_steps - 1))
             predicted = predicted_divergence(truth, dev, teacher_prob, optimum)
         return Divergence(model, task.vocabularies, truth, dev, config.eval.batch_size, predicted)
+
+
+def _unloaded(*_: Any) -> Any:
+    raise AssertionError("a teacher that was only checked cannot be asked")
 
 
 def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experiment:

@@ -27,6 +27,7 @@ from s2s_jax.lab.training.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
 from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
+from s2s_jax.lab.training.teachers import load_teacher
 from s2s_jax.models.interface import Seq2SeqModel
 
 Result = dict[str, Any] | LabError
@@ -172,7 +173,7 @@ class _Shared:
         with own_errors_in_a_line("the first train step", files):
             programs = Programs(
                 model,
-                experiment.make_objective(model),
+                experiment.make_objective(model, task, load_teacher(experiment, task)),
                 experiment.make_optimizer,
                 batch_template(batches.batch_size, batches.shapes_from(0)[0]),
             )

@@ -7,13 +7,13 @@ import pytest
 from s2s_jax.theory.chains import MAX_SEQUENCES, Chains, make_chain, observe
 from s2s_jax.theory.information import kl_divergence, mutual_information, total_correlation
 from s2s_jax.theory.optimum import (
-    ScheduledSamplingOptimum,
     markov_sequence_probs,
     next_token_tables,
     optimum_divergences,
     scheduled_sampling_optimum,
     sequence_probs,
 )
+from s2s_jax.theory.recursion import TrainingOptimum
 
 INITIAL, TRANSITION = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
 CHAIN = INITIAL, TRANSITION
@@ -203,7 +203,7 @@ def test_a_deterministic_chain_has_no_damage():
 
 
 def test_the_same_chain_through_an_identity_emission():
-    plain: ScheduledSamplingOptimum = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3)
+    plain: TrainingOptimum = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3)
     shown = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3, emission=np.eye(3))
     assert plain.kl == shown.kl
 
@@ -249,7 +249,7 @@ def test_divergences_of_several_chains_at_once(coin: str, feed: str, monkeypatch
     chains.append(make_chain((1.0, 0.0), ((0.3, 0.7), (0.6, 0.4)), 4))
     together = Chains(*(np.concatenate(parts) for parts in zip(*chains, strict=True)))
     for limit in (MAX_SEQUENCES, 32):  # in one piece, and in two
-        monkeypatch.setattr("s2s_jax.theory.optimum.MAX_SEQUENCES", limit)
+        monkeypatch.setattr("s2s_jax.theory.recursion.MAX_SEQUENCES", limit)
         kl, identified = optimum_divergences(together, 0.0, coin=coin, feed=feed)
         for number, chain in enumerate(chains):
             one = scheduled_sampling_optimum(
@@ -258,7 +258,7 @@ def test_divergences_of_several_chains_at_once(coin: str, feed: str, monkeypatch
             assert kl[number] == pytest.approx(one.kl, abs=1e-12)
             assert identified[number] == one.kl_is_identified
     assert kl[1] == pytest.approx(0, abs=1e-12)
-    monkeypatch.setattr("s2s_jax.theory.optimum.MAX_SEQUENCES", 8)
+    monkeypatch.setattr("s2s_jax.theory.recursion.MAX_SEQUENCES", 8)
     with pytest.raises(ValueError, match="more than 8 sequences of length 4"):
         optimum_divergences(together, 0.5)
 

@@ -70,7 +70,7 @@ class RollIn(NamedTuple):
         return q if self.feed == "sample" else np.eye(q.shape[-1])[q.argmax(-1)]
 
 
-ALL_GOLD = RollIn(np.float64(1.0))
+ALL_GOLD = RollIn(np.ones(()))
 """Teacher forcing."""
 
 

@@ -69,7 +69,7 @@ def make_chain(
     else:
         moves = [transition] * (length - 1) if moves is None else moves
         shows = [emission] * length if shows is None else shows
-        same = np.eye(len(_array("initial", initial, 1, "a row of probabilities")))
+        same = np.eye(len(check_array("initial", initial, 1, "a row of probabilities")))
         checked = []
         # There is no transition after the last symbol; its table is only a placeholder.
         for step, (move, show) in enumerate(zip([*moves, same], shows, strict=True)):
@@ -97,8 +97,8 @@ def check_chain(
     Raises:
       ValueError: they are invalid; the message says in one line why.
     """
-    start = _array("initial", initial, 1, "a row of probabilities")
-    matrix = _array("transition", transition, 2, "a square table, a row for each state")
+    start = check_array("initial", initial, 1, "a row of probabilities")
+    matrix = check_array("transition", transition, 2, "a square table, a row for each state")
     num_states = len(start)
     if not num_states:
         raise ValueError("initial is empty; it must name at least one state")
@@ -110,7 +110,7 @@ def check_chain(
         )
     shown = np.eye(num_states)
     if emission is not None:
-        shown = _array("emission", emission, 2, "a table with a row for each state")
+        shown = check_array("emission", emission, 2, "a table with a row for each state")
         if len(shown) != num_states or not shown.shape[1]:
             raise ValueError(
                 f"emission has {shown.shape[0]} rows of {shown.shape[1]}; it must have a row of"
@@ -175,7 +175,8 @@ def _check_size(num_symbols: int, length: int) -> None:
         )
 
 
-def _array(name: str, values: ArrayLike, num_axes: int, meaning: str) -> np.ndarray:
+def check_array(name: str, values: ArrayLike, num_axes: int, meaning: str) -> np.ndarray:
+    """The values as a float64 array; a ValueError says that they are not `meaning`."""
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError):

@@ -7,79 +7,27 @@ import pytest
 from s2s_jax.theory.chains import MAX_SEQUENCES, Chains, make_chain, observe
 from s2s_jax.theory.information import kl_divergence, mutual_information, total_correlation
 from s2s_jax.theory.optimum import (
-    ScheduledSamplingOptimum,
     markov_sequence_probs,
     next_token_tables,
     optimum_divergences,
     scheduled_sampling_optimum,
     sequence_probs,
 )
+from s2s_jax.theory.recursion import TrainingOptimum
+from tests.theory.pairs import (
+    CHAIN,
+    CHAINS,
+    EMISSION,
+    THREE_STATES,
+    WITH_ZEROS,
+    joint_probs,
+    mean_over_pairs,
+    next_gold,
+)
 
-INITIAL, TRANSITION = (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8))
-CHAIN = INITIAL, TRANSITION
-THREE_STATES = (0.5, 0.3, 0.2), ((0.6, 0.3, 0.1), (0.1, 0.2, 0.7), (0.25, 0.4, 0.35))
-WITH_ZEROS = (0.6, 0.4, 0.0), ((0.0, 0.8, 0.2), (0.3, 0.0, 0.7), (0.5, 0.5, 0.0))
-EMISSION = ((0.7, 0.2, 0.1), (0.1, 0.2, 0.7))
+INITIAL, TRANSITION = CHAIN
 WAYS = tuple(product(("token", "sequence"), ("sample", "argmax")))
 TEACHER_PROBS = (1.0, 0.75, 0.5, 0.25, 0.0)
-
-
-def joint_probs(initial, transition, length, emission=None) -> np.ndarray:
-    """P(y) of every sequence by the forward algorithm, [num_symbols] * length."""
-    shown = np.eye(len(initial)) if emission is None else np.asarray(emission)
-    joint = np.zeros((shown.shape[1],) * length)
-    for y in np.ndindex(joint.shape):
-        forward = np.asarray(initial, float)
-        for symbol in y:
-            forward = (forward * shown[:, symbol]) @ np.asarray(transition)
-        joint[y] = forward.sum()
-    return joint
-
-
-def by_enumeration(
-    joint: np.ndarray, teacher_prob: float, coin: str, feed: str
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """q and the mass of every fed prefix, from alpha over all pairs of gold and fed sequences."""
-    num_symbols, length = joint.shape[0], joint.ndim
-
-    def gold_prob(y: tuple[int, ...]) -> float:
-        return joint[y].sum()
-
-    symbols = range(num_symbols)
-    alpha = {((), ()): 1.0}  # of a coin per token; of one per sequence, fed by the model alone
-    probs, masses = [], []
-    for step in range(length):
-        q = np.full((num_symbols,) * (step + 1), np.nan)
-        mass = np.zeros((num_symbols,) * step)
-        for z in product(symbols, repeat=step):
-            weights = {y: weight for (y, fed), weight in alpha.items() if fed == z}
-            if coin == "sequence":
-                weights = {y: (1 - teacher_prob) * weight for y, weight in weights.items()}
-                weights[z] = weights.get(z, 0.0) + teacher_prob * gold_prob(z)
-            mass[z] = sum(weights.values())
-            if mass[z]:
-                for b in symbols:
-                    of_b = [
-                        weight * gold_prob((*y, b)) / gold_prob(y)
-                        for y, weight in weights.items()
-                        if weight
-                    ]
-                    q[(*z, b)] = sum(of_b) / mass[z]
-        following: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
-        for ((y, z), weight), b, c in product(alpha.items(), symbols, symbols):
-            if not weight or not mass[z]:
-                continue
-            own = q[(*z, c)] if feed == "sample" else float(c == q[z].argmax())
-            gold = teacher_prob if coin == "token" else 0.0
-            fed = gold * (b == c) + (1 - gold) * own
-            new = weight * gold_prob((*y, b)) / gold_prob(y) * fed
-            following[(*y, b), (*z, c)] = new
-        if coin == "sequence" and teacher_prob == 1:
-            following = {}
-        alpha = following
-        probs.append(q)
-        masses.append(mass)
-    return probs, masses
 
 
 @pytest.mark.parametrize(
@@ -128,9 +76,7 @@ def test_three_tokens(coin, kl, q):
     assert optimum.probs[2][1, 0, 0] == pytest.approx(q, abs=5.1e-5)
 
 
-@pytest.mark.parametrize(
-    "chain", [(*CHAIN, None), (*THREE_STATES, None), (*WITH_ZEROS, None), (*CHAIN, EMISSION)]
-)
+@pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize(("coin", "feed"), WAYS)
 def test_the_optimum_is_the_mean_over_gold_prefixes_paired_with_a_fed_one(
     chain: Any, coin: str, feed: str
@@ -141,7 +87,7 @@ def test_the_optimum_is_the_mean_over_gold_prefixes_paired_with_a_fed_one(
             initial, transition, 4, teacher_prob, coin=coin, feed=feed, emission=emission
         )
         joint = joint_probs(initial, transition, 4, emission)
-        probs, masses = by_enumeration(joint, teacher_prob, coin, feed)
+        probs, masses = mean_over_pairs(joint, teacher_prob, coin, feed, None, next_gold)
         for found, fed, expected, mass in zip(*optimum[:2], probs, masses, strict=True):
             np.testing.assert_allclose(fed, mass, atol=1e-12)
             fed = fed > 0
@@ -203,7 +149,7 @@ def test_a_deterministic_chain_has_no_damage():
 
 
 def test_the_same_chain_through_an_identity_emission():
-    plain: ScheduledSamplingOptimum = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3)
+    plain: TrainingOptimum = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3)
     shown = scheduled_sampling_optimum(*THREE_STATES, 4, 0.3, emission=np.eye(3))
     assert plain.kl == shown.kl
 
@@ -229,7 +175,7 @@ def test_chains_that_vary_by_step(coin: str, feed: str):
         optimum = scheduled_sampling_optimum(
             first, VARYING, 3, teacher_prob, coin=coin, feed=feed, emission=SHOWING
         )
-        probs, masses = by_enumeration(joint, teacher_prob, coin, feed)
+        probs, masses = mean_over_pairs(joint, teacher_prob, coin, feed, None, next_gold)
         for found, fed, expected, mass in zip(*optimum[:2], probs, masses, strict=True):
             np.testing.assert_allclose(fed, mass, atol=1e-12)
             np.testing.assert_allclose(found[mass > 0], expected[mass > 0], atol=1e-12)
@@ -249,7 +195,7 @@ def test_divergences_of_several_chains_at_once(coin: str, feed: str, monkeypatch
     chains.append(make_chain((1.0, 0.0), ((0.3, 0.7), (0.6, 0.4)), 4))
     together = Chains(*(np.concatenate(parts) for parts in zip(*chains, strict=True)))
     for limit in (MAX_SEQUENCES, 32):  # in one piece, and in two
-        monkeypatch.setattr("s2s_jax.theory.optimum.MAX_SEQUENCES", limit)
+        monkeypatch.setattr("s2s_jax.theory.recursion.MAX_SEQUENCES", limit)
         kl, identified = optimum_divergences(together, 0.0, coin=coin, feed=feed)
         for number, chain in enumerate(chains):
             one = scheduled_sampling_optimum(
@@ -258,14 +204,16 @@ def test_divergences_of_several_chains_at_once(coin: str, feed: str, monkeypatch
             assert kl[number] == pytest.approx(one.kl, abs=1e-12)
             assert identified[number] == one.kl_is_identified
     assert kl[1] == pytest.approx(0, abs=1e-12)
-    monkeypatch.setattr("s2s_jax.theory.optimum.MAX_SEQUENCES", 8)
+    monkeypatch.setattr("s2s_jax.theory.recursion.MAX_SEQUENCES", 8)
     with pytest.raises(ValueError, match="more than 8 sequences of length 4"):
         optimum_divergences(together, 0.5)
 
 
 def test_tables_of_a_hidden_chain_are_its_conditionals():
     tables = next_token_tables(*CHAIN, 3, emission=EMISSION)
-    probs, _ = by_enumeration(joint_probs(*CHAIN, 3, EMISSION), 1.0, "token", "sample")
+    probs, _ = mean_over_pairs(
+        joint_probs(*CHAIN, 3, EMISSION), 1.0, "token", "sample", None, next_gold
+    )
     for found, expected in zip(tables, probs, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -329,6 +277,15 @@ def test_observe_is_bayes_rule():
         ({"teacher_prob": float("nan")}, "teacher_prob is nan; it must be in"),
         ({"coin": "toss"}, "coin is 'toss'; it must be one of token, sequence, batch"),
         ({"feed": "beam"}, "feed is 'beam'; it must be one of sample, argmax"),
+        ({"teacher_prob": (0.5, 1.5)}, "teacher_prob holds 1.5; it must be in"),
+        ({"teacher_prob": (0.5, 0.5), "coin": "sequence"}, "must be one number if the coin is per"),
+        ({"teacher_prob": (0.5, 0.5), "coin": "batch"}, "must be one number if the coin is per ba"),
+        ({"teacher_prob": (0.5,) * 3}, r"has shape \(3,\); for length 3 it must be .* a row of 2"),
+        ({"teacher_prob": ((0.5, 0.5),)}, r"has shape \(1, 2\); for length 3 it must be"),
+        ({"noise": (0.5, 0.4)}, "noise sums to 0.9, not to 1"),
+        ({"noise": (1.0,)}, "noise has 1 probabilities for 2 symbols"),
+        ({"noise": 0.5}, "noise is not a row of probabilities"),
+        ({"noise": (0.5, 0.5), "feed": "argmax"}, "feed 'argmax' has no effect if noise replaces"),
     ],
 )
 def test_invalid_arguments_are_refused(changes, message):

@@ -118,4 +118,4 @@ def make_chain_teacher(
             jnp.maximum(everywhere, _LOWEST)
         )
 
-    return Teacher(begin, step, vocab_size)
+    return Teacher(begin, step, vocab_size, is_truth=True)

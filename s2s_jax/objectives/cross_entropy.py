@@ -1,13 +1,13 @@
 """Cross entropy, token by token: any feed with any target distribution."""
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from s2s_jax.batch import PAD, Batch, gold_inputs, to_jax
-from s2s_jax.feeding import RolloutOptions
+from s2s_jax.batch import NUM_RESERVED, PAD, Batch, gold_inputs, to_jax
+from s2s_jax.feeding import RolloutOptions, position_probs
 from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.losses import TargetRule
 from s2s_jax.metrics import Mean, MetricSums, masked_mean
@@ -16,9 +16,12 @@ from s2s_jax.names import did_you_mean
 from s2s_jax.objectives.completion import begin_completion, make_completion_rule
 from s2s_jax.objectives.distillation import Teacher, begin_distillation, make_distillation_rule
 from s2s_jax.objectives.interface import Objective, Optimum
-from s2s_jax.objectives.raml import draw_targets, replacement_prob, targets_key
+from s2s_jax.objectives.raml import check_raml, draw_targets, targets_key
 from s2s_jax.prng import stream_key
+from s2s_jax.theory.chains import Chains
+from s2s_jax.theory.distillation import distillation_divergences
 from s2s_jax.theory.optimum import optimum_divergences
+from s2s_jax.theory.raml import raml_divergences
 
 TARGETS = ("gold", "raml", "ocd", "teacher")
 """What each step is trained towards; see `make_cross_entropy`."""
@@ -106,7 +109,7 @@ def make_cross_entropy(
         raise ValueError(f"margin is {margin}; it must be at least 0")
     rule: TargetRule | None = None
     if target == "raml":
-        replacement_prob(model.vocab_size, tau)  # checks both
+        check_raml(model.vocab_size, tau)
     elif target == "ocd":
         rule = make_completion_rule(model.vocab_size, label_smoothing)
     elif target == "teacher":
@@ -154,11 +157,72 @@ def make_cross_entropy(
         }
         return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
-    # Temperature, top-k and label smoothing change what is fed or learned, so no theory applies.
-    known = RolloutOptions(coin=options.coin, feed=options.feed)
-    if target == "gold" and options == known and options.coin != "confidence" and (
-        not options.is_soft and label_smoothing == 0
-    ):  # fmt: skip
-        optimum: Optimum = partial(optimum_divergences, coin=options.coin, feed=options.feed)
+    optimum = _optimum_of(options, target, tau, teacher, label_smoothing, model.vocab_size)
+    if optimum is not None:
         objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]
     return objective
+
+
+def _optimum_of(
+    options: RolloutOptions,
+    target: str,
+    tau: float,
+    teacher: Teacher | None,
+    label_smoothing: float,
+    vocab_size: int,
+) -> Optimum | None:
+    """What theory knows of these options; None if they are not covered."""
+    covered = RolloutOptions(
+        coin=options.coin,
+        source=options.source,
+        feed=options.feed,
+        position=options.position,
+        position_k=options.position_k,
+        position_floor=options.position_floor,
+    )
+    has_theory = options.coin != "confidence" and options.source in ("own", "uniform")
+    if options != covered or not has_theory or options.is_soft or label_smoothing:
+        return None
+    if options.position != "none" and options.coin != "token":
+        return None
+
+    def of_gold(chains: Chains, teacher_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        probs: Any = teacher_prob
+        if options.position != "none":
+            probs = np.asarray(
+                position_probs(
+                    jnp.float32(teacher_prob),
+                    chains.length - 1,
+                    options.position,
+                    options.position_k,
+                    options.position_floor,
+                ),
+                np.float64,
+            )
+        noise = None
+        if options.source == "uniform":
+            noise = np.full(chains.num_symbols, 1 / chains.num_symbols)
+        return optimum_divergences(chains, probs, coin=options.coin, feed=options.feed, noise=noise)
+
+    def of_raml(chains: Chains, teacher_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        kl, identified = raml_divergences(chains, tau)
+        return kl, identified & (teacher_prob == 1)
+
+    def of_truth(chains: Chains, teacher_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        return distillation_divergences(chains, teacher_prob, coin=options.coin, feed=options.feed)
+
+    def of_these_symbols(optimum: Optimum) -> Optimum:
+        """Not known if the vocabulary has ids that noise or errors can bring in beside symbols."""
+
+        def checked(chains: Chains, teacher_prob: float) -> tuple[np.ndarray, np.ndarray]:
+            kl, identified = optimum(chains, teacher_prob)
+            return kl, identified & (chains.num_symbols == vocab_size - NUM_RESERVED)
+
+        return checked
+
+    if target == "gold":
+        return of_gold if options.source == "own" else of_these_symbols(of_gold)
+    if target == "raml":
+        return of_these_symbols(of_raml)
+    knows = teacher is not None and teacher.is_truth and options.source == "own"
+    return of_truth if knows and options.position == "none" else None

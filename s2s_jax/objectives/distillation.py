@@ -25,11 +25,13 @@ class Teacher:
         first axis.
       step: (state, token [batch]) -> (state, logits [batch, vocab_size]); the first token is BOS.
       vocab_size: number of target ids.
+      is_truth: whether its distributions are those that the targets are drawn from.
     """
 
     begin: Callable[[jax.Array, jax.Array], Any]
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array]]
     vocab_size: int
+    is_truth: bool = False
 
 
 def make_model_teacher(model: Seq2SeqModel, params: Params) -> Teacher:

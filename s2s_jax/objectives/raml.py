@@ -1,39 +1,20 @@
 """Reward-augmented maximum likelihood: targets with as many errors as a reward allows."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import draw_noise
+from s2s_jax.theory.raml import replacement_prob
 
 
-def replacement_prob(vocab_size: int, tau: float) -> float:
-    """The probability that RAML with the Hamming distance replaces a token.
-
-        p = (V - 1) e^(-1/tau) / (1 + (V - 1) e^(-1/tau)),   V = ids that are not reserved
-
-    A y' in proportion to exp(-Hamming(y', y) / tau) has errors that are independent for each token.
-    Norouzi et al. (2016), arXiv:1609.00150.
-
-    Raises:
-      ValueError: tau is not above 0, or the vocabulary has fewer than two ids to choose from.
-
-    Example:
-      >>> round(replacement_prob(vocab_size=44, tau=0.2), 3)
-      0.208
-    """
-    num_ids = vocab_size - NUM_RESERVED
+def check_raml(vocab_size: int, tau: float) -> None:
+    """Raises a ValueError unless RAML can replace tokens of this vocabulary at this temperature."""
     if not 0 < tau <= 1e6:
         raise ValueError(f"tau is {tau}; it must be in (0, 1e6]")
-    if num_ids < 2:
-        raise ValueError(
-            f"target is 'raml'; the vocabulary has {max(num_ids, 0)} ids to choose from"
-        )
-    weight = (num_ids - 1) * math.exp(-1 / tau)
-    return weight / (1 + weight)
+    if vocab_size < NUM_RESERVED + 2:
+        raise ValueError("target is 'raml'; the vocabulary has fewer than 2 ids to choose from")
 
 
 def draw_targets(
@@ -43,8 +24,9 @@ def draw_targets(
 
         P(y' | y) proportional to exp(-Hamming(y', y) / tau)
 
-    Each token is replaced with `replacement_prob`, uniformly by one of the other ids that are not
-    reserved. The end symbol, padding, unknown tokens and the start symbol stay.
+    So each token is replaced with the probability `s2s_jax.theory.raml.replacement_prob`, by one of
+    the other V - 1 ids that are not reserved, each as likely as the other. The end symbol, padding
+    and unknown tokens stay. Norouzi et al. (2016), arXiv:1609.00150.
 
     Args:
       target: [batch, time] int32 ids.
@@ -66,7 +48,7 @@ def draw_targets(
     other = jnp.minimum((noise[..., 1] * (num_ids - 1)).astype(jnp.int32), num_ids - 2)
     other = NUM_RESERVED + other
     other += other >= target  # every id but the token's own
-    replaced = noise[..., 0] < replacement_prob(vocab_size, tau)
+    replaced = noise[..., 0] < replacement_prob(num_ids, tau)
     may_be = mask & (target >= NUM_RESERVED) & (target < vocab_size)
     return jnp.where(replaced & may_be, other, target).astype(target.dtype)
 

@@ -36,6 +36,9 @@ from s2s_jax.schedules import Schedule
 # Options are checked before the vocabularies of the data are known.
 _ANY_VOCABULARY, _LARGE_VOCABULARY = 8, 2**24
 
+TRUTH = "truth"
+"""The value of `objective.teacher` for the true distribution, on tasks that have one."""
+
 _MAY_DIFFER = ("seed", "train.learning_rate")
 
 
@@ -176,7 +179,9 @@ class Experiment:
                 else np.bincount(task.training_tokens.target.ids, minlength=model.vocab_size)
             )
         if self.teacher is not None:
-            options["teacher"] = teacher or Teacher(_unloaded, _unloaded, model.vocab_size)
+            options["teacher"] = teacher or Teacher(
+                _unloaded, _unloaded, model.vocab_size, is_truth=self.teacher == TRUTH
+            )
         return component.make(model, options=options)
 
     def training_batches(self, task: Task) -> TrainingBatches:

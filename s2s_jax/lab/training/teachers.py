@@ -8,13 +8,10 @@ from s2s_jax.data.markov import HIDDEN, known_truth
 from s2s_jax.data.task import Task
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.evaluation.divergence import knows_symbols, symbol_ids
-from s2s_jax.lab.training.build import Experiment
+from s2s_jax.lab.training.build import TRUTH, Experiment
 from s2s_jax.lab.training.trained_run import load_run
 from s2s_jax.objectives import Teacher, make_model_teacher
 from s2s_jax.objectives.chain_teacher import make_chain_teacher
-
-TRUTH = "truth"
-"""The teacher that knows the true distribution."""
 
 
 def load_teacher(

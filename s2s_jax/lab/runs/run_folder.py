@@ -295,19 +295,20 @@ class RunFolder:
         stopped_there = result.get("steps") == step
         return max(logged, result["wall_seconds"]) if stopped_there else logged
 
-    def lost_lines(self, config: Config, step: int) -> str:
+    def lost_lines(self, step: int, *, log_every: int, evaluate_every: int) -> str:
         """Which lines up to a step are missing in `metrics.jsonl`, in words; "" if it is complete.
 
         Args:
-          config: the run's config.
           step: the step of the checkpoint from which the run continues.
+          log_every: number of steps between lines of metrics.
+          evaluate_every: number of steps between evaluations.
         """
         records = self._records()
         evaluated = {one["step"] for one in records if "eval/gold/nll" in one}
         logged = {one["step"] for one in records if "train/loss" in one}
         due = range(1, step + 1)
-        lost = {one for one in due if one % config.eval.every == 0} - evaluated
-        lost |= {one for one in due if one % config.train.log_every == 0} - logged
+        lost = {one for one in due if one % evaluate_every == 0} - evaluated
+        lost |= {one for one in due if one % log_every == 0} - logged
         if not lost:
             return ""
         plural = "s" if len(lost) > 1 else ""

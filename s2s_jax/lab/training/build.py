@@ -69,6 +69,16 @@ class Experiment:
         return self.config.train.num_steps
 
     @property
+    def log_every(self) -> int:
+        """The number of steps between lines of metrics."""
+        return self.config.train.log_every
+
+    @property
+    def evaluate_every(self) -> int:
+        """The number of steps between evaluations."""
+        return self.config.eval.every
+
+    @property
     def teacher(self) -> str | None:
         """What `objective.teacher` names; None if the objective has no teacher."""
         return self.config.objective.get("teacher")

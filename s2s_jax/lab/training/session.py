@@ -15,6 +15,7 @@ from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
 from s2s_jax.lab.runs.provenance import Provenance, belongings, differing_versions
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.runs.tracking import Tracker
+from s2s_jax.lab.training.build import Experiment
 from s2s_jax.lab.training.lane import NonFiniteLossError
 from s2s_jax.lab.training.programs import Progress
 from s2s_jax.optimizers import evaluation_params
@@ -25,7 +26,7 @@ class RunSession:
 
     Args:
       run: the folder, already checked.
-      config: the run's config.
+      experiment: the run's experiment; its config is what is recorded.
       overrides: the values in it that came from the command line.
       task: the run's task.
       template: the `template` of `Programs`.
@@ -45,14 +46,16 @@ class RunSession:
     def __init__(
         self,
         run: RunFolder,
-        config: Config,
+        experiment: Experiment,
         overrides: Overrides,
         task: Task,
         template: Progress,
         report: Callable[[str], None],
         data: Mapping[str, Any],
     ):
+        config = experiment.config
         self._run, self._config, self._overrides = run, config, overrides
+        self._num_steps = experiment.num_steps
         self._task, self._template, self._report = task, template, report
         self._data = dict(data)
         run.make_folder()
@@ -73,7 +76,14 @@ class RunSession:
             if resumed_at is not None:
                 resumed_at, self.start = self.checkpoints.restore(template)
                 report(f"resuming {run.folder} at step {resumed_at}")
-                self._say_what_changed(provenance, resumed_at)
+                self._say_what_changed(provenance)
+                lost = run.lost_lines(
+                    resumed_at,
+                    log_every=experiment.log_every,
+                    evaluate_every=experiment.evaluate_every,
+                )
+                if lost:
+                    report(lost)
             self.seconds_before = run.seconds(resumed_at)
             self._clock = time.perf_counter() - self.seconds_before
             self.tracker = stack.enter_context(Tracker(run.folder, resumed_at))
@@ -86,8 +96,8 @@ class RunSession:
         """The number of updates that were made before."""
         return 0 if self.start is None else int(self.start.state.step)
 
-    def _say_what_changed(self, provenance: Provenance, resumed_at: int) -> None:
-        """Reports versions that have changed since the start, and lines that the log has lost."""
+    def _say_what_changed(self, provenance: Provenance) -> None:
+        """Reports versions that have changed since the start."""
         before = self._run.provenance()
         if before is None:
             self._report(
@@ -97,9 +107,6 @@ class RunSession:
         differing = differing_versions(before.versions, provenance.versions) if before else ""
         if differing:
             self._report(f"{self._run.folder} was started with {differing}: the result is of both")
-        lost = self._run.lost_lines(self._config, resumed_at)
-        if lost:
-            self._report(lost)
 
     def fail(self, error: NonFiniteLossError) -> None:
         """Records that the run failed, and why."""
@@ -115,7 +122,7 @@ class RunSession:
         Returns:
           The content of `result.json`.
         """
-        if steps < self._config.train.num_steps:
+        if steps < self._num_steps:
             return self._write("stopped", steps=steps)
         best_step, best = self.checkpoints.restore(self._template, "best")
         params = evaluation_params(best.state.opt_state, best.state.params)

@@ -233,7 +233,7 @@ class _Group:
             opened: list[tuple[int, RunSession]] = []
             for number, one in enumerate(self._runs):
                 try:
-                    opened.append((number, stack.enter_context(self._open(one.spec))))
+                    opened.append((number, stack.enter_context(self._open(one))))
                 except LabError as error:  # for example, another process trains there
                     self._results[number] = error.with_traceback(None)
             if opened:
@@ -242,7 +242,8 @@ class _Group:
                 self._train(opened, should_stop)
         return self._results
 
-    def _open(self, one: RunSpec) -> RunSession:
+    def _open(self, run: _Run) -> RunSession:
+        one, experiment = run
         folder, task = RunFolder(one.workdir), self._shared.task
         if folder.vocabularies() not in (None, task.vocabularies):
             raise LabError(
@@ -251,7 +252,7 @@ class _Group:
             )
         template = self._shared.programs.template
         counts = self._shared.remarks.counts
-        return RunSession(folder, one.config, one.overrides, task, template, one.report, counts)
+        return RunSession(folder, experiment, one.overrides, task, template, one.report, counts)
 
     def _train(
         self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]
@@ -299,8 +300,8 @@ class _Group:
             session.tracker,
             session.checkpoints,
             first_step=session.first_step,
-            log_every=one.config.train.log_every,
-            evaluate_every=one.config.eval.every,
+            log_every=experiment.log_every,
+            evaluate_every=experiment.evaluate_every,
             report=one.report,
             seconds_before=session.seconds_before,
         )

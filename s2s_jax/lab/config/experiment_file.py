@@ -1,6 +1,7 @@
 """Experiment files: Python modules with `get_config` and `sweep`, and their errors."""
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,19 +69,33 @@ def load_experiment(path: str) -> ModuleType:
 def sweep_of(path: str) -> list[dict[str, Any]]:
     """The overrides of each run, as yielded by the `sweep` function of an experiment file.
 
+    FILE:ARGUMENT passes the argument to a `sweep` that takes one.
+
     Raises:
       LabError: the file has no such function, or it raises or yields something else.
     """
+    arguments = [split_config(path)[1]] if sweep_takes_argument(path) else []
     path, _ = split_config(path)
     sweep = function_of(load_experiment(path), "sweep", path)
     try:
-        runs = list(sweep())
+        runs = list(sweep(*filter(None, arguments)))
     except (Exception, SystemExit) as error:
         message = where(error, Path(path))
         raise LabError(f"sweep() of {path} cannot be used: {message}") from error
     if not all(isinstance(one, dict) and all(isinstance(key, str) for key in one) for one in runs):
         raise LabError(f"sweep() of {path} must yield dicts such as {{'schedule.name': 'linear'}}")
     return runs
+
+
+def sweep_takes_argument(path: str) -> bool:
+    """Whether the `sweep` function of an experiment file takes an argument, as `get_config` does.
+
+    Raises:
+      LabError: the file has no such function.
+    """
+    path, _ = split_config(path)
+    sweep = function_of(load_experiment(path), "sweep", path)
+    return bool(inspect.signature(sweep).parameters)
 
 
 def function_of(module: ModuleType, name: str, path: str) -> Callable[..., Any]:

@@ -66,6 +66,8 @@ def base_config(
     config = ConfigDict(
         {
             "seed": 0,
+            # The name of this run's row in a sweep; "" names it after its schedule and what varies.
+            "method": "",
             "data": {
                 "name": dataset,
                 **DATA_KEYS,

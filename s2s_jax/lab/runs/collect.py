@@ -285,7 +285,7 @@ def _varied_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys that the sweep varies besides schedule and seed: the overrides in folder names.
 
     See `names.row_name`. An override that is in no folder name was given to all runs, or to one run
-    by hand. The BLEU tokenizer does not count, since scores with different ones are not comparable.
+    by hand; in a folder that is named after a method, every override belongs to the method. The BLEU tokenizer does not count, since scores with different ones are not comparable.
     """
     return sorted(
         {
@@ -293,7 +293,8 @@ def _varied_keys(runs: Sequence[FinishedRun]) -> list[str]:
             for run in runs
             for key in run.overrides
             if key not in ("seed", "eval.bleu_tokenize") and not key.startswith("schedule.")
-            if f",{key.rsplit('.', 1)[-1]}=" in run.folder.parent.name
+            if run.overrides.get("method")
+            or f",{key.rsplit('.', 1)[-1]}=" in run.folder.parent.name
         }
     )
 
@@ -348,7 +349,7 @@ def _alike(
 
 def _named(runs: list[FinishedRun]) -> list[FinishedRun]:
     """The runs in the order of the rows, with their labels in `schedule`."""
-    labels = row_labels([run.config["schedule"] for run in runs], [run.varied for run in runs])
+    labels = row_labels([run.config for run in runs], [run.varied for run in runs])
     named = [
         replace(
             run,

@@ -71,26 +71,40 @@ def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         {
             key: value
             for key, value in json_leaves(config)
-            if key != "seed" and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
+            if key not in ("seed", "method") and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
         }
         for config in configs
     ]
     keys = sorted({key for one in flat for key in one})
     varied = [key for key in keys if len({one.get(key) for one in flat}) > 1]
     own = [[(key, one[key]) for key in varied if key in one] for one in flat]
-    return row_labels([config["schedule"] for config in configs], own)
+    return row_labels(configs, own)
 
 
 def row_labels(
-    schedules: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
+    configs: Sequence[Mapping[str, Any]], varied: Sequence[Sequence[tuple[str, str]]]
 ) -> list[str]:
-    """Each schedule's label, followed by its other varied keys, given as (key, value as JSON)."""
-    return [
-        visible(
-            ", ".join([label, *(f"{short_key(key)}={value.strip(chr(34))}" for key, value in own)])
-        )
-        for label, own in zip(schedule_labels(schedules), varied, strict=True)
-    ]
+    """Each schedule's label, followed by its other varied keys, given as (key, value as JSON).
+
+    A run whose config names a method is labelled with it, followed by the keys in which runs of
+    that method differ.
+    """
+    methods = [config.get("method") or "" for config in configs]
+    labels = schedule_labels([config["schedule"] for config in configs])
+    of_method: dict[str, dict[str, set[str | None]]] = {}
+    for method in set(methods):
+        own = [dict(one) for one, name in zip(varied, methods, strict=True) if name == method]
+        keys = {key for one in own for key in one}
+        of_method[method] = {key: {one.get(key) for one in own} for key in keys}
+    rows = []
+    for method, label, own in zip(methods, labels, varied, strict=True):
+        told = [
+            f"{short_key(key)}={value.strip(chr(34))}"
+            for key, value in own
+            if not method or len(of_method[method][key]) > 1
+        ]
+        rows.append(visible(", ".join([method or label, *told])))
+    return rows
 
 
 def schedule_order(label: str) -> tuple[int, str]:

@@ -44,12 +44,17 @@ def row_name(schedule: str, varied: Mapping[str, Any]) -> str:
 
     Args:
       schedule: the schedule's name.
-      varied: values by dotted key; "schedule.name" and "seed" may be among them.
+      varied: values by dotted key; "schedule.name" and "seed" may be among them. If "method" is,
+        that is the name.
 
     Example:
       >>> row_name("linear", {"seed": 1, "rollout.coin": "sequence", "schedule.k": 0.9})
       'linear,coin=sequence,k=0.9'
+      >>> row_name("free_running", {"seed": 1, "method": "ocd", "objective.target": "ocd"})
+      'ocd'
     """
+    if varied.get("method"):
+        return _folder_text(varied["method"], _LONGEST_VALUE)
     others = sorted(varied_beside_schedule(varied).items())
     row = schedule
     for longest in (_LONGEST_VALUE, 16, 8):
@@ -101,7 +106,8 @@ def trial_of(
     """The row of TensorBoard's HPARAMS table that a run belongs to, and what distinguishes it.
 
     The row of a run `<sweep>/<row>/seed_<n>` is named after its folder, without the values that all
-    runs of the sweep were given. A run outside a sweep is identified by all of its overrides.
+    runs of the sweep were given, or after its method. A run outside a sweep is identified by all of
+    its overrides.
 
     Args:
       folder: the run's folder.
@@ -116,6 +122,8 @@ def trial_of(
       >>> trial_of("runs/linear,k=1/seed_0", "linear", overrides)
       ('linear,k=1', {'schedule.k': 1})
     """
+    if overrides.get("method"):
+        return row_name(schedule, overrides), {"method": overrides["method"]}
     others = varied_beside_schedule(overrides)
     folder = Path(folder).absolute()
     name, *parts = folder.parent.name.split(",")

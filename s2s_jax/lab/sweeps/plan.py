@@ -8,7 +8,11 @@ from pathlib import Path
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.base.text_tables import align
-from s2s_jax.lab.config.experiment_file import split_config, sweep_of
+from s2s_jax.lab.config.experiment_file import (
+    split_config,
+    sweep_of,
+    sweep_takes_argument,
+)
 from s2s_jax.lab.config.overrides import parse_config, plain_value
 from s2s_jax.lab.runs.data_check import DataCheck
 from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_schedule
@@ -82,7 +86,7 @@ def plan_sweep(
         have changed.
     """
     file, argument = split_config(config_file)
-    if argument:
+    if argument and not sweep_takes_argument(config_file):
         raise LabError(f"a sweep chooses the schedules itself: write --config={file}")
     if num_seeds is not None and num_seeds < 1:
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")

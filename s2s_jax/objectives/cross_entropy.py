@@ -17,6 +17,7 @@ from s2s_jax.objectives.completion import begin_completion, make_completion_rule
 from s2s_jax.objectives.distillation import Teacher, begin_distillation, make_distillation_rule
 from s2s_jax.objectives.interface import Objective, Optimum
 from s2s_jax.objectives.raml import check_raml, draw_targets, targets_key
+from s2s_jax.objectives.unlikelihood import begin_unlikelihood, make_unlikelihood_rule
 from s2s_jax.prng import stream_key
 from s2s_jax.theory.chains import Chains
 from s2s_jax.theory.distillation import distillation_divergences
@@ -44,6 +45,7 @@ def make_cross_entropy(
     margin: int | None = None,
     teacher: Teacher | None = None,
     divergence: str | None = None,
+    unlikelihood: float = 0.0,
     unigram_probs: Any | None = None,
 ) -> Objective:
     """Makes the objective that teacher forcing, scheduled sampling and free running share.
@@ -75,6 +77,8 @@ def make_cross_entropy(
         for 4.
       teacher: of "teacher": see `make_model_teacher`.
       divergence: of "teacher": "forward_kl", "reverse_kl" or "jsd"; None for the first.
+      unlikelihood: of "gold": the weight of a penalty on repeating earlier target tokens; see
+        `make_unlikelihood_rule`.
       unigram_probs: for the source "unigram"; see `Feeding`.
 
     Returns:
@@ -107,6 +111,12 @@ def make_cross_entropy(
     tau, margin = 0.2 if tau is None else tau, 4 if margin is None else margin
     if margin < 0:
         raise ValueError(f"margin is {margin}; it must be at least 0")
+    if unlikelihood and target != "gold":
+        raise ValueError(
+            f"unlikelihood is {unlikelihood}; it has no effect unless target is 'gold'"
+        )
+    if not 0 <= unlikelihood <= 1e6:
+        raise ValueError(f"unlikelihood is {unlikelihood}; it must be in [0, 1e6]")
     rule: TargetRule | None = None
     if target == "raml":
         check_raml(model.vocab_size, tau)
@@ -122,6 +132,8 @@ def make_cross_entropy(
                 f"teacher has {teacher.vocab_size} target ids; the model has {model.vocab_size}"
             )
         rule = make_distillation_rule(teacher, divergence or "forward_kl")
+    elif unlikelihood:
+        rule = make_unlikelihood_rule(model.vocab_size, unlikelihood, label_smoothing)
     options = rollout or RolloutOptions()
     forward_pass = make_forward_pass(
         model, options, label_smoothing=label_smoothing, rule=rule, unigram_probs=unigram_probs
@@ -134,6 +146,8 @@ def make_cross_entropy(
         wanted, state = gold, None
         if target == "raml":
             wanted = draw_targets(gold, mask, targets_key(key), model.vocab_size, tau)
+        elif unlikelihood:
+            state = begin_unlikelihood(len(gold), model.vocab_size)
         elif rule is not None:
             beyond = (0, 0), (0, margin)
             gold, mask = jnp.pad(gold, beyond, constant_values=PAD), jnp.pad(mask, beyond)
@@ -158,7 +172,7 @@ def make_cross_entropy(
         return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
     optimum = _optimum_of(options, target, tau, teacher, label_smoothing, model.vocab_size)
-    if optimum is not None:
+    if optimum is not None and not unlikelihood:
         objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]
     return objective
 

@@ -30,6 +30,7 @@ from s2s_jax.objectives import (
     make_cross_entropy,
     make_minimum_risk,
     make_mixer,
+    make_r_drop,
     make_reinforce,
     make_self_critical,
 )
@@ -112,6 +113,7 @@ KINDS: dict[str, Kind] = {
                 "reinforce": make_reinforce,
                 "self_critical": make_self_critical,
                 "mixer": make_mixer,
+                "r_drop": make_r_drop,
             },
             1,
             "an objective, a function",

@@ -285,7 +285,8 @@ def _varied_keys(runs: Sequence[FinishedRun]) -> list[str]:
     """The keys that the sweep varies besides schedule and seed: the overrides in folder names.
 
     See `names.row_name`. An override that is in no folder name was given to all runs, or to one run
-    by hand; in a folder that is named after a method, every override belongs to the method. The BLEU tokenizer does not count, since scores with different ones are not comparable.
+    by hand; in a folder that is named after a method, every override belongs to the method. The
+    BLEU tokenizer does not count, since scores with different ones are not comparable.
     """
     return sorted(
         {

@@ -19,8 +19,9 @@ SCHEDULE_ORDER = (
 )
 """The order of a table's rows; other names follow alphabetically."""
 
-_BESIDE_THE_MODEL = ("eval.", "train.log_every", "data.data_dir")
-"""Keys, or their prefixes, that do not affect the model: evaluation, logging, the data folder."""
+_BESIDE_THE_MODEL = ("seed", "method", "eval.", "train.log_every", "data.data_dir")
+"""Keys, or their prefixes, that make no other experiment: the seed, the name of the method,
+evaluation, logging, the data folder."""
 
 
 def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -71,7 +72,8 @@ def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         {
             key: value
             for key, value in json_leaves(config)
-            if key not in ("seed", "method") and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
+            if key not in ("seed", "method")
+            and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
         }
         for config in configs
     ]

@@ -6,6 +6,14 @@ their parameters: `inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keyw
 
 The direction is always the same: 1 feeds gold (teacher forcing), 0 feeds the model's own token
 (free running). Papers and toolkits also speak of the sampling probability, which is 1 minus this.
+
+The schedules that decay grow instead with `rising=True` (Teutsch & Mäder 2022, arXiv:2210.08959):
+
+    teacher_prob(step) = 1 - decay(step)
+
+All their other parameters describe the decay that is mirrored: its start, its floor, the value that
+it reaches and when. So a rising schedule that "reaches 0.1" is at 0.9 by then, and a floor of 0.1
+keeps it at 0.9 or below.
 """
 
 import inspect
@@ -83,6 +91,7 @@ def linear(
     reach_fraction: float | None = None,
     floor: float = 0.0,
     first_step: int = 0,
+    rising: bool = False,
     num_steps: int | None = None,
 ) -> partial[jax.Array]:
     """Falls by the same amount each step (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
@@ -93,6 +102,8 @@ def linear(
 
         c = (k - reach_teacher_prob) / (reach_step - first_step)
 
+    With `rising`, teacher_prob is 1 minus this; the other parameters still describe the decay.
+
     Args:
       k: teacher_prob at the start, in (0, 1].
       c: the decrease per step, in (0, 1e30].
@@ -101,6 +112,7 @@ def linear(
       reach_fraction: when to reach it, as a share of num_steps; 1 if neither c nor a step is given.
       floor: the lowest value, in [0, 1) and not above k.
       first_step: the last step at the initial value, >= 0.
+      rising: whether to return 1 minus the decay.
       num_steps: the training's length, needed where neither c nor reach_step is given.
 
     Raises:
@@ -113,11 +125,15 @@ def linear(
       >>> schedule = linear(reach_teacher_prob=0.25, reach_step=3000, floor=0.25)
       >>> [float(schedule(step)) for step in (0, 2000, 3000, 9000)]
       [1.0, 0.5, 0.25, 0.25]
+      >>> schedule = linear(reach_teacher_prob=0.25, reach_step=3000, floor=0.25, rising=True)
+      >>> [float(schedule(step)) for step in (0, 2000, 3000, 9000)]
+      [0.0, 0.5, 0.75, 0.75]
     """
     k = _number("linear", "k", k, "in (0, 1]")
     _check("linear", "k", k, 0 < k <= 1, "in (0, 1]")
     floor = _floor("linear", floor, k)
     first_step = _step("linear", "first_step", first_step, 0)
+    rising = _flag("linear", "rising", rising)
     goal = _Goal("linear", reach_teacher_prob, reach_step, reach_fraction, num_steps)
     if c is None:
         p, steps = goal.reached(floor, k, first_step)
@@ -126,7 +142,7 @@ def linear(
         goal.refuse_beside("c")
     c = _number("linear", "c", c, "in (0, 1e30]")
     _check("linear", "c", c, 0 < c <= _LARGEST, "in (0, 1e30]")
-    return partial(_linear, k=k, c=c, floor=floor, first_step=first_step)
+    return partial(_linear, k=k, c=c, floor=floor, first_step=first_step, rising=rising)
 
 
 def exponential(
@@ -137,6 +153,7 @@ def exponential(
     reach_fraction: float | None = None,
     floor: float = 0.0,
     first_step: int = 0,
+    rising: bool = False,
     num_steps: int | None = None,
 ) -> partial[jax.Array]:
     """Falls by the same factor each step (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
@@ -151,6 +168,8 @@ def exponential(
     A k that is right for epochs decays far too fast for steps: 0.99 is below 0.01 after 460 steps.
     log k is computed in double precision: in float32, k = 1 - 1e-8 rounds to 1 and never decays.
 
+    With `rising`, teacher_prob is 1 minus this; the other parameters still describe the decay.
+
     Args:
       k: the factor per step, in (0, 1).
       reach_teacher_prob: the value to reach, above 0 and in [floor, 1); by default 0.05, or the
@@ -159,6 +178,7 @@ def exponential(
       reach_fraction: when to reach it, as a share of num_steps; 1 if neither k nor a step is given.
       floor: the lowest value, in [0, 1).
       first_step: the last step at the initial value, >= 0.
+      rising: whether to return 1 minus the decay.
       num_steps: the training's length, needed where neither k nor reach_step is given.
 
     Raises:
@@ -172,9 +192,13 @@ def exponential(
       >>> schedule = exponential(reach_teacher_prob=0.5, reach_step=1000)
       >>> [round(float(schedule(step)), 4) for step in (0, 1000, 2000)]
       [1.0, 0.5, 0.25]
+      >>> schedule = exponential(reach_teacher_prob=0.5, reach_step=1000, rising=True)
+      >>> [round(float(schedule(step)), 4) for step in (0, 1000, 2000)]
+      [0.0, 0.5, 0.75]
     """
     floor = _floor("exponential", floor, 1.0)
     first_step = _step("exponential", "first_step", first_step, 0)
+    rising = _flag("exponential", "rising", rising)
     goal = _Goal("exponential", reach_teacher_prob, reach_step, reach_fraction, num_steps)
     if k is None:
         p, steps = goal.reached(floor, 1.0, first_step, lowest=0.05)
@@ -183,7 +207,7 @@ def exponential(
         goal.refuse_beside("k")
     k = _number("exponential", "k", k, "in (0, 1)")
     _check("exponential", "k", k, 0 < k < 1, "in (0, 1)")
-    return partial(_exponential, k=k, floor=floor, first_step=first_step)
+    return partial(_exponential, k=k, floor=floor, first_step=first_step, rising=rising)
 
 
 def inverse_sigmoid(
@@ -195,6 +219,7 @@ def inverse_sigmoid(
     floor: float = 0.0,
     first_step: int = 0,
     start: float | None = None,
+    rising: bool = False,
     num_steps: int | None = None,
 ) -> partial[jax.Array]:
     """Stays high, falls, flattens out (Bengio et al. 2015, arXiv:1506.03099, section 2.4).
@@ -214,6 +239,9 @@ def inverse_sigmoid(
         n = reach_step - first_step = k * log(k * (1 - p) / p),   p = reach_teacher_prob
         k = n / W(n * (1 - p) / p);   with start, n = k * log(1 + k * (start - p) / p)
 
+    With `rising`, teacher_prob is 1 minus this, so 1 / (k + 1) at i = 0; the other parameters still
+    describe the decay.
+
     Args:
       k: how slowly it falls, in [1, 1e30].
       reach_teacher_prob: the value to reach, above 0, in [floor, 1) and below the start; by default
@@ -223,6 +251,7 @@ def inverse_sigmoid(
       reach_fraction: when to reach it, as a share of num_steps; 1 if neither k nor a step is given.
       floor: the lowest value, in [0, 1) and not above the start.
       first_step: the last step at the initial value, >= 0.
+      rising: whether to return 1 minus the decay.
       start: None for the paper's form; in (0, 1] for the normalised one.
       num_steps: the training's length, needed where neither k nor reach_step is given.
 
@@ -236,12 +265,16 @@ def inverse_sigmoid(
       [0.998, 0.5, 0.1, 0.0]
       >>> float(inverse_sigmoid(500, start=1.0)(0))
       1.0
+      >>> schedule = inverse_sigmoid(500, rising=True)
+      >>> [round(float(schedule(step)), 3) for step in (0, 3107, 4206, 10_000_000)]
+      [0.002, 0.5, 0.9, 1.0]
       >>> round(inverse_sigmoid(reach_teacher_prob=0.1, reach_step=4206).keywords["k"], 1)
       500.0
     """
     name = "inverse_sigmoid"
     start = _start(name, start)
     first_step = _step(name, "first_step", first_step, 0)
+    rising = _flag(name, "rising", rising)
     goal = _Goal(name, reach_teacher_prob, reach_step, reach_fraction, num_steps)
     if k is None:
         highest = 1.0 if start is None else start
@@ -252,7 +285,9 @@ def inverse_sigmoid(
     k = _number(name, "k", k, "in [1, 1e30]")
     _check(name, "k", k, 1 <= k <= _LARGEST, "in [1, 1e30]")
     floor = _floor(name, floor, k / (k + 1) if start is None else start)
-    return partial(_inverse_sigmoid, k=k, floor=floor, first_step=first_step, start=start)
+    return partial(
+        _inverse_sigmoid, k=k, floor=floor, first_step=first_step, start=start, rising=rising
+    )
 
 
 SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
@@ -307,22 +342,26 @@ def _constant(step: ArrayLike, *, teacher_prob: float) -> jax.Array:
     return jnp.full(jnp.shape(step), teacher_prob, jnp.float32)
 
 
-def _linear(step: ArrayLike, *, k: float, c: float, floor: float, first_step: int) -> jax.Array:
-    return _clamp(k - c * _steps_since(first_step, step), floor)
+def _linear(
+    step: ArrayLike, *, k: float, c: float, floor: float, first_step: int, rising: bool
+) -> jax.Array:
+    return _bounded(k - c * _steps_since(first_step, step), floor, rising)
 
 
-def _exponential(step: ArrayLike, *, k: float, floor: float, first_step: int) -> jax.Array:
-    return _clamp(jnp.exp(_steps_since(first_step, step) * math.log(k)), floor)
+def _exponential(
+    step: ArrayLike, *, k: float, floor: float, first_step: int, rising: bool
+) -> jax.Array:
+    return _bounded(jnp.exp(_steps_since(first_step, step) * math.log(k)), floor, rising)
 
 
 def _inverse_sigmoid(
-    step: ArrayLike, *, k: float, floor: float, first_step: int, start: float | None
+    step: ArrayLike, *, k: float, floor: float, first_step: int, start: float | None, rising: bool
 ) -> jax.Array:
     x = _steps_since(first_step, step) / k
     if start is None:
-        return _clamp(jax.nn.sigmoid(math.log(k) - x), floor)
+        return _bounded(jax.nn.sigmoid(math.log(k) - x), floor, rising)
     log_expm1 = x + jnp.log(-jnp.expm1(-x))  # -inf at 0, where the sigmoid is 1
-    return _clamp(start * jax.nn.sigmoid(math.log(k) - log_expm1), floor)
+    return _bounded(start * jax.nn.sigmoid(math.log(k) - log_expm1), floor, rising)
 
 
 def _steps_since(first_step: int, step: ArrayLike) -> jax.Array:
@@ -330,8 +369,10 @@ def _steps_since(first_step: int, step: ArrayLike) -> jax.Array:
     return (jnp.maximum(step, first_step) - first_step).astype(jnp.float32)
 
 
-def _clamp(teacher_prob: jax.Array, floor: float) -> jax.Array:
-    return jnp.clip(teacher_prob, floor, 1.0).astype(jnp.float32)
+def _bounded(decay: jax.Array, floor: float, rising: bool) -> jax.Array:
+    """The teacher_prob of a decay: not below the floor, and mirrored if it is to rise."""
+    teacher_prob = jnp.clip(decay, floor, 1.0)
+    return (1 - teacher_prob if rising else teacher_prob).astype(jnp.float32)
 
 
 def _number(schedule: str, name: str, value: float, allowed: str) -> float:
@@ -347,6 +388,12 @@ def _number(schedule: str, name: str, value: float, allowed: str) -> float:
 def _check(schedule: str, name: str, value: float, holds: bool, allowed: str) -> None:
     if not holds:
         raise ValueError(f"{schedule}: {name} must be {allowed}, not {value!r}")
+
+
+def _flag(schedule: str, name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{schedule}: {name} must be True or False, not {value!r}")
+    return value
 
 
 def _step(schedule: str, name: str, value: int, lowest: int) -> int:

@@ -62,6 +62,41 @@ FORMULAS = {  # schedule, its formula of i in double precision, first_step
 }
 
 
+RISING = [  # name, parameters of the decay
+    ("linear", {"k": 0.9, "c": 1e-4}),
+    ("linear", {"reach_teacher_prob": 0.25, "reach_step": 3000, "floor": 0.25}),
+    ("linear", {"num_steps": 1000, "first_step": 100}),
+    ("exponential", {"k": 0.999, "floor": 0.1, "first_step": 100}),
+    ("exponential", {"reach_teacher_prob": 0.5, "reach_step": 1000}),
+    ("inverse_sigmoid", {"k": 20, "floor": 0.05, "first_step": 100}),
+    ("inverse_sigmoid", {"k": 500, "start": 0.8}),
+    ("inverse_sigmoid", {"num_steps": 5000, "reach_fraction": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), RISING)
+def test_a_rising_schedule_is_1_minus_the_decay_of_the_same_parameters(name, parameters):
+    decay = make_schedule(name, **parameters)
+    rising = make_schedule(name, **parameters, rising=True)
+    assert rising.keywords == decay.keywords | {"rising": True}
+    values = jax.jit(jax.vmap(rising))(STEPS.astype(np.int32))
+    assert values.dtype == jnp.float32
+    np.testing.assert_allclose(values, 1 - jax.vmap(decay)(STEPS.astype(np.int32)), atol=1e-7)
+    assert np.all(np.diff(values) >= 0)
+    assert values[0] < values[-1]
+    assert np.all((values >= 0) & (values <= 1))
+
+
+def test_where_a_rising_schedule_starts_and_what_it_reaches():
+    assert at(linear(c=0.1, rising=True), 0) == at(exponential(0.5, rising=True), 0) == 0
+    assert at(inverse_sigmoid(9, rising=True), 0) == pytest.approx(0.1)
+    assert at(inverse_sigmoid(9, start=1.0, rising=True), 0) == 0
+    assert at(linear(num_steps=1000, rising=True), 1000) == pytest.approx(1, abs=1e-6)
+    for factory in (exponential, inverse_sigmoid):
+        assert at(factory(num_steps=1000, rising=True), 1000) == pytest.approx(0.95)
+        assert at(factory(num_steps=1000, floor=0.2, rising=True), 10**6) == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formula_with_a_traced_step_up_to_the_last_int32(name):
     schedule, formula, first_step = FORMULAS[name]
@@ -230,6 +265,10 @@ REFUSED = [  # name, parameters, what the message says
         {"reach_teacher_prob": 0.5, "reach_step": 9, "start": 0.5},
         r"teacher_prob must be in \(0, 0.5\), not 0.5",
     ),
+    ("linear", {"c": 0.1, "rising": 1}, "linear: rising must be True or False, not 1"),
+    ("exponential", {"k": 0.9, "rising": "yes"}, "rising must be True or False, not 'yes'"),
+    ("inverse_sigmoid", {"k": 9, "rising": None}, "rising must be True or False, not None"),
+    ("constant", {"teacher_prob": 0.5, "rising": True}, "constant has no parameter 'rising'"),
     ("inverse_sigmoid", {}, "inverse_sigmoid needs k, or reach_step, or num_steps"),
     ("linear", {}, "linear needs c, or reach_step, or num_steps"),
     ("linear", {"reach_fraction": 0.5}, "linear needs c, or reach_step, or num_steps"),

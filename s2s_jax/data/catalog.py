@@ -8,6 +8,7 @@ from s2s_jax.data.cmudict import load_cmudict
 from s2s_jax.data.markov import load_hmm, load_markov
 from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.parallel_text import load_parallel_text, load_tsv
+from s2s_jax.data.path_star import load_path_star
 from s2s_jax.data.synthetic import load_addition, load_copy, load_reverse
 from s2s_jax.data.translation import load_tfds_translation
 from s2s_jax.names import did_you_mean
@@ -21,6 +22,7 @@ LOADERS: dict[str, Loader] = {
     "hmm": load_hmm,
     "markov": load_markov,
     "parallel_text": load_parallel_text,
+    "path_star": load_path_star,
     "reverse": load_reverse,
     "tfds_translation": load_tfds_translation,
     "tsv": load_tsv,

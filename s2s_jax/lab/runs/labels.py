@@ -27,12 +27,16 @@ evaluation, logging, the data folder."""
 def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
     """Labels for schedules: the name, and what distinguishes schedules of the same name.
 
+    A rising schedule is always called so: its name alone stands for a decay.
+
     Args:
       schedules: the "schedule" section of each config.
 
     Example:
       >>> schedule_labels([{"name": "linear", "k": 0.9}, {"name": "linear", "k": 0.8}])
       ['linear (k=0.9)', 'linear (k=0.8)']
+      >>> schedule_labels([{"name": "linear", "rising": True}])
+      ['linear (rising=true)']
     """
     variants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for schedule in schedules:
@@ -41,8 +45,14 @@ def schedule_labels(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
 
     def label(schedule: Mapping[str, Any]) -> str:
         name, values = schedule["name"], dict(json_leaves(schedule))
-        keys = [key for key, found in variants[name].items() if len(found) > 1]
-        told = ", ".join(f"{key}={values.get(key)}" for key in keys if values.get(key) != "null")
+        keys = [
+            key
+            for key, found in variants[name].items()
+            if len(found) > 1 or (key, found) == ("rising", {"true"})
+        ]
+        told = ", ".join(
+            f"{key}={values[key]}" for key in keys if values.get(key, "null") != "null"
+        )
         return f"{name} ({told})" if told else name
 
     return [label(schedule) for schedule in schedules]

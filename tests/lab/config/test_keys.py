@@ -108,6 +108,7 @@ def test_in_a_comparison_the_schedule_varies_fastest():
         ("linear", {}, schedules.linear(c=1e-3)),
         ("linear", {"k": 0.5}, schedules.linear(0.5, c=5e-4)),
         ("linear", {"floor": 0.5}, schedules.linear(c=5e-4, floor=0.5)),
+        ("linear", {"rising": True}, schedules.linear(c=1e-3, rising=True)),
         ("exponential", {"k": 0.99}, schedules.exponential(0.99)),
         ("exponential", {}, schedules.exponential(num_steps=1000)),
         (

@@ -82,8 +82,7 @@ def config_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         {
             key: value
             for key, value in json_leaves(config)
-            if key not in ("seed", "method")
-            and not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
+            if not key.startswith(("schedule.", *_BESIDE_THE_MODEL))
         }
         for config in configs
     ]

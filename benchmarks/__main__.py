@@ -19,6 +19,7 @@ from s2s_jax.lab.base.files import read_json, write_json
 
 PARTS = (
     "train_step",
+    "methods",
     "growth",
     "input_pipeline",
     "start_up",

@@ -16,7 +16,7 @@ from s2s_jax.names import did_you_mean
 from s2s_jax.objectives.completion import begin_completion, make_completion_rule
 from s2s_jax.objectives.distillation import Teacher, begin_distillation, make_distillation_rule
 from s2s_jax.objectives.interface import Objective, Optimum
-from s2s_jax.objectives.raml import check_raml, draw_targets, targets_key
+from s2s_jax.objectives.raml import check_raml, draw_edited, draw_targets, targets_key
 from s2s_jax.objectives.unlikelihood import begin_unlikelihood, make_unlikelihood_rule
 from s2s_jax.prng import stream_key
 from s2s_jax.theory.chains import Chains
@@ -27,9 +27,13 @@ from s2s_jax.theory.raml import raml_divergences
 TARGETS = ("gold", "raml", "ocd", "teacher")
 """What each step is trained towards; see `make_cross_entropy`."""
 
+DISTANCES = ("hamming", "edit")
+"""The distances whose negative is RAML's reward."""
+
 _OPTIONS = {
     "tau": ("raml",),
-    "margin": ("ocd", "teacher"),
+    "distance": ("raml",),
+    "margin": ("ocd", "teacher", "raml"),
     "teacher": ("teacher",),
     "divergence": ("teacher",),
 }
@@ -42,6 +46,7 @@ def make_cross_entropy(
     label_smoothing: float = 0.0,
     target: str = "gold",
     tau: float | None = None,
+    distance: str | None = None,
     margin: int | None = None,
     teacher: Teacher | None = None,
     divergence: str | None = None,
@@ -73,8 +78,10 @@ def make_cross_entropy(
       label_smoothing: see `cross_entropy`; the reported "nll" does not include it.
       target: "gold", "raml", "ocd" or "teacher".
       tau: of "raml", the temperature of the reward; None for 0.2.
-      margin: of "ocd" and "teacher": how many tokens a fed sequence may have more than y; None
-        for 4.
+      distance: of "raml": "hamming", exactly, or "edit"; None for the first. See `draw_targets`
+        and `draw_edited`.
+      margin: of "ocd", "teacher" and "raml" with edits: how many tokens the longest sequence of a
+        batch may grow; None for 4.
       teacher: of "teacher": see `make_model_teacher`.
       divergence: of "teacher": "forward_kl", "reverse_kl" or "jsd"; None for the first.
       unlikelihood: of "gold": the weight of a penalty on repeating earlier target tokens; see
@@ -101,6 +108,7 @@ def make_cross_entropy(
         raise ValueError(f"target is {target!r}; {did_you_mean(target, TARGETS)}")
     for name, value in (
         ("tau", tau),
+        ("distance", distance),
         ("margin", margin),
         ("teacher", teacher),
         ("divergence", divergence),
@@ -108,6 +116,11 @@ def make_cross_entropy(
         if value is not None and target not in _OPTIONS[name]:
             needed = " or ".join(map(repr, _OPTIONS[name]))
             raise ValueError(f"{name} is {value!r}; it has no effect unless target is {needed}")
+    distance = distance or "hamming"
+    if distance not in DISTANCES:
+        raise ValueError(f"distance is {distance!r}; {did_you_mean(distance, DISTANCES)}")
+    if target == "raml" and distance == "hamming" and margin is not None:
+        raise ValueError(f"margin is {margin}; it has no effect unless distance is 'edit'")
     tau, margin = 0.2 if tau is None else tau, 4 if margin is None else margin
     if margin < 0:
         raise ValueError(f"margin is {margin}; it must be at least 0")
@@ -145,12 +158,15 @@ def make_cross_entropy(
         source, source_mask, gold, mask = to_jax(batch)
         wanted, state = gold, None
         if target == "raml":
-            wanted = draw_targets(gold, mask, targets_key(key), model.vocab_size, tau)
+            if distance == "edit":
+                gold, mask = _longer(gold, mask, margin)
+                wanted, mask = draw_edited(gold, mask, targets_key(key), model.vocab_size, tau)
+            else:
+                wanted = draw_targets(gold, mask, targets_key(key), model.vocab_size, tau)
         elif unlikelihood:
             state = begin_unlikelihood(len(gold), model.vocab_size)
         elif rule is not None:
-            beyond = (0, 0), (0, margin)
-            gold, mask = jnp.pad(gold, beyond, constant_values=PAD), jnp.pad(mask, beyond)
+            gold, mask = _longer(gold, mask, margin)
             wanted = gold
             if teacher is None:
                 state = begin_completion(gold, mask, margin)
@@ -171,16 +187,25 @@ def make_cross_entropy(
         }
         return total / jnp.maximum(losses.loss.weight, 1.0), metrics
 
-    optimum = _optimum_of(options, target, tau, teacher, label_smoothing, model.vocab_size)
+    optimum = _optimum_of(
+        options, target, tau, distance, teacher, label_smoothing, model.vocab_size
+    )
     if optimum is not None and not unlikelihood:
         objective.optimum = optimum  # pyright: ignore[reportFunctionMemberAccess]
     return objective
+
+
+def _longer(target: jax.Array, mask: jax.Array, margin: int) -> tuple[jax.Array, jax.Array]:
+    """A target [batch, time] and its mask with room for more tokens."""
+    beyond = (0, 0), (0, margin)
+    return jnp.pad(target, beyond, constant_values=PAD), jnp.pad(mask, beyond)
 
 
 def _optimum_of(
     options: RolloutOptions,
     target: str,
     tau: float,
+    distance: str,
     teacher: Teacher | None,
     label_smoothing: float,
     vocab_size: int,
@@ -237,6 +262,6 @@ def _optimum_of(
     if target == "gold":
         return of_gold if options.source == "own" else of_these_symbols(of_gold)
     if target == "raml":
-        return of_these_symbols(of_raml)
+        return of_these_symbols(of_raml) if distance == "hamming" else None
     knows = teacher is not None and teacher.is_truth and options.source == "own"
     return of_truth if knows and options.position == "none" else None

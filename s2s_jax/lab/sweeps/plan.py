@@ -147,15 +147,21 @@ def _check_folders(plan: Sequence[PlannedRun], config_file: str) -> None:
             continue
         if dict(other.assignment.varied) == dict(one.assignment.varied):
             raise LabError(f"two runs of the sweep of {config_file} are the same: {one.name}")
-        raise LabError(
+        start = (
             f"two runs of the sweep of {config_file} would share the folder {one.name}, which is"
-            " named after the last part of each varied key; of the keys that end alike, vary only"
-            " one"
+        )
+        if "method" in dict(one.varied):
+            raise LabError(f"{start} named after the method; give each its own name")
+        raise LabError(
+            f"{start} named after the last part of each varied key; of the keys that end alike,"
+            " vary only one"
         )
 
 
 def plan_table(plan: Sequence[PlannedRun]) -> str:
     """The grid of a sweep, with one row per combination of values and one column per seed.
+
+    If every run names its method, that stands for what the method sets.
 
     Args:
       plan: from `plan_sweep`, with at least one run.
@@ -170,6 +176,8 @@ def plan_table(plan: Sequence[PlannedRun]) -> str:
       2 runs, 1 row of up to 2 seeds: 2 waiting
     """
     keys = list(dict.fromkeys(key for one in plan for key, _ in one.varied))
+    if all(dict(one.varied).get("method") for one in plan):
+        keys = ["method"]
     seeds = sorted({one.seed for one in plan})
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for one in plan:

@@ -28,6 +28,7 @@ from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
 from s2s_jax.lab.evaluation.divergence import Divergence, knows_symbols, predicted_divergence
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.evaluation.scores import Scorer, make_scorer
+from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, Teacher, optimum_of
@@ -257,9 +258,23 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
     )
     experiment.make_optimizer()
     _check_unused(config, components["objective"])
+    _check_teacher(experiment)
     model = experiment._make_model(_ANY_VOCABULARY, _ANY_VOCABULARY)
     experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
     return experiment
+
+
+def _check_teacher(experiment: Experiment) -> None:
+    """Rejects a teacher that is no trained run, or the truth of a task that has none."""
+    name, data = experiment.teacher, experiment.config.data
+    if name == TRUTH:
+        if known_truth(data.name, data) is None:
+            raise LabError(
+                f"objective.teacher=truth; the true distribution of {data.name} is not known;"
+                " name the folder of a trained run"
+            )
+    elif name is not None and RunFolder(name).vocabularies() is None:
+        raise LabError(f"objective.teacher={name}, which holds no trained run")
 
 
 def _check_unused(config: Config, objective: Component) -> None:

@@ -45,12 +45,7 @@ def load_teacher(
 def _truth_of(experiment: Experiment, task: Task) -> Teacher:
     config, vocabularies = experiment.config, task.vocabularies
     truth = known_truth(config.data.name, config.data)
-    if truth is None:
-        raise LabError(
-            f"objective.teacher=truth; the true distribution of {config.data.name} is not known;"
-            " name the folder of a trained run"
-        )
-    if not knows_symbols(vocabularies, truth):
+    if truth is None or not knows_symbols(vocabularies, truth):
         raise LabError("objective.teacher=truth; some symbols never occur in the training data")
     revealed = np.full(len(vocabularies.source), -1)
     for number in range(truth.num_symbols):

@@ -279,8 +279,6 @@ def _check_teacher(experiment: Experiment) -> None:
 
 def _check_unused(config: Config, objective: Component) -> None:
     """Rejects rollout and label smoothing keys that an objective does not take."""
-    if objective.is_built_in:
-        return
     defaults, values = flat_keys(base_config("copy")), flat_keys(config)
     for name, section in KINDS["objective"].supplied.items():
         if name in objective.supplied:

@@ -80,7 +80,8 @@ def baselines(runs: CollectedRuns, baseline: str | None = None) -> dict[str, str
       baseline: a row's label or a schedule's name. If the sweep varies more than the schedule, a
         schedule's name compares each row with that schedule's row that has the same other values.
         None for teacher forcing; if the sweep does not have it, the first row, or the schedule of
-        the first row if the sweep varies more than the schedule.
+        the first row if the sweep varies more than the schedule. In a sweep of named methods, the
+        method of that name.
 
     Raises:
       LabError: there is no such row, or several rows of the schedule fit.
@@ -95,7 +96,7 @@ def baselines(runs: CollectedRuns, baseline: str | None = None) -> dict[str, str
             wanted = DEFAULT_BASELINE
     if wanted in rows and not rows[wanted].varied:
         return {label: wanted for label in rows if label != wanted}
-    if wanted in rows and baseline is not None:
+    if wanted in rows and (baseline is not None or rows[wanted].config.get("method")):
         return {label: wanted for label in rows if label != wanted}
     of_name = [
         label for label, run in rows.items() if run.config.get("schedule", {}).get("name") == wanted

@@ -22,6 +22,7 @@ from s2s_jax.lab.comparison.comparison import (
     points,
     write_comparison,
 )
+from s2s_jax.lab.comparison.differences import baselines
 
 WER = {"teacher_forcing": [30.0, 30.5, 31.3], "linear": [32.0, 32.2, 32.7]}
 
@@ -321,6 +322,40 @@ def test_the_text_is_aligned(sweep):
         "teacher_forcing  3  0.200 ± 0.000  97.00 ± 0.00  90.00 ± 0.00  30.60 ± 1.63",
         "linear           3  0.200 ± 0.000  97.00 ± 0.00  90.00 ± 0.00  32.30 ± 0.90",
     ]
+
+
+def test_named_methods_are_rows_whatever_they_set(tmp_path):
+    methods = {
+        "teacher_forcing": ("teacher_forcing", {"rollout.coin": "token"}),
+        "inverse": ("linear", {"rollout.coin": "sequence"}),
+        "noise": ("linear", {"rollout.feed": "argmax", "objective.tau": 0.5}),
+    }
+    for method, (schedule, sets) in methods.items():
+        config = {
+            "method": method,
+            "rollout": {
+                "coin": sets.get("rollout.coin", "token"),
+                "feed": sets.get("rollout.feed", "sample"),
+            },
+            "objective": {"tau": sets.get("objective.tau")},
+        }
+        for seed in range(2):
+            write_run(
+                tmp_path,
+                schedule,
+                seed,
+                metrics_of(30.0 + len(method)),
+                f"{method}/seed_{seed}",
+                config=config,
+                overrides={"method": method, "seed": seed, "schedule.name": schedule} | sets,
+            )
+    runs = collect(tmp_path)
+    assert not runs.left_out
+    assert compare(runs)["n"].to_dict() == {"teacher_forcing": 2, "inverse": 2, "noise": 2}
+    assert set(baselines(runs).items()) == {
+        ("inverse", "teacher_forcing"),
+        ("noise", "teacher_forcing"),
+    }
 
 
 def test_other_varied_keys_have_separate_rows(tmp_path):

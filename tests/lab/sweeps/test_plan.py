@@ -17,7 +17,7 @@ import pytest
 from s2s_jax.lab import cli, experiment
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.locks import FileLock
-from s2s_jax.lab.config.experiment_file import load_experiment
+from s2s_jax.lab.config.experiment_file import load_experiment, sweep_of
 from s2s_jax.lab.config.grids import sweep_product, sweep_schedules
 from s2s_jax.lab.config.keys import flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides, parse_config
@@ -191,6 +191,37 @@ def test_sweeps_compose():
     assert list(sweep_product([{"seed": 1}], [])) == []
     with pytest.raises(LabError, match="seed is set by two of the sweeps"):
         list(sweep_product([{"seed": 1}], [{"rollout.coin": "token", "seed": 2}]))
+
+
+METHODS = """
+def sweep(feed="sample"):
+    yield {"method": "forced", "schedule.name": "teacher_forcing", "seed": 0}
+    yield {"method": "own", "schedule.name": "free_running", "rollout.feed": feed, "seed": 0}
+"""
+
+
+def test_a_sweep_of_named_methods(write, tmp_path):
+    path = write(METHODS)
+    plan = plan_sweep(path, [], tmp_path / "sweep")
+    assert [one.name for one in plan] == ["forced/seed_0", "own/seed_0"]
+    assert plan_table(plan).splitlines()[:3] == [
+        "schedule         method  seed 0",
+        "teacher_forcing  forced  waiting",
+        "free_running     own     waiting",
+    ]
+    sets = dict(plan[1].assignment.varied)
+    folder = tmp_path / "sweep" / "own" / "seed_0"
+    assert trial_of(folder, "free_running", sets) == ("own", {"method": "own"})
+    twice = METHODS.replace('"own", "schedule', '"forced", "schedule')
+    with pytest.raises(LabError, match=r"folder forced/seed_0, .*after the method; give each"):
+        plan_sweep(write(twice), [], tmp_path / "sweep")
+
+
+def test_a_sweep_may_take_the_argument_of_its_file(write, tmp_path):
+    path = write(METHODS.replace("def sweep", "def get_config(feed): return CONFIG\n\ndef sweep"))
+    runs = sweep_of(f"{path}:argmax")
+    assert [one.get("rollout.feed") for one in runs] == [None, "argmax"]
+    assert sweep_of(path)[1]["rollout.feed"] == "sample"
 
 
 COMPOSED = """

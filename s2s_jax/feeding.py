@@ -164,8 +164,8 @@ class Fed(NamedTuple):
     Attributes:
       tokens: [batch, time] int32 ids; BOS first. If embeddings are fed, the most likely ids.
       is_gold: [batch, time] bool, True where the gold token was fed because the coin said so, and
-        at the first step, where no coin is tossed. A replacement can equal the gold token, so this
-        is not `tokens == gold`.
+        where no coin is tossed: at the first step and outside the mask. A replacement can equal the
+        gold token, so this is not `tokens == gold`.
     """
 
     tokens: jax.Array
@@ -184,8 +184,8 @@ class Draws(NamedTuple):
       own: [time, batch] bool, True where the coin does not say gold; False at the last step.
       noise: [time, batch, 2], from `draw_noise`.
       replacement: [time, batch] int32: with a source other than "own" the token to feed where the
-        coin does not say gold; with coin "confidence" the random token of the same target; else
-        None.
+        coin does not say gold; with coin "confidence" the random token of the same target, or -1
+        where the own token is fed however sure the model is; else None.
     """
 
     gold: jax.Array
@@ -287,7 +287,8 @@ class Feeding:
       options: what is fed.
       unigram_probs: [vocab_size], for the source "unigram": how often each id occurs in the
         training targets; need not be normalised. Reserved ids are never drawn.
-      beyond_gold: whether a fed sequence goes on where the gold one has ended, without a coin.
+      beyond_gold: whether a sequence that is fed the model's own tokens goes on where the gold one
+        has ended, without a coin. Otherwise nothing is decided there, and gold is fed.
 
     Raises:
       ValueError: the model or its vocabulary does not allow these options.
@@ -330,11 +331,19 @@ class Feeding:
                 f"num_neighbours is {options.num_neighbours}; there are"
                 f" {model.vocab_size - NUM_RESERVED} ids, the token's own included"
             )
-        self._unigram_probs = unigram_probs
-        if options.source == "unigram" and np.shape(unigram_probs) != (model.vocab_size,):
-            raise ValueError(
-                f"source is 'unigram'; it needs the frequencies of {model.vocab_size} target ids"
-            )
+        if options.source == "unigram":
+            if np.shape(unigram_probs) != (model.vocab_size,):
+                raise ValueError(
+                    f"source is 'unigram'; it needs the frequencies of {model.vocab_size} target"
+                    " ids"
+                )
+            self._unigram_probs = np.array(unigram_probs, np.float64)
+            self._unigram_probs[:NUM_RESERVED] = 0
+            if not (np.all(self._unigram_probs >= 0) and self._unigram_probs.sum() > 0):
+                raise ValueError(
+                    "source is 'unigram'; every frequency must be at least 0, and that of an id"
+                    " that is not reserved above 0"
+                )
 
     def draw(
         self, params: Any, target: jax.Array, mask: jax.Array, key: jax.Array, teacher_prob: Any
@@ -355,8 +364,10 @@ class Feeding:
             teacher_prob, length - 1, options.position, options.position_k, options.position_floor
         )
         is_gold = toss_coins(coins_key, probs, length - 1, batch_size, options.coin)
-        if self.beyond_gold:
+        if self.beyond_gold and not self.knows_all:
             is_gold &= mask[:-1]
+        else:
+            is_gold |= ~mask[1:]  # neither the end symbol nor padding is ever replaced
         own = jnp.pad(~is_gold, ((0, 1), (0, 0)))  # nothing is fed after the last step
         noise = jax.vmap(lambda key: draw_noise(key, (batch_size,)))(
             per_step_keys(samples_key, length)
@@ -374,14 +385,17 @@ class Feeding:
 
         if options.coin == "confidence":
             num_tokens = jnp.maximum(mask.sum(0) - 1, 1)  # without the end symbol
-            return jnp.take_along_axis(target, among(num_tokens), axis=0)
+            drawn = jnp.take_along_axis(target, among(num_tokens), axis=0)
+            if not self.beyond_gold:
+                return drawn
+            is_inside = jnp.pad(mask[1:], ((0, 1), (0, 0)))  # of the target, before its end symbol
+            return jnp.where(is_inside, drawn, jnp.where(mask, target, -1))
         if options.source == "uniform":
             return NUM_RESERVED + among(num_ids)
         if options.source == "blank":
             return jnp.full(target.shape, UNK, jnp.int32)
         if options.source == "unigram":
-            counts = np.array(self._unigram_probs, np.float64)
-            counts[:NUM_RESERVED] = 0
+            counts = self._unigram_probs
             cumulated = np.cumsum(counts / counts.sum()).astype(np.float32)
             found = jnp.searchsorted(cumulated, uniform * cumulated[-1], side="right")
             # Rounding can reach the very end; argmax is the last id whose frequency is not 0.
@@ -394,7 +408,8 @@ class Feeding:
 
             def nearest(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
                 tokens, choice = inputs
-                distances = norms - 2 * table[tokens] @ table.T
+                products = jnp.matmul(table[tokens], table.T, precision="highest")
+                distances = norms - 2 * products
                 distances = distances.at[jnp.arange(len(tokens)), tokens].set(jnp.inf)
                 _, ids = jax.lax.top_k(-distances, options.num_neighbours)
                 return jnp.take_along_axis(ids, choice[:, None], axis=1)[:, 0].astype(jnp.int32)
@@ -414,9 +429,10 @@ class Feeding:
         """
         token, replaced = self.choose_token(logits, draws.noise), draws.own
         if draws.replacement is not None:
-            confidence = self._confidence(logits, draws)
-            token = jnp.where(confidence > self.options.own_below, draws.replacement, token)
-            replaced = draws.own & (confidence > self.options.gold_below)
+            confidence, is_beyond = self._confidence(logits, draws), draws.replacement < 0
+            is_sure = (confidence > self.options.own_below) & ~is_beyond
+            token = jnp.where(is_sure, draws.replacement, token)
+            replaced = draws.own & ((confidence > self.options.gold_below) | is_beyond)
         return jnp.where(replaced, token, draws.gold), replaced
 
     def expect(

@@ -194,11 +194,12 @@ def soft_cross_entropy(logits: jax.Array, wanted: jax.Array) -> jax.Array:
 
 
 def _soft_cross_entropy_forward(logits: jax.Array, wanted: jax.Array):
+    like, logits = jnp.zeros((), logits.dtype), logits.astype(jnp.float32)
     highest = logits.max(-1, keepdims=True)
     weights = jnp.exp(logits - highest)
     total = weights.sum(-1, keepdims=True)
     nll = (highest + jnp.log(total))[..., 0] - (wanted * logits).sum(-1)
-    return nll, (weights / total, wanted, jnp.zeros((), logits.dtype))
+    return nll, (weights / total, wanted, like)
 
 
 def _soft_cross_entropy_backward(kept: tuple[jax.Array, ...], d_nll: jax.Array):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from s2s_jax.batch import UNK
-from s2s_jax.losses import cross_entropy, token_losses
+from s2s_jax.losses import (
+    StepInputs,
+    cross_entropy,
+    distribution_loss,
+    make_gold_rule,
+    soft_cross_entropy,
+    token_losses,
+)
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 4, 7)).astype(np.float32) * 2
 TARGET = jnp.asarray(np.random.default_rng(1).integers(7, size=(3, 4)), jnp.int32)
@@ -82,3 +89,79 @@ def test_an_unknown_token_is_trained_on_but_never_right():
     found = token_losses(logits, jnp.array([[4, UNK]]), jnp.ones((1, 2), bool))
     assert (float(found.accuracy.total), float(found.accuracy.weight)) == (1.0, 2.0)
     assert float(found.loss.weight) == 2.0
+
+
+# Distributions as targets.
+
+WANTED = np.random.default_rng(2).dirichlet(np.ones(7), (3, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_the_loss_towards_a_distribution_is_the_formula(label_smoothing):
+    losses = distribution_loss(
+        jnp.asarray(LOGITS), jnp.asarray(WANTED), jnp.float32(1), label_smoothing
+    )
+    log_probs = log_softmax(LOGITS.astype(np.float64))
+    nll = -(WANTED * log_probs).sum(-1)
+    expected = (1 - label_smoothing) * nll - label_smoothing * log_probs.mean(-1)
+    np.testing.assert_allclose(losses.nll, nll, rtol=1e-5)
+    np.testing.assert_allclose(losses.loss, expected, rtol=1e-5)
+
+
+def test_the_gradient_towards_a_distribution_is_p_minus_w_and_w_has_none():
+    scale = np.random.default_rng(3).normal(size=(3, 4)).astype(np.float32)
+
+    def total(logits: jax.Array, wanted: jax.Array) -> jax.Array:
+        return (scale * soft_cross_entropy(logits, wanted)).sum()
+
+    of_logits, of_wanted = jax.grad(total, argnums=(0, 1))(jnp.asarray(LOGITS), jnp.asarray(WANTED))
+    probs = np.exp(log_softmax(LOGITS.astype(np.float64)))
+    np.testing.assert_allclose(of_logits, scale[..., None] * (probs - WANTED), atol=1e-6)
+    assert not np.any(of_wanted)
+
+
+def test_a_single_wanted_token_is_the_gold_one():
+    wanted = jax.nn.one_hot(TARGET, 7)
+    losses = distribution_loss(jnp.asarray(LOGITS), wanted, MASK.astype(jnp.float32))
+    expected = -np.take_along_axis(log_softmax(LOGITS), np.asarray(TARGET)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(losses.loss, expected, atol=1e-6)
+    gold = make_gold_rule()
+    _, kept = gold.step(None, StepInputs(TARGET, TARGET, MASK))
+    of_gold = gold.loss(jnp.asarray(LOGITS), kept)
+    np.testing.assert_allclose(losses.loss, of_gold.loss, atol=1e-6)
+    np.testing.assert_array_equal(losses.is_right, of_gold.is_right)
+    np.testing.assert_array_equal(losses.weight, of_gold.weight)
+
+
+def test_soft_targets_of_half_precision_logits_are_normalised_in_float32():
+    logits, wanted = jnp.asarray(LOGITS, jnp.bfloat16), jnp.asarray(WANTED)
+    loss, gradient = jax.value_and_grad(lambda some: soft_cross_entropy(some, wanted).sum())(logits)
+    exact = jax.value_and_grad(lambda some: soft_cross_entropy(some, wanted).sum())(
+        logits.astype(jnp.float32)
+    )
+    assert (loss.dtype, gradient.dtype) == (jnp.float32, jnp.bfloat16)
+    assert float(loss) == float(exact[0])
+    np.testing.assert_array_equal(gradient, exact[1].astype(jnp.bfloat16))
+
+
+def test_any_of_the_most_wanted_tokens_is_right_but_not_an_unknown_one():
+    wanted = jnp.array([[0, 0, 0, 0, 0.4, 0.4, 0.2]] * 3 + [[0, 0, 0, 0.5, 0.5, 0, 0]])
+    said = 9 * jnp.eye(7)[jnp.array([4, 5, 6, UNK])]
+    losses = distribution_loss(said, wanted, jnp.ones(4))
+    assert losses.is_right.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_the_gold_rule_has_the_losses_of_the_gold_tokens(label_smoothing):
+    rule = make_gold_rule(label_smoothing)
+    wrong = TARGET.at[1, 3].set(-1).at[2, 0].set(99)  # outside the mask
+    state, kept = rule.step("unchanged", StepInputs(TARGET, wrong, MASK))
+    losses = rule.loss(jnp.asarray(LOGITS), kept)
+    expected = token_losses(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)
+    found = [jnp.where(losses.weight > 0, some, 0).sum() for some in losses[:3]]
+    np.testing.assert_allclose(found, [mean.total for mean in expected], rtol=1e-6)
+    assert float(losses.weight.sum()) == float(expected.loss.weight)
+    assert np.isnan(losses.loss[1, 3])
+    assert np.isnan(losses.loss[2, 0])
+    assert state == "unchanged"
+    assert not rule.reads_fed

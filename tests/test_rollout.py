@@ -9,7 +9,7 @@ import pytest
 
 from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.decoding import greedy
-from s2s_jax.feeding import Fed, RolloutOptions, toss_coins
+from s2s_jax.feeding import Fed, RolloutOptions
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.rollout import make_rollout
 
@@ -50,49 +50,6 @@ def run(table_model: Seq2SeqModel) -> RunRollout:
 
 
 DETERMINISTIC = 50.0 * np.eye(10, dtype=np.float32)[SUCCESSOR]
-
-
-@pytest.mark.parametrize("teacher_prob", [0.1, 0.5, 0.9])
-def test_the_coins_mean_is_teacher_prob_over_time_and_over_the_batch(teacher_prob):
-    coins = np.asarray(toss_coins(KEY, jnp.float32(teacher_prob), 200, 200))
-    deviation = np.sqrt(teacher_prob * (1 - teacher_prob))
-    assert abs(coins.mean() - teacher_prob) < 4 * deviation / 200
-    for axis in (0, 1):  # the mean of 200 coins, 200 times: spread as of independent coins
-        means = coins.mean(axis)
-        assert np.all(np.abs(means - teacher_prob) < 5 * deviation / np.sqrt(200))
-        assert means.std() == pytest.approx(deviation / np.sqrt(200), rel=0.3)
-
-
-def test_a_coin_is_independent_of_its_neighbours():
-    coins = np.asarray(toss_coins(KEY, jnp.float32(0.5), 200, 200))
-    assert abs((coins[:, 1:] == coins[:, :-1]).mean() - 0.5) < 0.01
-    assert abs((coins[1:] == coins[:-1]).mean() - 0.5) < 0.01
-
-
-def test_a_sequence_coin_is_shared_over_time_alone_and_a_batch_coin_by_all():
-    sequence = np.asarray(toss_coins(KEY, jnp.float32(0.3), 4, 1000, "sequence"))
-    assert np.all(sequence == sequence[:1])
-    assert abs(sequence[0].mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 1000)
-    keys = jax.random.split(KEY, 1000)
-    batch = np.asarray(jax.vmap(lambda key: toss_coins(key, jnp.float32(0.3), 3, 4, "batch"))(keys))
-    assert batch.shape == (1000, 3, 4)
-    assert np.all(batch == batch[:, :1, :1])
-    assert abs(batch[:, 0, 0].mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 1000)
-
-
-@pytest.mark.parametrize("coin", ["token", "sequence", "batch"])
-def test_at_1_every_coin_is_gold_and_at_0_none(coin):
-    for seed in range(5):
-        key = jax.random.key(seed)
-        assert np.all(toss_coins(key, jnp.float32(1.0), 30, 30, coin))
-        assert not np.any(toss_coins(key, jnp.float32(0.0), 30, 30, coin))
-
-
-@pytest.mark.parametrize("coin", ["token", "sequence"])
-def test_more_rows_and_steps_toss_the_same_coins_and_then_more(coin):
-    few = toss_coins(KEY, jnp.float32(0.5), 5, 4, coin)
-    many = toss_coins(KEY, jnp.float32(0.5), 8, 9, coin)
-    np.testing.assert_array_equal(many[:5, :4], few)
 
 
 @pytest.mark.parametrize("coin", ["token", "sequence", "batch"])
@@ -227,21 +184,10 @@ def test_at_0_with_argmax_the_fed_tokens_are_those_of_greedy_decoding(make_rnn, 
         assert fed.tokens[row, 1 : 1 + length].tolist() == decoded.tokens[row, :length].tolist()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"coin": "word"}, "coin is 'word'; it must be one of token, sequence, batch, conf"),
-        ({"feed": "greedy"}, "feed is 'greedy'; it must be one of sample, argmax, soft, gumbel"),
-        ({"feed": "argmax", "temperature": 0.5}, "temperature is .*; feed 'argmax' has none"),
-        ({"feed": "argmax", "top_k": 3}, "top_k is .*; feed 'argmax' has none"),
-        ({"temperature": 0.0}, "temperature is"),
-        ({"top_k": -1}, "top_k is -1; it must be an integer"),
-    ],
-)
-def test_invalid_options_are_refused_in_one_line(table_model, options, message):
-    with pytest.raises(ValueError, match=message) as error:
-        make_rollout(table_model, RolloutOptions(**options))
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("feed", ["soft", "gumbel"])
+def test_a_rollout_feeds_tokens(table_model, feed):
+    with pytest.raises(ValueError, match=f"feed is '{feed}'; a rollout feeds tokens"):
+        make_rollout(table_model, RolloutOptions(feed=feed))
 
 
 def test_lanes_under_vmap_feed_the_same_as_each_lane_alone(make_rnn, batch):
@@ -265,3 +211,95 @@ def test_a_symbol_with_id_0_is_not_padding(run: RunRollout):
     table = 50.0 * np.eye(10, dtype=np.float32)[np.full(10, 7)]
     fed = run(np.zeros((4, 5), np.int32), 0.0, table=table)
     assert np.all(fed.tokens[:, 1:] == 7)
+
+
+# Passes.
+
+
+def test_as_many_passes_as_steps_feed_what_the_scan_feeds(table_model):
+    generator = np.random.default_rng(4)
+    table = generator.normal(0, 2, (10, 10)).astype(np.float32)
+    target = generator.integers(4, 10, (40, 5)).astype(np.int32)
+    kinds = {"token": {}, "confidence": {"gold_below": 0.02, "own_below": 0.3}}
+
+    @jax.jit
+    def run(teacher_prob: jax.Array) -> dict[str, list[Fed]]:
+        return {
+            coin: [
+                make_rollout(table_model, RolloutOptions(coin=coin, passes=passes, **options))(
+                    table, np.zeros(40, np.int32), target, target > 0, KEY, teacher_prob
+                )
+                for passes in (1, target.shape[1], 0)
+            ]
+            for coin, options in kinds.items()
+        }
+
+    for one, as_many, scan in run(jnp.float32(0.2)).values():
+        np.testing.assert_array_equal(as_many.tokens, scan.tokens)
+        np.testing.assert_array_equal(as_many.is_gold, scan.is_gold)
+        assert np.any(one.tokens != scan.tokens)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_each_pass_chooses_after_what_the_one_before_fed(run: RunRollout, passes):
+    fed = run(TARGET, 0.5, table=DETERMINISTIC, feed="argmax", passes=passes)
+    inputs = np.array(gold_inputs(TARGET))
+    for _ in range(passes):
+        own = SUCCESSOR[inputs[:, :-1]]
+        inputs[:, 1:] = np.where(fed.is_gold[:, 1:], TARGET[:, :-1], own)
+    np.testing.assert_array_equal(fed.tokens, inputs)
+    assert abs(fed.is_gold[:, 1:].mean() - 0.5) < 0.4
+
+
+def test_one_pass_draws_from_the_distribution_after_the_gold_prefix(run: RunRollout):
+    probs = np.random.default_rng(5).dirichlet(np.ones(10), 10)
+    target = np.tile(np.array([4, 9, 6], np.int32), (4000, 1))
+    fed = run(target, 0.0, table=np.log(probs).astype(np.float32), passes=1)
+    for step, token in enumerate((BOS, 4)):
+        shares = np.bincount(fed.tokens[:, step + 1], minlength=10) / 4000
+        np.testing.assert_allclose(shares, probs[token], atol=4 * 0.5 / np.sqrt(4000))
+
+
+# Confidence, and the end of the gold tokens.
+
+
+def test_confidence_is_that_of_the_fed_prefix(run: RunRollout):
+    """After 4 the model is unsure of gold 5, after 9 quite sure, after 6 certain."""
+    probs = np.full((10, 10), 0.1)
+    probs[9] = [*np.full(5, 0.0075), 0.925, *np.full(4, 0.01)]  # 5 with .925; own
+    probs[6] = 0.001
+    probs[6, 5] = 0.991  # a random token of the target
+    target = np.tile(np.array([4, 5, 9, 5, 6, 5, 7, 2], np.int32), (3000, 1))
+    fed = run(target, 0.0, table=np.log(probs).astype(np.float32), coin="confidence")
+    after = {token: fed.tokens[:, 1:][fed.tokens[:, :-1] == token] for token in (4, 9, 6)}
+    inputs = np.asarray(gold_inputs(target))[:, 1:]
+    gold = {token: inputs[fed.tokens[:, :-1] == token] for token in (4, 9, 6)}
+    np.testing.assert_array_equal(after[4], gold[4])
+    own = after[9][gold[9] == 5]
+    assert abs((own == 5).mean() - 0.925) < 4 * np.sqrt(0.925 * 0.075 / own.size)
+    random = after[6][gold[6] == 5]
+    shares = np.bincount(random, minlength=10) / random.size
+    expected = np.array([0, 0, 0, 0, 1, 3, 1, 1, 0, 1]) / 7  # 2 is the end symbol
+    np.testing.assert_allclose(shares, expected, atol=4 * 0.5 / np.sqrt(random.size))
+
+
+def test_own_tokens_go_on_beyond_the_gold_ones_and_noise_does_not(table_model):
+    target = np.array([[7, 7, 2, 0, 0, 0], [2, 0, 0, 0, 0, 0]], np.int32)
+    table = 50.0 * np.eye(10, dtype=np.float32)[np.full(10, 9)]
+
+    @jax.jit
+    def run(teacher_prob: jax.Array) -> list[Fed]:
+        return [
+            make_rollout(table_model, options, beyond_gold=True)(
+                table, np.zeros(2, np.int32), target, target > 0, KEY, teacher_prob
+            )
+            for options in (RolloutOptions(), RolloutOptions(source="blank"))
+        ]
+
+    own, noise = run(jnp.float32(0.0))
+    assert own.tokens.tolist() == [[1, 9, 9, 9, 9, 9]] * 2
+    assert noise.tokens.tolist() == [[1, 3, 3, 2, 0, 0], [1, 2, 0, 0, 0, 0]]
+    own, noise = run(jnp.float32(0.9999))
+    assert own.tokens.tolist() == [[1, 7, 7, 2, 9, 9], [1, 2, 9, 9, 9, 9]]
+    assert own.is_gold.tolist() == [[True] * 4 + [False] * 2, [True] * 2 + [False] * 4]
+    np.testing.assert_array_equal(noise.tokens, gold_inputs(target))

@@ -1,5 +1,6 @@
 """The truth as a teacher, for tasks whose targets are sampled from a known chain of symbols."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,9 +11,10 @@ from numpy.typing import ArrayLike
 from s2s_jax.batch import EOS
 from s2s_jax.objectives.distillation import Teacher
 
-_LOWEST = (
-    1e-9  # stands for a probability of 0, whose logarithm would make other divergences infinite
-)
+_LOWEST = 1e-9
+"""Stands for a probability of 0, whose logarithm would make other divergences infinite."""
+
+_matmul = partial(jnp.matmul, precision="highest")
 
 
 class _Chain(NamedTuple):
@@ -84,7 +86,7 @@ def make_chain_teacher(
         told = jnp.pad(told, ((0, 0), (0, length - told.shape[1])), constant_values=-1)
 
         def earlier(after: jax.Array, symbol: jax.Array) -> tuple[jax.Array, jax.Array]:
-            ahead = (likelihood(symbol) * after) @ move.T
+            ahead = _matmul(likelihood(symbol) * after, move.T)
             return ahead / jnp.maximum(ahead.max(-1, keepdims=True), 1e-30), after
 
         ones = jnp.ones((len(source), len(start)))
@@ -98,7 +100,7 @@ def make_chain_teacher(
         joint = state.belief * fits
         joint = jnp.where(joint.sum(-1, keepdims=True) > 0, joint, fits)
         joint = jnp.where(joint.sum(-1, keepdims=True) > 0, joint, state.belief)
-        seen = joint / joint.sum(-1, keepdims=True) @ move
+        seen = _matmul(joint / joint.sum(-1, keepdims=True), move)
         is_first = state.num_symbols < 0  # the start symbol
         belief = jnp.where(is_first[:, None], state.belief, seen)
         number = state.num_symbols + 1
@@ -106,8 +108,9 @@ def make_chain_teacher(
         told = jnp.take_along_axis(state.told, here, axis=1)[:, 0]
         after = jnp.take_along_axis(state.after, here[..., None], axis=1)[:, 0]
         only = jnp.where(told[:, None] < 0, 1.0, jnp.eye(len(ids))[told])
-        informed, blind = ((belief * after) @ emit) * only, (belief @ emit) ** (told < 0)[:, None]
-        probs = jnp.where(informed.sum(-1, keepdims=True) > 0, informed, blind * only)
+        informed = _matmul(belief * after, emit) * only
+        blind = jnp.where(told[:, None] < 0, _matmul(belief, emit), only)
+        probs = jnp.where(informed.sum(-1, keepdims=True) > 0, informed, blind)
         probs /= probs.sum(-1, keepdims=True)
         ended = (number >= length)[:, None]
         everywhere = (

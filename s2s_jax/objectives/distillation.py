@@ -88,7 +88,10 @@ def make_distillation_rule(teacher: Teacher, divergence: str = "forward_kl") -> 
         hypotheses = state.hypotheses.after(inputs.token)
         of_teacher, logits = teacher.step(state.teacher, inputs.token)
         wanted = jax.nn.log_softmax(logits.astype(jnp.float32))
-        return DistillationState(of_teacher, hypotheses), (wanted, hypotheses.counts)
+        # The teacher does not look at the gold token, but a wrong id must not go unnoticed.
+        known = (inputs.gold >= 0) & (inputs.gold < teacher.vocab_size) | ~inputs.mask
+        weight = jnp.where(known, hypotheses.counts, jnp.nan)
+        return DistillationState(of_teacher, hypotheses), (wanted, weight)
 
     def loss(logits: jax.Array, wanted: tuple[jax.Array, jax.Array]) -> TokenLoss:
         log_w, weight = wanted

@@ -234,7 +234,8 @@ def _make_sampled(
         # How many tokens of the gold target each candidate begins with.
         prefix = jnp.where(with_gold & (number == 0), length, 0)
         if with_prefix:
-            prefix = jnp.ceil(teacher_prob * length).astype(jnp.int32)
+            # In float32 a product can be a bit above the integer that it stands for: 0.6 * 25.
+            prefix = jnp.ceil(teacher_prob * length - 1e-4).astype(jnp.int32)
         is_forced = jnp.arange(gold.shape[1])[:, None] < prefix
         candidates = draw_candidates(
             model,
@@ -269,13 +270,17 @@ def _make_sampled(
             nll = weighted_nll(model, params, repeated, candidates, jnp.where(is_forced, 1.0, 0.0))
             loss += jax.lax.stop_gradient(nll) / num_samples / num_rows
         loss += surrogate - jax.lax.stop_gradient(surrogate)
+        # A compiled step cannot raise an error; a NaN loss and gradient cannot be overlooked.
+        known = jnp.all((target >= 0) & (target < model.vocab_size) | ~mask)
+        known &= ~jnp.any(jnp.isnan(candidates.log_probs))  # of an unknown source, too
+        loss *= jnp.where(known & (teacher_prob >= 0) & (teacher_prob <= 1), 1.0, jnp.nan)
         if gold_weight:
             _, gold_losses = forced_pass(params, memory, target, mask, key, jnp.float32(1.0), None)
             per_token = gold_losses.loss.total / jnp.maximum(gold_losses.loss.weight, 1.0)
             loss = (1 - gold_weight) * loss + gold_weight * per_token
         samples = jnp.where(scored.exists, jnp.arange(num_candidates) < num_samples, False)
         metrics = {
-            "loss": Mean(loss * num_rows, num_rows),
+            "loss": Mean(loss * num_rows, risk.weight),
             "cost": masked_mean(scored.cost, samples),
             "distinct": masked_mean(distinct, samples),
         }

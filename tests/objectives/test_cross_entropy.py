@@ -12,13 +12,13 @@ import pytest
 
 from s2s_jax import output_layer
 from s2s_jax.batch import BOS, Batch, gold_inputs
+from s2s_jax.feeding import toss_coins
 from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.objectives import RolloutOptions, make_cross_entropy
 from s2s_jax.prng import per_step_keys, stream_key
-from s2s_jax.rollout import toss_coins
 from s2s_jax.sampling import draw_noise, make_token_chooser
 
 KEY = jax.random.key(5)

@@ -294,6 +294,7 @@ def test_a_value_that_is_not_utf8_is_rejected(write: Callable[[str], str]) -> No
         ("--config.train.num_steps=None", r"^train\.num_steps is None; it must be a whole number$"),
         ("--config.model.input_feeding=None", r"model\.input_feeding"),
         ("--config.train.num_stepss=7", "did you mean 'train.num_steps'"),
+        ("--config.eval.num_steps=7", "did you mean 'train.num_steps'"),  # of another section
         ("--config.train=7", "config key train is a section"),
         ("--config.train.num_steps", r"has no value; write --config\.train\.num_steps=VALUE"),
         ("--config.train.num_steps=", r"^train\.num_steps is empty; it must be a whole number$"),

@@ -131,15 +131,21 @@ class TargetRule:
     best completions of a prefix or a teacher's distribution after it.
 
     Attributes:
+      begin: (source [batch, source_time], source_mask, target [batch, time], mask) -> the state
+        before the first step; every leaf of a state has the batch as its first axis.
       step: (state, `StepInputs`) -> (state, what `loss` needs to know of this step); every leaf has
         the batch as its first axis.
       loss: (logits [..., batch, vocab_size], what the steps gave [..., batch, ...]) -> `TokenLoss`.
-      reads_fed: whether the targets depend on the fed tokens.
+      reads_fed: whether the targets depend on the fed tokens. If so, the fed sequence goes on as
+        long as its own tokens do, and not as long as the gold one.
+      margin: how many steps there are after the longest gold target.
     """
 
+    begin: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
     step: Callable[[Any, StepInputs], tuple[Any, Any]]
     loss: Callable[[jax.Array, Any], TokenLoss]
     reads_fed: bool = True
+    margin: int = 0
 
 
 def distribution_loss(
@@ -229,4 +235,4 @@ def make_gold_rule(label_smoothing: float = 0.0) -> TargetRule:
         is_right = right_tokens(logits.argmax(-1), gold)
         return TokenLoss(loss, nll, is_right, mask.astype(jnp.float32))
 
-    return TargetRule(step, loss, reads_fed=False)
+    return TargetRule(lambda *_: None, step, loss, reads_fed=False)

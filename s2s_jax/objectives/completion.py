@@ -26,12 +26,7 @@ class CompletionState(NamedTuple):
     hypotheses: Hypotheses
 
 
-def begin_completion(target: jax.Array, mask: jax.Array, margin: int) -> CompletionState:
-    """The state before the first step, from gold targets [batch, time] and their mask."""
-    return CompletionState(target, mask, first_row(target), begin_hypotheses(mask, margin))
-
-
-def make_completion_rule(vocab_size: int, label_smoothing: float = 0.0) -> TargetRule:
+def make_completion_rule(vocab_size: int, margin: int, label_smoothing: float = 0.0) -> TargetRule:
     """Makes the rule of optimal completion distillation.
 
         w_t uniform over A*(x_2 ... x_t),   loss_t = -sum_a w_t(a) log p(a)
@@ -42,8 +37,14 @@ def make_completion_rule(vocab_size: int, label_smoothing: float = 0.0) -> Targe
 
     Args:
       vocab_size: number of target ids.
+      margin: how many tokens a fed sequence may have more than its gold target.
       label_smoothing: see `distribution_loss`.
     """
+
+    def begin(
+        source: jax.Array, source_mask: jax.Array, target: jax.Array, mask: jax.Array
+    ) -> CompletionState:
+        return CompletionState(target, mask, first_row(target), begin_hypotheses(mask, margin))
 
     def step(
         state: CompletionState, inputs: StepInputs
@@ -70,4 +71,4 @@ def make_completion_rule(vocab_size: int, label_smoothing: float = 0.0) -> Targe
     def loss(logits: jax.Array, wanted: tuple[jax.Array, jax.Array]) -> TokenLoss:
         return distribution_loss(logits, *wanted, label_smoothing)
 
-    return TargetRule(step, loss)
+    return TargetRule(begin, step, loss, margin=margin)

@@ -13,11 +13,11 @@ from s2s_jax.losses import TargetRule
 from s2s_jax.metrics import Mean, MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.names import did_you_mean
-from s2s_jax.objectives.completion import begin_completion, make_completion_rule
-from s2s_jax.objectives.distillation import Teacher, begin_distillation, make_distillation_rule
+from s2s_jax.objectives.completion import make_completion_rule
+from s2s_jax.objectives.distillation import Teacher, make_distillation_rule
 from s2s_jax.objectives.interface import Objective, Optimum
 from s2s_jax.objectives.raml import check_raml, draw_edited, draw_targets, targets_key
-from s2s_jax.objectives.unlikelihood import begin_unlikelihood, make_unlikelihood_rule
+from s2s_jax.objectives.unlikelihood import make_unlikelihood_rule
 from s2s_jax.prng import stream_key
 from s2s_jax.theory.chains import Chains
 from s2s_jax.theory.distillation import distillation_divergences
@@ -44,7 +44,7 @@ def make_cross_entropy(
     *,
     rollout: RolloutOptions | None = None,
     label_smoothing: float = 0.0,
-    target: str = "gold",
+    target: str | TargetRule = "gold",
     tau: float | None = None,
     distance: str | None = None,
     margin: int | None = None,
@@ -76,7 +76,7 @@ def make_cross_entropy(
       model: the functions of `Seq2SeqModel`.
       rollout: what is fed; None for scheduled sampling as in the paper.
       label_smoothing: see `cross_entropy`; the reported "nll" does not include it.
-      target: "gold", "raml", "ocd" or "teacher".
+      target: "gold", "raml", "ocd", "teacher", or a rule of your own.
       tau: of "raml", the temperature of the reward; None for 0.2.
       distance: of "raml": "hamming", exactly, or "edit"; None for the first. See `draw_targets`
         and `draw_edited`.
@@ -104,7 +104,7 @@ def make_cross_entropy(
       Traceback (most recent call last):
       ValueError: tau is 0.5; it has no effect unless target is 'raml'
     """
-    if target not in TARGETS:
+    if isinstance(target, str) and target not in TARGETS:
         raise ValueError(f"target is {target!r}; {did_you_mean(target, TARGETS)}")
     for name, value in (
         ("tau", tau),
@@ -130,21 +130,21 @@ def make_cross_entropy(
         )
     if not 0 <= unlikelihood <= 1e6:
         raise ValueError(f"unlikelihood is {unlikelihood}; it must be in [0, 1e6]")
-    rule: TargetRule | None = None
+    rule = target if isinstance(target, TargetRule) else None
+    if label_smoothing and (rule is not None or target == "teacher"):
+        raise ValueError(f"label_smoothing is {label_smoothing}; this target has none")
     if target == "raml":
         check_raml(model.vocab_size, tau)
     elif target == "ocd":
-        rule = make_completion_rule(model.vocab_size, label_smoothing)
+        rule = make_completion_rule(model.vocab_size, margin, label_smoothing)
     elif target == "teacher":
         if teacher is None:
             raise ValueError("target is 'teacher'; it needs teacher")
-        if label_smoothing:
-            raise ValueError(f"label_smoothing is {label_smoothing}; target 'teacher' has none")
         if teacher.vocab_size != model.vocab_size:
             raise ValueError(
                 f"teacher has {teacher.vocab_size} target ids; the model has {model.vocab_size}"
             )
-        rule = make_distillation_rule(teacher, divergence or "forward_kl")
+        rule = make_distillation_rule(teacher, margin, divergence or "forward_kl")
     elif unlikelihood:
         rule = make_unlikelihood_rule(model.vocab_size, unlikelihood, label_smoothing)
     options = rollout or RolloutOptions()
@@ -163,15 +163,9 @@ def make_cross_entropy(
                 wanted, mask = draw_edited(gold, mask, targets_key(key), model.vocab_size, tau)
             else:
                 wanted = draw_targets(gold, mask, targets_key(key), model.vocab_size, tau)
-        elif unlikelihood:
-            state = begin_unlikelihood(len(gold), model.vocab_size)
-        elif rule is not None:
-            gold, mask = _longer(gold, mask, margin)
-            wanted = gold
-            if teacher is None:
-                state = begin_completion(gold, mask, margin)
-            else:
-                state = begin_distillation(teacher, source, source_mask, mask, margin)
+        if rule is not None:
+            gold, mask = _longer(gold, mask, rule.margin)
+            wanted, state = gold, rule.begin(source, source_mask, gold, mask)
         memory = model.encode(params, source, source_mask, stream_key(key, "dropout"))
         fed, losses = forward_pass(params, memory, wanted, mask, key, teacher_prob, state)
         decided = mask.at[:, 0].set(False)  # no coin decides the start symbol
@@ -203,7 +197,7 @@ def _longer(target: jax.Array, mask: jax.Array, margin: int) -> tuple[jax.Array,
 
 def _optimum_of(
     options: RolloutOptions,
-    target: str,
+    target: str | TargetRule,
     tau: float,
     distance: str,
     teacher: Teacher | None,
@@ -263,5 +257,7 @@ def _optimum_of(
         return of_gold if options.source == "own" else of_these_symbols(of_gold)
     if target == "raml":
         return of_these_symbols(of_raml) if distance == "hamming" else None
-    knows = teacher is not None and teacher.is_truth and options.source == "own"
+    knows = (
+        target == "teacher" and teacher is not None and teacher.is_truth and options.source == "own"
+    )
     return of_truth if knows and options.position == "none" else None

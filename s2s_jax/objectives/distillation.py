@@ -56,14 +56,9 @@ class DistillationState(NamedTuple):
     hypotheses: Hypotheses
 
 
-def begin_distillation(
-    teacher: Teacher, source: jax.Array, source_mask: jax.Array, mask: jax.Array, margin: int
-) -> DistillationState:
-    """The state before the first step, from a batch; mask is that of the gold targets."""
-    return DistillationState(teacher.begin(source, source_mask), begin_hypotheses(mask, margin))
-
-
-def make_distillation_rule(teacher: Teacher, divergence: str = "forward_kl") -> TargetRule:
+def make_distillation_rule(
+    teacher: Teacher, margin: int, divergence: str = "forward_kl"
+) -> TargetRule:
     """Makes the rule of distillation, on whatever prefixes are fed.
 
         forward_kl: KL(w || p)     reverse_kl: KL(p || w)     m = (w + p) / 2
@@ -74,6 +69,7 @@ def make_distillation_rule(teacher: Teacher, divergence: str = "forward_kl") -> 
 
     Args:
       teacher: the teacher.
+      margin: how many tokens a fed sequence may have more than its gold target.
       divergence: which one is minimised; "nll" reports the cross entropy -sum_v w(v) log p(v).
 
     Raises:
@@ -81,6 +77,11 @@ def make_distillation_rule(teacher: Teacher, divergence: str = "forward_kl") -> 
     """
     if divergence not in DIVERGENCES:
         raise ValueError(f"divergence is {divergence!r}; {did_you_mean(divergence, DIVERGENCES)}")
+
+    def begin(
+        source: jax.Array, source_mask: jax.Array, target: jax.Array, mask: jax.Array
+    ) -> DistillationState:
+        return DistillationState(teacher.begin(source, source_mask), begin_hypotheses(mask, margin))
 
     def step(
         state: DistillationState, inputs: StepInputs
@@ -106,7 +107,7 @@ def make_distillation_rule(teacher: Teacher, divergence: str = "forward_kl") -> 
             loss = (_sum(w, log_w - log_m) + _sum(jnp.exp(log_p), log_p - log_m)) / 2
         return TokenLoss(loss, nll, logits.argmax(-1) == log_w.argmax(-1), weight)
 
-    return TargetRule(step, loss)
+    return TargetRule(begin, step, loss, margin=margin)
 
 
 def _sum(probs: jax.Array, values: jax.Array) -> jax.Array:

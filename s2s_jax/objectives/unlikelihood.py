@@ -25,7 +25,8 @@ def make_unlikelihood_rule(
 
     Example:
       >>> rule = make_unlikelihood_rule(6, weight=1.0)
-      >>> state = begin_unlikelihood(1, 6)
+      >>> source = target = jnp.array([[4, 5]])
+      >>> state = rule.begin(source, source > 0, target, target > 0)
       >>> for gold in (4, 5):
       ...     inputs = StepInputs(jnp.array([1]), jnp.array([gold]), jnp.array([True]))
       ...     state, wanted = rule.step(state, inputs)
@@ -34,6 +35,11 @@ def make_unlikelihood_rule(
       [1.792, 1.974]
     """
     gold_rule = make_gold_rule(label_smoothing)
+
+    def begin(
+        source: jax.Array, source_mask: jax.Array, target: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        return jnp.zeros((len(target), vocab_size), bool)
 
     def step(said: jax.Array, inputs: StepInputs) -> tuple[jax.Array, Any]:
         is_gold = inputs.gold[:, None] == jnp.arange(vocab_size)
@@ -50,9 +56,4 @@ def make_unlikelihood_rule(
             loss=losses.loss + weight * jnp.where(negatives, penalty, 0.0).sum(-1)
         )
 
-    return TargetRule(step, loss, reads_fed=False)
-
-
-def begin_unlikelihood(batch_size: int, vocab_size: int) -> jax.Array:
-    """The state before the first step: no token was said, [batch, vocab_size] bool."""
-    return jnp.zeros((batch_size, vocab_size), bool)
+    return TargetRule(begin, step, loss, reads_fed=False)

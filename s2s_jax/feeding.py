@@ -332,7 +332,7 @@ class Feeding:
                 f" {model.vocab_size - NUM_RESERVED} ids, the token's own included"
             )
         if options.source == "unigram":
-            if np.shape(unigram_probs) != (model.vocab_size,):
+            if unigram_probs is None or np.shape(unigram_probs) != (model.vocab_size,):
                 raise ValueError(
                     f"source is 'unigram'; it needs the frequencies of {model.vocab_size} target"
                     " ids"

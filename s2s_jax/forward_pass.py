@@ -8,7 +8,7 @@ If expected embeddings are fed, the gradient flows through the whole scan.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,24 @@ from s2s_jax.output_layer import LossSums, OutputReading
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.rollout import in_a_scan, in_passes, make_rollout
 
-ForwardPass = Callable[
-    [Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array, Any], tuple[Fed, TokenLosses]
-]
-"""(params, memory, target [batch, time], mask [batch, time], key, teacher_prob, the target rule's
-state before the first step, None without a rule) -> the fed tokens and the losses of the targets
-given them, whose gradient flows into params and memory."""
+
+class ForwardPass(Protocol):
+    """From the encoder's memory to what was fed and the losses of the targets given it.
+
+    The gradient of the losses flows into params and memory. `target` and `mask` are [batch, time];
+    `state` is what the target rule's `begin` returned, None without a rule.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        memory: Memory,
+        target: jax.Array,
+        mask: jax.Array,
+        key: jax.Array,
+        teacher_prob: jax.Array,
+        state: Any = None,
+    ) -> tuple[Fed, TokenLosses]: ...
 
 
 def make_forward_pass(

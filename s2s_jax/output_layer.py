@@ -128,8 +128,8 @@ def read_logits(
     correct = ~better.any(-1, keepdims=True) & ~jnp.isnan(gold)
     wanted = (1 - label_smoothing) * (ids == target) + label_smoothing / vocab_size
     d_logits = jnp.where(mask, weights / total - wanted, 0.0)
-    sums = (jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct))
-    return LossSums(*sums, mask.sum(dtype=jnp.float32)), d_logits.astype(dtype)
+    loss, nll, correct = (jnp.where(mask, one, 0.0).sum() for one in (loss, nll, correct))
+    return LossSums(loss, nll, correct, mask.sum(dtype=jnp.float32)), d_logits.astype(dtype)
 
 
 def add_gradient(

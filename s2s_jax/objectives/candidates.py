@@ -74,8 +74,9 @@ def draw_candidates(
         if model.replay is None or output is None:
             carry, logits = model.decode_step(params, memory, carry, token)
         else:
-            carry, *kept = model.replay.step(params, memory, carry, token)
-            logits = compute_logits(kept[0], *output)
+            carry, features, trace = model.replay.step(params, memory, carry, token)
+            kept = features, trace
+            logits = compute_logits(features, *output)
         said = jnp.where(is_greedy, choose_argmax(logits), choose(logits, noise))
         said = jnp.where(is_forced, forced, said)
         counts = ~has_ended & (t < cap)
@@ -88,7 +89,7 @@ def draw_candidates(
     start = model.initial_carry(params, memory), first, jnp.zeros(num_rows, bool)
     inputs = jnp.arange(time), forced, is_forced, noise
     _, (fed, tokens, mask, log_probs, kept) = jax.lax.scan(step, start, inputs)
-    return Candidates(fed, tokens, mask, log_probs.sum(0), None if kept is None else tuple(kept))
+    return Candidates(fed, tokens, mask, log_probs.sum(0), kept)
 
 
 def weighted_nll(
@@ -117,7 +118,7 @@ def weighted_nll(
     output = model.replay.output(params)
     reading = output_layer.read_rule(features, *output, rule, None, inputs)
     features = model.replay.replay(params, memory, candidates.fed, features, trace)
-    return output_layer.token_losses_of(reading, features, *output).loss.total
+    return jnp.asarray(output_layer.token_losses_of(reading, features, *output).loss.total)
 
 
 def is_distinct(candidates: Candidates, num_candidates: int) -> jax.Array:

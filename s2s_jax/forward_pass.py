@@ -33,11 +33,7 @@ from s2s_jax.rollout import in_a_scan, in_passes, make_rollout
 
 
 class ForwardPass(Protocol):
-    """From the encoder's memory to what was fed and the losses of the targets given it.
-
-    The gradient of the losses flows into params and memory. `target` and `mask` are [batch, time];
-    `state` is what the target rule's `begin` returned, None without a rule.
-    """
+    """From the encoder's memory to what was fed and the losses of the targets given it."""
 
     def __call__(
         self,
@@ -48,7 +44,19 @@ class ForwardPass(Protocol):
         key: jax.Array,
         teacher_prob: jax.Array,
         state: Any = None,
-    ) -> tuple[Fed, TokenLosses]: ...
+    ) -> tuple[Fed, TokenLosses]:
+        """The gradient of the losses flows into params and memory.
+
+        Args:
+          params: the model's parameters.
+          memory: from `encode`.
+          target: [batch, time] int32 ids.
+          mask: [batch, time] bool.
+          key: the step's key.
+          teacher_prob: scalar in [0, 1].
+          state: what the target rule's `begin` returned; None without a rule.
+        """
+        ...
 
 
 def make_forward_pass(

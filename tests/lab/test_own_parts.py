@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from s2s_jax.data.files import fingerprint
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.processes import EXIT_BAD_INPUT
 from s2s_jax.lab.cli import main
@@ -122,6 +123,12 @@ def test_an_altered_copy_is_rejected(own_run):
     copy = own_run / "code" / "bag_model.py"
     copy.write_text(copy.read_text() + "\n")
     with pytest.raises(LabError, match=r"bag_model.py is not what the run was started with"):
+        load_run(own_run)
+    path = own_run / "provenance.json"
+    record = json.loads(path.read_text())
+    record["code"]["bag_model.py"]["fingerprint"] = fingerprint(copy.read_bytes())
+    path.write_text(json.dumps(record))
+    with pytest.raises(LabError, match="was saved with other code than the run's folder has now"):
         load_run(own_run)
 
 

@@ -28,6 +28,7 @@ _SCORE = "score"
 _CHECKSUM = "crc32"
 _UNNAMED = ".new"  # suffix of a checkpoint that has not been verified yet
 _BELONGS_TO = "belongs_to"
+_UNCOUNTED = ("code", "data")  # for messages: other data, but another config
 
 
 class Checkpoints:
@@ -275,8 +276,9 @@ class Checkpoints:
         known = [name for name in self._belongs_to if name in there]
         others = [name for name in known if there[name] != self._belongs_to[name]]
         if others:
+            other = "other" if others[0] in _UNCOUNTED else "another"
             raise LabError(
-                f"the checkpoint of step {step} in {self._folder} was saved with another"
+                f"the checkpoint of step {step} in {self._folder} was saved with {other}"
                 f" {' and '.join(others)} than the run's folder has now; restore what was there,"
                 " or train again in another workdir"
             )

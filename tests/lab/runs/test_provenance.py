@@ -127,6 +127,20 @@ def test_a_checkpoint_by_itself_detects_an_altered_vocabulary(copied, make_confi
     assert not (copied / "provenance.json").exists()
 
 
+def test_a_checkpoint_by_itself_detects_other_data(moved):
+    folder, config, pairs = moved
+    path = folder / "provenance.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"data": record["data"] | {"dev": 16 * "0"}}))
+    with pytest.raises(LabError, match="was saved with other data than the run's folder has"):
+        load_run(folder)
+    change(pairs, "dev")
+    for name in ("provenance.json", "result.json"):
+        (folder / name).unlink()
+    with pytest.raises(LabError, match="was saved with other data than the run's folder has"):
+        train(folder, config)
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_an_altered_vocabulary_is_rejected_by_every_command(copied, make_config, s2s, side):
     swap_two_tokens(copied / f"{side}_vocabulary.json")

@@ -14,6 +14,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import rename_component
 from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.runs.checkpoints import Checkpoints
+from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training import workbench
 from s2s_jax.lab.training.build import make_experiment
@@ -22,7 +23,7 @@ from s2s_jax.lab.training.warm_start import KEY, WarmStarts
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 from s2s_jax.models.interface import Params
 from s2s_jax.training import TrainState
-from tests.lab.run_content import records, state
+from tests.lab.run_content import newest, records, state
 
 STEPS = 4
 
@@ -144,6 +145,11 @@ def test_averaged_parameters_are_those_that_were_evaluated(
     train(bench, config, tmp_path / "averaged")
     [start] = begun(monkeypatch, (warm(tmp_path / "averaged"), tmp_path / "run"))
     assert_same(start.params, load_run(tmp_path / "averaged").params)
+    trained = newest(tmp_path / "averaged")[1]
+    assert any(
+        not np.array_equal(leaf, trained[name])
+        for name, leaf in flatten(start.params, "state.params").items()
+    )
 
 
 def test_training_goes_on_where_the_first_run_ended(firsts, finished):

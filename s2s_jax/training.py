@@ -36,10 +36,23 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, MetricSums]]
 
 
 def init_train_state(
-    model: Seq2SeqModel, optimizer: optax.GradientTransformation, key: jax.Array
+    model: Seq2SeqModel,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    params: Params | None = None,
 ) -> TrainState:
-    """Makes the initial state; `key` determines the parameters and every later draw."""
-    params = model.init(stream_key(key, "init"))
+    """Makes the initial state.
+
+    Args:
+      model: its `init` draws the parameters.
+      optimizer: any optax transformation.
+      key: determines the parameters and every later draw.
+      params: parameters to start from instead; they are copied, since training donates its state.
+    """
+    if params is None:
+        params = model.init(stream_key(key, "init"))
+    else:
+        params = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from s2s_jax.batch import Batch
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import make_cross_entropy
+from s2s_jax.optimizers import schedule_free_adamw
 from s2s_jax.training import TrainState, init_train_state, make_train_step
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.02))
@@ -125,6 +127,19 @@ def test_the_first_state_depends_on_the_key(table_model, make_rnn):
 
     assert_identical(init(0), init(0))
     assert not np.array_equal(init(0)["target_embedding"], init(1)["target_embedding"])
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), schedule_free_adamw(0.1)])
+def test_training_can_start_from_given_parameters(table_model, optimizer):
+    """The state is new arrays: training donates them, and the given ones stay."""
+    given = jax.random.normal(jax.random.key(7), (10, 10))
+    state = jax.jit(partial(init_train_state, table_model, optimizer))(jax.random.key(1), given)
+    assert_identical(state.params, given)
+    assert_identical(state.opt_state, optimizer.init(given))
+    assert (int(state.step), state.key) == (0, jax.random.key(1))
+    step = make_train_step(make_cross_entropy(table_model), optimizer, schedules.teacher_forcing())
+    jax.jit(step, donate_argnums=0)(state, BATCH)
+    assert not given.is_deleted()
 
 
 def test_one_program_serves_every_schedule_and_every_teacher_prob(table_model):

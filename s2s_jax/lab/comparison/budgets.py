@@ -24,6 +24,8 @@ _SECONDS_ALIKE = 0.25
 class Budget:
     """What the runs of one row used, as means over seeds.
 
+    All of it includes the training of the run that a run started from.
+
     Attributes:
       schedule: the row's label.
       updates: optimiser steps.
@@ -31,6 +33,7 @@ class Budget:
       seconds: wall-clock time of a run, including evaluations; NaN if not known.
       seconds_low: the same for the fastest run.
       seconds_high: the same for the slowest run.
+      updates_before: how many of the updates were made in the run that a run started from.
     """
 
     schedule: str
@@ -39,28 +42,47 @@ class Budget:
     seconds: float
     seconds_low: float
     seconds_high: float
+    updates_before: float = 0.0
+
+    @property
+    def updates_text(self) -> str:
+        """The updates, and how many of them were made before."""
+        text = f"{self.updates:,.0f}"
+        if self.updates_before:
+            text += f" ({self.updates_before:,.0f} of them in the run that it started from)"
+        return text
 
 
 def budgets(runs: CollectedRuns) -> list[Budget]:
     """The budget of each row, in the order of the rows."""
     found = []
     for label, members in runs.by_schedule.items():
-        seconds = [run.wall_seconds for run in members if math.isfinite(run.wall_seconds)]
+        seconds = [run.wall_seconds + _before(run, "wall_seconds") for run in members]
+        seconds = [one for one in seconds if math.isfinite(one)]
+        tokens = [run_tokens(run) + _before(run, "target_tokens") for run in members]
+        before = [_before(run, "updates") for run in members]
         found.append(
             Budget(
                 label,
-                _mean([run.num_steps for run in members]),
-                _mean([tokens for run in members if math.isfinite(tokens := run_tokens(run))]),
+                _mean([run.num_steps for run in members]) + _mean(before),
+                _mean([one for one in tokens if math.isfinite(one)]),
                 _mean(seconds),
                 min(seconds, default=math.nan),
                 max(seconds, default=math.nan),
+                _mean(before),
             )
         )
     return found
 
 
+def _before(run: FinishedRun, quantity: str) -> float:
+    """What was used in the run that a run started from; NaN if not known, 0 without such a run."""
+    used = 0 if run.started_from is None else run.started_from[quantity]
+    return math.nan if used is None else float(used)
+
+
 def run_tokens(run: FinishedRun) -> float:
-    """The number of target tokens that a run was trained on, from its records.
+    """The number of target tokens that a run itself was trained on, from its records.
 
     This is the last "train/target_tokens". Without any, it is estimated from the rates:
 
@@ -97,7 +119,8 @@ def unequal(found: Sequence[Budget]) -> list[str]:
     lines = []
     updates = [one.updates for one in found]
     if len(set(updates)) > 1:
-        lines.append(f"Updates differ: {_listed(found, updates, '{:,.0f}')}.")
+        listed = ", ".join(f"{one.schedule} {one.updates_text}" for one in found)
+        lines.append(f"Updates differ: {listed}.")
     tokens = [one.tokens for one in found]
     if _differ(tokens, _TOKENS_ALIKE):
         lines.append(f"Target tokens differ: about {_listed(found, tokens, '{:,.3g}')}.")
@@ -121,6 +144,8 @@ def to_text(found: Sequence[Budget]) -> str:
         known = [value for value in values if math.isfinite(value) and value]
         if known:
             parts.append(f"{_range(known, form)} {unit}")
+            if unit == "updates":
+                parts[-1] += _of_them_before(found)
     known = [one for one in found if math.isfinite(one.seconds)]
     if known:
         low, high = (min(one.seconds_low for one in known), max(one.seconds_high for one in known))
@@ -129,7 +154,19 @@ def to_text(found: Sequence[Budget]) -> str:
         return ""
     differing = unequal(found)
     verdict = "" if differing else " Equal for all schedules, as far as recorded."
-    return " ".join([f"Budget per run: {', '.join(parts)}.{verdict}", *differing])
+    with_others = any(one.updates_before for one in found)
+    including = ", including the run that it started from" if with_others else ""
+    return " ".join([f"Budget per run{including}: {', '.join(parts)}.{verdict}", *differing])
+
+
+def _of_them_before(found: Sequence[Budget]) -> str:
+    """How many of the updates were made in the runs that others started from, in brackets."""
+    before = [one.updates_before for one in found]
+    if not any(before):
+        return ""
+    if len(set(before)) > 1:
+        return f" (of them there: {_listed(found, before, '{:,.0f}')})"
+    return f" ({before[0]:,.0f} of them there)"
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -155,7 +155,7 @@ def _budget_parts(runs: CollectedRuns) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             one.schedule,
-            f"{one.updates:,.0f}",
+            one.updates_text,
             tables.NO_INTERVAL if one.tokens != one.tokens else f"{one.tokens:,.3g}",
             tables.NO_INTERVAL
             if one.seconds != one.seconds

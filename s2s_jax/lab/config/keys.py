@@ -78,6 +78,9 @@ def base_config(
             "schedule": {"name": schedule, **_option_keys(found["schedule"])},
             "rollout": _rollout_keys(),
             "train": {
+                # A trained run's folder, from whose best parameters and vocabularies a new run
+                # starts; {seed} stands for the seed, and "" is a start from scratch.
+                "init_from": "",
                 "num_steps": 1000,
                 "batch_size": 128,
                 "optimizer": {"name": optimizer, **_option_keys(found["train.optimizer"])},

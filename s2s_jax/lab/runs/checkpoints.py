@@ -166,15 +166,8 @@ class Checkpoints:
         Raises:
           LabError: the checkpoint does not exist, is of another architecture, or is damaged.
         """
-        self.wait()
-        chosen = self._resolve(step)
-        folder = self._folder / str(chosen)
-        wanted = flatten(template, part)
-        try:
-            shapes, metadata = read_shapes(folder), read_metadata(folder)
-        except Exception as error:
-            raise self._broken(chosen) from error
-        self._check_owner(chosen, metadata.get(_BELONGS_TO))
+        chosen, shapes, metadata = self._look_into(step)
+        folder, wanted = self._folder / str(chosen), flatten(template, part)
         self._check_architecture(chosen, shapes, wanted, part)
         try:
             # Read everything, for the checksum.
@@ -188,6 +181,24 @@ class Checkpoints:
         }
         self._known[chosen] = self._scores[chosen]
         return chosen, unflatten(template, arrays)
+
+    def shapes(
+        self, step: int | Literal["latest", "best"] | None = None, part: str = ""
+    ) -> tuple[int, Shapes]:
+        """Reads the names, shapes and dtypes of a state's arrays, or of a part; see `restore`.
+
+        Args:
+          step: which checkpoint.
+          part: the path of a part.
+
+        Returns:
+          The step, and the shapes and dtypes by the path within the whole state.
+
+        Raises:
+          LabError: the checkpoint does not exist, belongs to something else, or is damaged.
+        """
+        chosen, shapes, _ = self._look_into(step)
+        return chosen, {name: one for name, one in shapes.items() if _is_in(name, part)}
 
     def wait(self) -> None:
         """Waits until the pending save is on disk.
@@ -255,6 +266,18 @@ class Checkpoints:
             raise self._broken(step) from error
         return found[_SCORE]
 
+    def _look_into(self, step: int | str | None) -> tuple[int, Shapes, dict[str, Any]]:
+        """The number of a checkpoint, its shapes and its metadata; checks what it belongs to."""
+        self.wait()
+        chosen = self._resolve(step)
+        folder = self._folder / str(chosen)
+        try:
+            shapes, metadata = read_shapes(folder), read_metadata(folder)
+        except Exception as error:
+            raise self._broken(chosen) from error
+        self._check_owner(chosen, metadata.get(_BELONGS_TO))
+        return chosen, shapes, metadata
+
     def _resolve(self, step: int | str | None) -> int:
         steps = sorted(self._scores)
         if not steps:
@@ -292,7 +315,7 @@ class Checkpoints:
             shapes = {
                 name: (shape, expected[name][1] if name in expected else dtype)
                 for name, (shape, dtype) in shapes.items()
-                if name.startswith(f"{part}.")
+                if _is_in(name, part)
             }
         for name in sorted(expected | shapes, key=_params_first):
             if shapes.get(name) != expected.get(name):
@@ -323,6 +346,11 @@ class Checkpoints:
         ) as error:  # a full disk raises many kinds in tensorstore, orbax and the system
             reason = reason_of(error)
             raise LabError(f"cannot write a checkpoint in {self._folder}: {reason}") from error
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Whether a path is that of a part, or of something in it."""
+    return not part or name == part or name.startswith(f"{part}.")
 
 
 def _steps(folder: Path) -> list[int]:

@@ -39,6 +39,7 @@ class FinishedRun:
       versions: of the packages when it ended.
       score_metrics: how the scores of its scorer are shown, the headline first; empty if that was
         not recorded.
+      started_from: the run that it started from, see `STARTED_FROM`; None for a start from scratch.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class FinishedRun:
     provenance: Provenance | None = None
     versions: dict[str, str] = field(default_factory=dict)
     score_metrics: tuple[Metric, ...] = ()
+    started_from: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _read_run(folder: Path) -> tuple[FinishedRun, int]:
         provenance=Provenance.from_dict(provenance) if provenance else None,
         versions=result.get("versions", {}),
         score_metrics=_score_metrics(folder, result),
+        started_from=result.get("started_from"),
     )
     return run, num_bad
 

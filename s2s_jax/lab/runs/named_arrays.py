@@ -28,7 +28,7 @@ def flatten(state: Any, path: str = "") -> dict[str, np.ndarray]:
                 jax.random.key_data(leaf) if is_key else jax.eval_shape(jax.random.key_data, leaf)
             )
         name = jax.tree_util.keystr(inner, simple=True, separator=".")
-        name = f"{path}.{name}" if path else name
+        name = ".".join(filter(None, (path, name)))  # a single array has no path of its own
         if name in arrays:
             raise ValueError(f"two leaves of the state have the path {name}")
         is_shape = isinstance(leaf, jax.ShapeDtypeStruct)

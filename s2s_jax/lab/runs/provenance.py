@@ -20,12 +20,27 @@ if TYPE_CHECKING:
 
 PROVENANCE_FILE = "provenance.json"
 
+STARTED_FROM = {
+    "workdir": str,
+    "step": int,
+    "parameters": str,
+    "updates": int,
+    "target_tokens": (int, None),
+    "wall_seconds": float,
+}
+"""The shape of the record of the run that a run started from, in that file and in `result.json`.
+
+"step" is that of the checkpoint, "parameters" the fingerprint of what it held. The others count all
+training there up to then, including that of the runs which that one started from in turn.
+"""
+
 PROVENANCE = {
     "data": {...: str},
     "vocabularies": {"source": str, "target": str},
     "switches": {...: (str, bool, int, None)},
     "versions": {...: str},
     "code?": {...: {"file": str, "fingerprint": str}},
+    "started_from?": (STARTED_FROM, None),
 }
 """The shape of that file; see `s2s_jax.data.json_shapes`."""
 
@@ -54,6 +69,8 @@ class Provenance:
       versions: by package.
       code: the user's own modules: path relative to the folder they were imported from -> "file",
         the original path, and "fingerprint", of its content.
+      started_from: the run whose parameters it started from, see `STARTED_FROM`; None for a start
+        from scratch.
     """
 
     data: Mapping[str, str]
@@ -61,14 +78,21 @@ class Provenance:
     switches: Mapping[str, Any]
     versions: Mapping[str, str]
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    started_from: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, task: Task, files: Mapping[str, Path] | None = None) -> Provenance:
+    def of(
+        cls,
+        task: Task,
+        files: Mapping[str, Path] | None = None,
+        started_from: Mapping[str, Any] | None = None,
+    ) -> Provenance:
         """The provenance of a run that starts now.
 
         Args:
           task: the run's task.
           files: the user's own files, from `user_files`.
+          started_from: see `Provenance`.
         """
         code = {
             name: {"file": str(path), "fingerprint": fingerprint(path.read_bytes())}
@@ -78,7 +102,7 @@ class Provenance:
             fingerprints_of(task.splits),
             vocabulary_fingerprints(task.vocabularies),
         )
-        return cls(data, vocabularies, switches(), versions(), code)
+        return cls(data, vocabularies, switches(), versions(), code, started_from)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
@@ -88,7 +112,10 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """The record for `provenance.json`."""
-        return asdict(self)
+        record = asdict(self)
+        if self.started_from is None:
+            del record["started_from"]
+        return record
 
 
 def switches() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The shapes of the JSON files of a run's folder; see `s2s_jax.data.json_shapes`."""
 
-from s2s_jax.lab.runs.provenance import PROVENANCE
+from s2s_jax.lab.runs.provenance import PROVENANCE, STARTED_FROM
 
 METRICS_FILE = "metrics.jsonl"
 """The metrics that the comparison reads; TensorBoard's files hold the same scalars."""
@@ -32,6 +32,7 @@ RESULT = ENDING | {
     "metrics": {...: (float, None)},
     "versions?": {...: str},
     "provenance?": (PROVENANCE, None),
+    "started_from?": STARTED_FROM,
     "wall_seconds": float,
     "best_step?": int,
     "scores?": str,

@@ -64,6 +64,11 @@ class RunFolder:
         """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint from which the run would continue."""
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
+
     def trained_by(self) -> str | None:
         """The process that is training the run, as "process N on HOST"; None if there is none."""
         return lock_owner(self.folder / "checkpoints.lock")
@@ -295,6 +300,21 @@ class RunFolder:
         stopped_there = result.get("steps") == step
         return max(logged, result["wall_seconds"]) if stopped_there else logged
 
+    def target_tokens(self, step: int) -> int | None:
+        """The target tokens that the run was trained on up to a step; None if none were counted.
+
+        If they were last counted at an earlier step, the rest is estimated from the mean.
+        """
+        counted = [
+            (one["step"], tokens)
+            for one in self._records()
+            if one["step"] <= step and (tokens := one.get("train/target_tokens"))
+        ]
+        if not counted:
+            return None
+        last, tokens = counted[-1]
+        return round(tokens * step / last)
+
     def lost_lines(self, step: int, *, log_every: int, evaluate_every: int) -> str:
         """Which lines up to a step are missing in `metrics.jsonl`, in words; "" if it is complete.
 
@@ -335,6 +355,8 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Writes and returns `result.json`."""
         provenance = self.provenance()
+        if provenance and provenance.started_from:
+            more["started_from"] = dict(provenance.started_from)
         result = {
             "status": status,
             "config": config.to_dict(),

@@ -19,6 +19,7 @@ from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.warm_start import WarmStarts, starts_warm
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def plan_sweep(
       needs_data: whether the data of unfinished runs must be available.
 
     Raises:
-      LabError, DataError: a run's config or data cannot be used, or the data of a finished run
-        have changed.
+      LabError, DataError: a run's config or data cannot be used, a new run cannot start from
+        `train.init_from`, or the data of a finished run have changed.
     """
     file, argument = split_config(config_file)
     if argument and not sweep_takes_argument(config_file):
@@ -91,7 +92,7 @@ def plan_sweep(
     if num_seeds is not None and num_seeds < 1:
         raise LabError(f"--seeds is {num_seeds}; it must be at least 1")
     plan: list[PlannedRun] = []
-    data = DataCheck()
+    data, starts = DataCheck(), WarmStarts()
     base, fixed, _ = parse_config([f"--config={config_file}", *override_flags])
     for values in sweep_of(config_file):
         varied = {key: plain_value(key, value) for key, value in values.items()}
@@ -110,8 +111,11 @@ def plan_sweep(
         if finished is not None:
             for line in data.check(run, config):
                 report(line)
-        elif needs_data:
-            data.require(config)
+        else:
+            if starts_warm(config, run):
+                starts.check(experiment)
+            if needs_data:
+                data.require(config)
         status = result["status"] if result else "waiting"
         if status == "finished" and finished is None:
             status = "stopped"

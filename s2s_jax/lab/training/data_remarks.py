@@ -48,7 +48,10 @@ def data_remarks(task: Task, scorer: Scorer) -> DataRemarks:
     unknown = {}
     for split in (split for split in task.splits if split != "train"):
         tokens = task.tokens(split)
-        unknown[split] = {"source": _unknown(tokens.source), "target": _unknown(tokens.target)}
+        unknown[split] = {
+            "source": count_unknown(tokens.source),
+            "target": count_unknown(tokens.target),
+        }
         said = [
             f"{one['unknown']:,} of {one['tokens']:,} {side} tokens"
             f" ({100 * one['unknown'] / one['tokens']:.3g} %)"
@@ -100,8 +103,8 @@ def _smaller_vocabularies(task: Task) -> list[tuple[str, int, int]]:
     ]
 
 
-def _unknown(tokens: Sequences) -> dict[str, int]:
-    """Counts the unknown tokens and all tokens, both without the end symbols."""
+def count_unknown(tokens: Sequences) -> dict[str, int]:
+    """Counts the "unknown" tokens and all "tokens", both without the end symbols."""
     count = int(np.count_nonzero(tokens.ids == UNK))
     return {"unknown": count, "tokens": len(tokens.ids) - len(tokens)}
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from s2s_jax.batch import Batch
 from s2s_jax.lab.training.optimizers import Scalars
 from s2s_jax.metrics import MetricSums, merge
-from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import Objective
 from s2s_jax.training import TrainState, init_train_state, make_train_step
 
@@ -228,10 +228,17 @@ class Programs:
         self.template = Progress(state, sums)
         self.compiled = ProgramCache(self._lower)
 
-    def start(self, key: jax.Array) -> Progress:
-        """The progress of a new run."""
+    def start(self, key: jax.Array, params: Params | None = None) -> Progress:
+        """The progress of a new run.
+
+        Args:
+          key: the run's PRNG key.
+          params: the parameters that it starts from; None draws them.
+        """
         sums = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.template.sums)
-        return Progress(self._init(key), sums)
+        # Without the argument, the shapes that were traced for the template are used again.
+        state = self._init(key) if params is None else self._init(key, params)
+        return Progress(state, sums)
 
     def _lower(self, case: Case) -> jax.stages.Lowered:
         layout, bad_step = Layout(case.num_lanes), jax.ShapeDtypeStruct((), jnp.int32)

@@ -32,6 +32,7 @@ class RunSession:
       template: the `template` of `Programs`.
       report: called with each line of progress.
       data: the entry "data" of `result.json`.
+      started_from: what a new run starts from; see `Provenance`.
 
     Attributes:
       tracker: writes the logs, from the newest checkpoint on.
@@ -52,6 +53,7 @@ class RunSession:
         template: Progress,
         report: Callable[[str], None],
         data: Mapping[str, Any],
+        started_from: Mapping[str, Any] | None = None,
     ):
         config = experiment.config
         self._run, self._config, self._overrides = run, config, overrides
@@ -61,7 +63,7 @@ class RunSession:
         run.make_folder()
         with contextlib.ExitStack() as stack:
             files = config_files(config)
-            provenance = Provenance.of(task, files)
+            provenance = Provenance.of(task, files, started_from)
             belongs_to = belongings(
                 config, provenance.vocabularies, provenance.data, provenance.code
             )

@@ -28,6 +28,12 @@ from s2s_jax.lab.training.loop import train_lanes
 from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
 from s2s_jax.lab.training.teachers import load_teacher
+from s2s_jax.lab.training.warm_start import (
+    WarmStart,
+    WarmStarts,
+    check_vocabularies,
+    starts_warm,
+)
 from s2s_jax.models.interface import Seq2SeqModel
 
 Result = dict[str, Any] | LabError
@@ -94,13 +100,13 @@ class Workbench:
             check_lanes()
         results: dict[int, Result] = {}
         waiting: dict[int, _Run] = {}
-        data = DataCheck()
+        data, starts = DataCheck(), WarmStarts()
         for number, one in enumerate(runs):
             try:
                 experiment = make_experiment(one.config)
                 result = _result_before(one, data)
                 if result is None:
-                    waiting[number] = _Run(one, experiment)
+                    waiting[number] = _Run(one, experiment, _start_of(one, experiment, starts))
                 else:
                     results[number] = result
             except ValueError as error:
@@ -120,8 +126,7 @@ class Workbench:
 
     def _shared_by(self, runs: Sequence["_Run"]) -> "_Shared":
         """Returns what earlier runs left if these runs can use it; otherwise makes it anew."""
-        saved = (RunFolder(one.spec.workdir).vocabularies() for one in runs)
-        vocabularies = next((one for one in saved if one is not None), None)
+        vocabularies = next((known for one in runs for known in one.vocabularies), None)
         experiment = runs[0].experiment
         if self._shared is not None and not self._shared.fits(experiment, vocabularies):
             self._shared = None
@@ -132,10 +137,24 @@ class Workbench:
 
 
 class _Run(NamedTuple):
-    """A run that is to be trained, with the experiment of its config."""
+    """A run that is to be trained.
+
+    Attributes:
+      spec: the run.
+      experiment: the experiment of its config.
+      start: what it starts from; None for a run that is resumed or starts from scratch.
+    """
 
     spec: RunSpec
     experiment: Experiment
+    start: WarmStart | None
+
+    @property
+    def vocabularies(self) -> list[Vocabularies]:
+        """Those that were saved with it and those of its start, as far as there are any."""
+        saved = RunFolder(self.spec.workdir).vocabularies()
+        taken_along = self.start.vocabularies if self.start else None
+        return [one for one in (saved, taken_along) if one is not None]
 
 
 @dataclass(frozen=True)
@@ -167,6 +186,8 @@ class _Shared:
     def make(cls, experiment: Experiment, vocabularies: Vocabularies | None) -> "_Shared":
         """Loads the data and makes the rest."""
         task = experiment.load_task(vocabularies)
+        if vocabularies is not None and experiment.config.train.init_from:
+            check_vocabularies(experiment, task)
         model = experiment.make_model(task.vocabularies)
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
@@ -243,16 +264,23 @@ class _Group:
         return self._results
 
     def _open(self, run: _Run) -> RunSession:
-        one, experiment = run
-        folder, task = RunFolder(one.workdir), self._shared.task
-        if folder.vocabularies() not in (None, task.vocabularies):
+        one, task, started_from = run.spec, self._shared.task, run.start and run.start.record
+        if any(known != task.vocabularies for known in run.vocabularies):
+            where = started_from["workdir"] if started_from else one.workdir
             raise LabError(
-                f"the vocabularies in {folder.folder} are not those of the runs beside it;"
+                f"the vocabularies in {where} are not those of the runs beside it;"
                 " train the run alone, with s2s train"
             )
-        template = self._shared.programs.template
-        counts = self._shared.remarks.counts
-        return RunSession(folder, experiment, one.overrides, task, template, one.report, counts)
+        return RunSession(
+            RunFolder(one.workdir),
+            run.experiment,
+            one.overrides,
+            task,
+            self._shared.programs.template,
+            one.report,
+            self._shared.remarks.counts,
+            started_from,
+        )
 
     def _train(
         self, opened: Sequence[tuple[int, RunSession]], should_stop: Callable[[], bool]
@@ -262,10 +290,12 @@ class _Group:
         evaluators = [self._shared.evaluator_of(one) for one in experiments]
         lanes, starts = [], []
         for (number, session), evaluator in zip(opened, evaluators, strict=True):
-            key = jax.random.key(self._runs[number].experiment.seed)
-            starts.append(session.start or programs.start(key))
+            run = self._runs[number]
+            params = run.start.params if run.start else None
+            key = jax.random.key(run.experiment.seed)
+            starts.append(session.start or programs.start(key, params))
             # Made after the steps that compile, since the lane's clock starts here.
-            lanes.append(self._lane(self._runs[number], session, evaluator))
+            lanes.append(self._lane(run, session, evaluator))
             session.start = None  # the device side owns it now
         device = DeviceLanes(
             programs,
@@ -292,7 +322,7 @@ class _Group:
             ) from error
 
     def _lane(self, run: _Run, session: RunSession, evaluator: Evaluator) -> Lane:
-        one, experiment = run
+        one, experiment, _ = run
         return Lane(
             self._shared.batches_of(experiment),
             schedule_values(experiment.schedule, experiment.num_steps),
@@ -332,6 +362,20 @@ def _result_before(one: RunSpec, data: DataCheck) -> dict[str, Any] | None:
             " training goes on"
         )
     return result
+
+
+def _start_of(one: RunSpec, experiment: Experiment, starts: WarmStarts) -> WarmStart | None:
+    """What an unfinished run starts from; None if it continues, or starts from scratch.
+
+    Raises:
+      LabError, DataError: it cannot start from there.
+    """
+    folder = RunFolder(one.workdir)
+    if not starts_warm(one.config, folder):
+        return None
+    start = starts.load(experiment, one.report)
+    start.check(folder)
+    return start
 
 
 def _conclude(session: RunSession, lane: Lane, evaluator: Evaluator) -> Result:

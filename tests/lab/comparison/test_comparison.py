@@ -483,6 +483,21 @@ def test_unequal_budgets_are_reported(sweep):
     assert "Wall-clock time differs: teacher_forcing 1 s, linear 3 s." in text
 
 
+def test_the_run_that_a_run_started_from_is_part_of_its_budget(sweep):
+    record = {"workdir": "runs/a", "step": 5, "parameters": "ab", "updates": 80}
+    record |= {"target_tokens": None, "wall_seconds": 3.0}
+    for path in sweep.glob("*/seed_*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"started_from": record}))
+    text = tables.to_text(collect(sweep), compare(collect(sweep)))
+    assert (
+        "Budget per run, including the run that it started from: 100 updates (80 of them there),"
+        " 4 s of wall-clock time. Equal for all schedules" in text
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started_from": {"step": 5}}))
+    ((_, reason),) = collect(sweep).left_out
+    assert "started_from.workdir is missing" in reason
+
+
 def test_tokens_are_estimated_from_their_rate(sweep):
     lines = [
         {"step": step, "train/tokens_per_second": 100.0, "train/seconds": seconds}

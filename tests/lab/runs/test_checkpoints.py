@@ -79,6 +79,26 @@ def test_only_the_parameters_are_restored_in_the_requested_dtypes(tmp_path):
     np.testing.assert_array_equal(params["kernel"], wide["kernel"].astype(np.float32))
 
 
+def test_the_shapes_of_a_part_are_read_without_its_values(saved):
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        step, shapes = checkpoints.shapes("best", "params")
+        assert checkpoints.shapes(40)[1].keys() > shapes.keys()
+    assert step == 20
+    assert shapes == {
+        "params.encoder.kernel": ((3, 5), np.dtype(np.float32)),
+        "params.bias": ((5,), np.dtype(jnp.bfloat16)),
+    }
+
+
+def test_parameters_may_be_a_single_array(tmp_path):
+    table = np.arange(6.0, dtype=np.float32)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, TrainState(np.int64(1), table, {}, jax.random.key(0)))
+        assert checkpoints.shapes(part="params") == (1, {"params": ((6,), np.dtype(np.float32))})
+        _, restored = checkpoints.restore(jax.ShapeDtypeStruct((6,), jnp.float32), part="params")
+    np.testing.assert_array_equal(restored, table)
+
+
 def test_a_checkpoint_of_another_owner_is_rejected(tmp_path):
     owner = {"config": "a", "target vocabulary": "b"}
     with Checkpoints(tmp_path, belongs_to=owner) as checkpoints:

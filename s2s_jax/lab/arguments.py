@@ -152,6 +152,13 @@ def make_parser() -> Parser:
     verify = _command(commands, "verify", "check the train step against exact theory")
     verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
     verify.add_argument(
+        "--methods",
+        default=None,
+        metavar="NAMES",
+        help="names separated by commas: sampling (scheduled sampling), noise, positions, raml,"
+        " ocd, distillation, risk (default all)",
+    )
+    verify.add_argument(
         "--length", type=int, default=None, help="number of symbols in a sequence (default 3)"
     )
     verify.add_argument(

@@ -275,6 +275,7 @@ def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
     prepare_jax()
     table, lands = run_verification(
         model=options.model,
+        methods=options.methods,
         length=options.length,
         initial=options.initial,
         transition=options.transition,

@@ -13,6 +13,7 @@ from s2s_jax.lab.base.figures import to_png
 from s2s_jax.lab.base.files import write_atomic, write_json
 from s2s_jax.lab.base.text_tables import align
 from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.verification.chain import make_markov_chain
 from s2s_jax.lab.verification.dependence import (
     DependenceCase,
     dependence_figure,
@@ -20,8 +21,9 @@ from s2s_jax.lab.verification.dependence import (
     format_dependence,
     verify_dependence,
 )
+from s2s_jax.lab.verification.methods import METHODS, select_methods
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, verify
 
 _INITIAL, _TRANSITION, _LENGTH, _HMM_LENGTH = ".7,.3", ".9,.1;.2,.8", 3, 4
 
@@ -29,6 +31,7 @@ _INITIAL, _TRANSITION, _LENGTH, _HMM_LENGTH = ".7,.3", ".9,.1;.2,.8", 3, 4
 def run_verification(
     *,
     model: str | None = None,
+    methods: str | None = None,
     length: int | None = None,
     initial: str | None = None,
     transition: str | None = None,
@@ -42,6 +45,7 @@ def run_verification(
 
     Args:
       model: "tabular", "lstm" or "both"; None for both; not with dependence.
+      methods: see `select_methods`; None for all; not with dependence.
       length: of the sequences; None for 3, or 4 with dependence.
       initial: probabilities such as ".7,.3", the default; not with dependence.
       transition: rows of probabilities such as ".9,.1;.2,.8", the default; not with dependence.
@@ -74,11 +78,19 @@ def run_verification(
             _LENGTH if length is None else length,
         )
         models = tuple(RECIPES) if model in (None, "both") else (str(model),)
-        rows = verify(chain, models, seed=seed, report=report)
-        table, settings = format_rows(rows), asdict(chain) | {"models": models}
+        chosen = METHODS if methods is None else select_methods(methods)
+        rows = verify(chain, models, methods=chosen, seed=seed, report=report)
+        table = format_rows(rows)
+        names = [method.name for method in chosen]
+        settings = asdict(chain) | {"models": models, "methods": names}
         meaning = "and no gradient passes through the choice of a token"
     else:
-        for name, value in (("model", model), ("initial", initial), ("transition", transition)):
+        for name, value in (
+            ("model", model),
+            ("methods", methods),
+            ("initial", initial),
+            ("transition", transition),
+        ):
             if value is not None:
                 raise LabError(f"--{name} has no effect with --dependence")
         chain = dataset_options("hmm")
@@ -137,23 +149,27 @@ def parse_table(text: str, name: str) -> list[list[float]]:
 
 def format_rows(rows: Sequence[VerifiedCase]) -> str:
     """The table for a terminal."""
-    head = ("model", "coin", "feed", "teacher_prob", "KL predicted", "KL trained", "max |q diff|",
-            "|Q1 - P1|", "verdict")  # fmt: skip
+    head = ("model", "method", "teacher_prob", "measure", "predicted", "trained", "|q diff|",
+            "|Q1 diff|", "verdict")  # fmt: skip
     cells = [
         (
             row.model,
-            row.coin,
-            row.feed,
-            f"{row.teacher_prob:.2f}",
-            "not identified" if row.kl_predicted is None else f"{row.kl_predicted:.6f}",
-            f"{row.kl_trained:.6f}",
-            f"{row.largest_difference:.4f}",
-            f"{row.first_difference:.5f}",
+            row.method,
+            _number(row.teacher_prob, 2),
+            row.measure,
+            "not identified" if row.predicted is None else f"{row.predicted:.6f}",
+            f"{row.trained:.6f}",
+            _number(row.largest_difference, 4),
+            _number(row.first_difference, 5),
             row.verdict,
         )
         for row in rows
     ]
-    return "\n".join(align([head, *cells], left={0, 1, 2, len(head) - 1}))
+    return "\n".join(align([head, *cells], left={0, 1, 3, len(head) - 1}))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def conclusion(landed: Sequence[bool], meaning: str) -> str:

@@ -17,6 +17,7 @@ from s2s_jax.lab.base.figures import Figure, make_styles, new_figure
 from s2s_jax.lab.evaluation.divergence import symbol_probs
 from s2s_jax.lab.verification.population import Lanes, train_population
 from s2s_jax.models.rnn.functions import make_rnn_model
+from s2s_jax.objectives import make_cross_entropy
 from s2s_jax.theory.information import kl_divergence
 from s2s_jax.theory.optimum import optimum_divergences
 from s2s_jax.training import init_train_state
@@ -174,13 +175,11 @@ def verify_dependence(
     schedule = optax.exponential_decay(recipe.learning_rate, recipe.num_steps, 0.01)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     params = train_population(
-        model,
+        make_cross_entropy(model),  # with a coin per token and samples fed
         optimizer,
         jit(partial(init_train_state, model, optimizer))(jax.random.key(seed)),
         batch,
         lanes,
-        coin="token",
-        feed="sample",
         num_rows=recipe.num_rows,
         num_steps=recipe.num_steps,
         averaged=0.1,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from s2s_jax.batch import Batch
-from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.objectives import RolloutOptions, make_cross_entropy
+from s2s_jax.models.interface import Params
+from s2s_jax.objectives import Objective
 from s2s_jax.training import TrainState, make_train_step
 
 _NUM_REPORTS = 5
@@ -31,14 +31,12 @@ class Lanes(NamedTuple):
 
 
 def train_population(
-    model: Seq2SeqModel,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     start: TrainState,
     sequences: Batch,
     lanes: Lanes,
     *,
-    coin: str,
-    feed: str,
     num_rows: int,
     num_steps: int,
     averaged: float,
@@ -48,13 +46,11 @@ def train_population(
     """Trains one model for each lane, all from the same weights and with the same coins.
 
     Args:
-      model: the functions of `Seq2SeqModel`.
+      objective: (params, batch, key, teacher_prob) -> (loss, metric sums).
       optimizer: any optax transformation.
       start: the result of `init_train_state`; its key determines coins, samples and batches.
       sequences: every pair that can occur.
       lanes: the values that differ between the trainings.
-      coin: see `s2s_jax.objectives.make_objective`.
-      feed: see `s2s_jax.objectives.make_objective`.
       num_rows: number of rows in a batch.
       num_steps: number of updates; a multiple of 5.
       averaged: the share of final updates whose parameters are averaged (Polyak & Juditsky 1992):
@@ -65,7 +61,6 @@ def train_population(
     Returns:
       The averaged parameters, with a leading axis of size num_lanes.
     """
-    objective = make_cross_entropy(model, rollout=RolloutOptions(coin=coin, feed=feed))
     num_averaged = round(averaged * num_steps)
     sequences = jax.tree.map(jnp.asarray, sequences)
 

@@ -1,8 +1,7 @@
 """Compares what the real train step converges to with what theory predicts."""
 
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,24 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpy.typing import ArrayLike
 
-from s2s_jax.batch import EOS, Batch
+from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.evaluation.divergence import symbol_probs
+from s2s_jax.lab.verification.chain import Chain
+from s2s_jax.lab.verification.measures import expected_costs, sequences_of, trained_tables
+from s2s_jax.lab.verification.methods import METHODS, Method
 from s2s_jax.lab.verification.population import Lanes, train_population
 from s2s_jax.lab.verification.recipes import RECIPES, Recipe
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.theory.chains import check_chain
+from s2s_jax.objectives import Objective
 from s2s_jax.theory.information import kl_divergence
-from s2s_jax.theory.optimum import markov_sequence_probs, scheduled_sampling_optimum, sequence_probs
+from s2s_jax.theory.optimum import sequence_probs
+from s2s_jax.theory.recursion import TrainingOptimum
+from s2s_jax.theory.risk import MinimumRisk
 from s2s_jax.training import TrainState, init_train_state
-
-TEACHER_PROBS = (1.0, 0.75, 0.5, 0.25, 0.0)
-WAYS = tuple(itertools.product(("token", "sequence"), ("sample", "argmax")))
-"""Every coin with every feed; a coin per batch has the same optimum as one per sequence."""
-
-_MAX_TABLES = 64  # sequences of the chain, about as many as the tabular model has rows
 
 
 @dataclass(frozen=True)
@@ -37,27 +33,29 @@ class VerifiedCase:
 
     Attributes:
       model: a name of `RECIPES`.
-      coin: see `s2s_jax.rollout.make_rollout`.
-      feed: see there.
-      teacher_prob: see there.
-      kl_predicted: KL(P || Q) of the optimum in nats; None where it is not identified.
-      kl_trained: KL(P || Q) of the trained model, in nats.
-      largest_difference: the largest |q trained - q predicted| over the prefixes that are ever fed.
-      first_difference: the largest |Q1 - P1|. The optimum for the first token is the true
-        distribution; a gradient through the sampled tokens would move it.
+      method: the name of a `Method`.
+      teacher_prob: see `s2s_jax.rollout.make_rollout`; None if it has no effect.
+      measure: what is predicted: "KL", KL(P || Q) in nats, or "cost", the expected cost of a
+        sample.
+      predicted: its value at the optimum; None where it is not identified.
+      trained: its value for the trained model.
+      largest_difference: the largest |q trained - q predicted| over the prefixes that are ever fed;
+        None if q is not predicted.
+      first_difference: the same for the first symbol alone. In scheduled sampling its optimum is
+        the truth; a gradient through the sampled symbols would move it.
       num_prefixes: the number of all prefixes.
       num_never_fed: how many of these are never fed; their q is not identified and not compared.
       lands: whether the training ended at the prediction.
     """
 
     model: str
-    coin: str
-    feed: str
-    teacher_prob: float
-    kl_predicted: float | None
-    kl_trained: float
-    largest_difference: float
-    first_difference: float
+    method: str
+    teacher_prob: float | None
+    measure: str
+    predicted: float | None
+    trained: float
+    largest_difference: float | None
+    first_difference: float | None
     num_prefixes: int
     num_never_fed: int
     lands: bool
@@ -71,207 +69,184 @@ class VerifiedCase:
         return f"{word}; {self.num_never_fed} of {self.num_prefixes} prefixes never fed"
 
 
-@dataclass(frozen=True)
-class Chain:
-    """The checked chain that models are trained on.
-
-    Attributes:
-      initial: [num_symbols] probabilities of the first symbol.
-      transition: [num_symbols, num_symbols]; row a holds the probabilities of the symbol after a.
-      length: number of symbols in a sequence.
-    """
-
-    initial: np.ndarray
-    transition: np.ndarray
-    length: int
-
-    @property
-    def num_symbols(self) -> int:
-        """How many symbols there are."""
-        return len(self.initial)
-
-
-def make_markov_chain(initial: ArrayLike, transition: ArrayLike, length: int) -> Chain:
-    """Makes a chain and checks that it is small enough to verify.
-
-    Raises:
-      LabError: the probabilities are invalid, or there are too many sequences.
-    """
-    try:
-        start, matrix, _ = check_chain(initial, transition)
-    except ValueError as error:
-        raise LabError(f"the chain is invalid: {error}") from error
-    longest = int(np.log(_MAX_TABLES + 0.5) / np.log(max(2, len(start))))
-    if not 1 <= length <= longest:
-        raise LabError(f"length is {length}; with {len(start)} symbols it must be 1 to {longest}")
-    return Chain(start, matrix, length)
-
-
 def verify(
     chain: Chain,
     models: Sequence[str] = tuple(RECIPES),
     *,
-    ways: Sequence[tuple[str, str]] = WAYS,
-    teacher_probs: Sequence[float] = TEACHER_PROBS,
+    methods: Sequence[Method] = METHODS,
     seed: int = 0,
-    recipes: dict[str, Recipe] | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
     report: Callable[[str], None] = lambda line: None,
     jit: Callable[..., Any] = jax.jit,
 ) -> list[VerifiedCase]:
-    """Trains with the real train step and compares with `scheduled_sampling_optimum`.
+    """Trains with the real train step and compares with exact theory.
 
-    The step is `make_cross_entropy` with `make_train_step`, jitted and vmapped over teacher_prob.
-    Batches hold every sequence of the chain in proportion to its probability, so that sampling the
-    data adds no error.
+    The step is `make_train_step` with each method's objective, jitted and vmapped over
+    teacher_prob. Batches hold every sequence of the chain in proportion to its probability, so that
+    sampling the data adds no error.
 
     Args:
       chain: from `make_markov_chain`.
       models: names from `RECIPES`.
-      ways: pairs of a coin and a feed.
-      teacher_probs: one training run for each.
+      methods: what to train with.
       seed: seed of initial weights, coins and samples.
-      recipes: used instead of `RECIPES`.
+      recipes: used instead of the methods' own.
       report: takes a line of progress.
       jit: compiles functions; tests pass a faster one.
 
     Returns:
       One row per training run.
+
+    Raises:
+      LabError: a method cannot be used on this chain; nothing has been trained.
     """
-    recipes = recipes or RECIPES
+    trainings = [
+        _prepare(chain, name, method, (recipes or method.recipes)[name], seed, jit)
+        for name in models
+        for method in methods
+    ]
     rows: list[VerifiedCase] = []
     begin = time.perf_counter()
-    starts = {}
-    for number, (name, (coin, feed)) in enumerate(itertools.product(models, ways)):
-        if name not in starts:
-            starts[name] = _make_start(chain, recipes[name], seed, jit)
+    for number, training in enumerate(trainings):
 
-        def say(step: int, name: str = name, coin: str = coin, feed: str = feed, number=number):
-            total = len(models) * len(ways)
+        def say(step: int, training: "_Training" = training, number: int = number):
             seconds = time.perf_counter() - begin
             report(
-                f"{number + 1}/{total}  {name}, coin {coin}, feed {feed}:"
-                f" step {step}/{recipes[name].num_steps}  {seconds:.0f} s"
+                f"{number + 1}/{len(trainings)}  {training.name}, {training.method.name}:"
+                f" step {step}/{training.recipe.num_steps}  {seconds:.0f} s"
             )
 
-        rows += _verify_way(
-            chain, name, recipes[name], starts[name], coin, feed, teacher_probs, say, jit
-        )
+        rows += _judge(training, _train(training, say))
     return rows
 
 
 @dataclass(frozen=True)
-class _Start:
-    """What all ways of a model share: compiled or sampled once."""
+class _Training:
+    """A model that is ready to be trained with a method, once for each teacher_prob."""
 
+    chain: Chain
+    name: str
+    method: Method
+    recipe: Recipe
+    ids: range
     model: Seq2SeqModel
+    objective: Objective
     optimizer: optax.GradientTransformation
-    state: TrainState
+    start: Callable[[], TrainState]
+    jit: Callable[..., Any]
 
 
-def _make_start(chain: Chain, recipe: Recipe, seed: int, jit: Callable[..., Any]) -> _Start:
-    model = recipe.make_model(chain.num_symbols, chain.length)
+def _prepare(
+    chain: Chain, name: str, method: Method, recipe: Recipe, seed: int, jit: Callable[..., Any]
+) -> _Training:
+    first_id = max(recipe.first_id, NUM_RESERVED if method.needs_reserved else 0)
+    model = recipe.make_model(chain.num_symbols, chain.length, first_id)
     optimizer = optax.adam(
         optax.exponential_decay(recipe.learning_rate, recipe.num_steps, recipe.decay)
     )
+    try:
+        objective = method.make_objective(model, chain)
+    except ValueError as error:
+        raise LabError(f"{method.name} does not work on this chain: {error}") from error
     init = jit(partial(init_train_state, model, optimizer))
-    return _Start(model, optimizer, init(jax.random.key(seed)))
+    return _Training(
+        chain,
+        name,
+        method,
+        recipe,
+        range(first_id, first_id + chain.num_symbols),
+        model,
+        objective,
+        optimizer,
+        lambda: init(jax.random.key(seed)),
+        jit,
+    )
 
 
-def _verify_way(
-    chain: Chain,
-    name: str,
-    recipe: Recipe,
-    start: _Start,
-    coin: str,
-    feed: str,
-    teacher_probs: Sequence[float],
-    say: Callable[[int], None],
-    jit: Callable[..., Any],
-) -> list[VerifiedCase]:
-    every = np.indices((chain.num_symbols,) * chain.length).reshape(chain.length, -1).T
-    target = (every + recipe.first_id).astype(np.int32)
-    source = np.full((len(every), 1), EOS, np.int32)
-    sequences = Batch(source, source > 0, target, np.ones(target.shape, bool))
-    joint = markov_sequence_probs(chain.initial, chain.transition, chain.length)
-    params = train_population(
-        start.model,
-        start.optimizer,
-        start.state,
-        sequences,
-        Lanes(jnp.array(teacher_probs, jnp.float32), jnp.cumsum(jnp.array(joint.reshape(-1)))),
-        coin=coin,
-        feed=feed,
+def _train(training: _Training, say: Callable[[int], None]) -> Params:
+    recipe, chain = training.recipe, training.chain
+    return train_population(
+        training.objective,
+        training.optimizer,
+        training.start(),
+        sequences_of(training.ids, chain.length),
+        Lanes(
+            jnp.array(training.method.teacher_probs or (1.0,), jnp.float32),
+            jnp.cumsum(jnp.array(chain.sequence_probs())),
+        ),
         num_rows=recipe.num_rows,
         num_steps=recipe.num_steps,
         averaged=recipe.averaged,
         say=say,
-        jit=jit,
+        jit=training.jit,
     )
-    ids = tuple(range(recipe.first_id, recipe.first_id + chain.num_symbols))
-    tables = _symbol_tables(start.model, params, sequences, ids, jit)
-    num_averaged = recipe.num_rows * recipe.averaged * recipe.num_steps
+
+
+def _judge(training: _Training, params: Params) -> list[VerifiedCase]:
+    chain, method, model = training.chain, training.method, training.model
+    optima = [method.theory(chain, one) for one in method.teacher_probs or (1.0,)]
+    tables = trained_tables(model, params, training.ids, chain.length, training.jit)
+    costs = [0.0] * len(optima)
+    if method.cost:
+        gold = np.asarray(sequences_of(training.ids, chain.length).target)
+        costs = expected_costs(
+            model, params, gold, chain.sequence_probs(), method.cost, training.jit
+        )
     rows = []
-    for lane, teacher_prob in enumerate(teacher_probs):
-        optimum = scheduled_sampling_optimum(
-            chain.initial, chain.transition, chain.length, teacher_prob, coin=coin, feed=feed
-        )
-        trained = [table[lane] for table in tables]
-        differences, excesses = [], []
-        for q, expected, fed in zip(trained, optimum.probs, optimum.fed_probs, strict=True):
-            difference = np.abs(q - expected)[fed > 0]
-            # The deviation that chance allows for this number of fed tokens: four standard errors.
-            variance = (expected * (1 - expected))[fed > 0] / (fed[fed > 0] * num_averaged)[:, None]
-            differences.append(difference.max())
-            excesses.append((difference - np.maximum(recipe.q_tolerance, 4 * variance**0.5)).max())
-        kl = float(kl_divergence(joint.reshape(-1), sequence_probs(tuple(trained)).reshape(-1)))
-        first = float(np.abs(trained[0] - chain.initial).max())
-        qs_land, kl_lands = max(excesses) <= 0, abs(kl - optimum.kl) <= recipe.kl_tolerance
-        if not optimum.kl_is_identified:
-            lands = qs_land
-        elif name == "tabular":
-            lands = qs_land and kl_lands
+    for lane, optimum in enumerate(optima):
+        teacher_prob = method.teacher_probs[lane] if method.teacher_probs else None
+        if isinstance(optimum, MinimumRisk):
+            row = _judge_cost(training, teacher_prob, optimum, costs[lane])
         else:
-            lands = kl_lands
-        rows.append(
-            VerifiedCase(
-                name,
-                coin,
-                feed,
-                teacher_prob,
-                optimum.kl if optimum.kl_is_identified else None,
-                kl,
-                float(max(differences)),
-                first,
-                sum(fed.size for fed in optimum.fed_probs),
-                sum(int((fed == 0).sum()) for fed in optimum.fed_probs),
-                bool(lands and first <= recipe.q_tolerance),
-            )
-        )
+            row = _judge_divergence(training, teacher_prob, optimum, tables[lane])
+        rows.append(row)
     return rows
 
 
-def _symbol_tables(
-    model: Seq2SeqModel,
-    params: Params,
-    sequences: Batch,
-    ids: tuple[int, ...],
-    jit: Callable[..., Any],
-) -> list[np.ndarray]:
-    """The tables of all lanes of a population: for each step t an array [lane, z_1, ..., z_t, b].
+def _judge_cost(
+    training: _Training, teacher_prob: float | None, optimum: MinimumRisk, cost: float
+) -> VerifiedCase:
+    lands = abs(cost - optimum.cost) <= training.recipe.cost_tolerance
+    method = training.method.name
+    return VerifiedCase(
+        training.name, method, teacher_prob, "cost", optimum.cost, cost, None, None, 0, 0, lands
+    )
 
-    Args:
-      model: the functions of `Seq2SeqModel`.
-      params: with the lanes as the first axis.
-      sequences: all sequences, in order.
-      ids: target ids of the symbols.
-      jit: compiles functions.
-    """
-    read = jit(jax.vmap(partial(symbol_probs, model, ids), in_axes=(0, None)))
-    probs = np.asarray(read(params, sequences)[0], np.float64)
-    num_symbols, length = len(ids), sequences.target.shape[1]
-    shaped = probs.reshape(-1, *(num_symbols,) * length, length, num_symbols)
-    # The distribution after a prefix does not depend on the tokens that come after the prefix.
-    return [
-        shaped[(slice(None),) * (step + 1) + (0,) * (length - step) + (step,)]
-        for step in range(length)
-    ]
+
+def _judge_divergence(
+    training: _Training,
+    teacher_prob: float | None,
+    optimum: TrainingOptimum,
+    trained: tuple[np.ndarray, ...],
+) -> VerifiedCase:
+    recipe = training.recipe
+    num_averaged = recipe.num_rows * recipe.averaged * recipe.num_steps
+    differences, excesses = [], []
+    for q, expected, fed in zip(trained, optimum.probs, optimum.fed_probs, strict=True):
+        difference = np.abs(q - expected)[fed > 0]
+        # The deviation that chance allows for this number of fed tokens: four standard errors.
+        variance = (expected * (1 - expected))[fed > 0] / (fed[fed > 0] * num_averaged)[:, None]
+        differences.append(difference.max())
+        excesses.append((difference - np.maximum(recipe.q_tolerance, 4 * variance**0.5)).max())
+    truth = training.chain.sequence_probs()
+    kl = float(kl_divergence(truth, sequence_probs(trained).reshape(-1)))
+    qs_land, kl_lands = max(excesses) <= 0, abs(kl - optimum.kl) <= recipe.kl_tolerance
+    if not optimum.kl_is_identified:
+        lands = qs_land
+    elif training.name == "tabular":
+        lands = qs_land and kl_lands
+    else:
+        lands = kl_lands
+    return VerifiedCase(
+        training.name,
+        training.method.name,
+        teacher_prob,
+        "KL",
+        optimum.kl if optimum.kl_is_identified else None,
+        kl,
+        float(max(differences)),
+        float(differences[0]),
+        sum(fed.size for fed in optimum.fed_probs),
+        sum(int((fed == 0).sum()) for fed in optimum.fed_probs),
+        bool(lands and differences[0] <= recipe.q_tolerance),
+    )

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax import rollout
+from s2s_jax import feeding
 from s2s_jax.data.chain import make_hmm_truth
+from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.verification import command as verification_command
+from s2s_jax.lab.verification.chain import make_markov_chain
 from s2s_jax.lab.verification.command import conclusion, format_rows
 from s2s_jax.lab.verification.dependence import (
     DependenceCase,
@@ -21,9 +23,10 @@ from s2s_jax.lab.verification.dependence import (
     predict,
     verify_dependence,
 )
+from s2s_jax.lab.verification.methods import GROUPS, METHODS, make_raml, make_sampling
 from s2s_jax.lab.verification.population import draw_rows
 from s2s_jax.lab.verification.recipes import RECIPES
-from s2s_jax.lab.verification.verification import VerifiedCase, make_markov_chain, verify
+from s2s_jax.lab.verification.verification import VerifiedCase, verify
 from s2s_jax.theory.optimum import scheduled_sampling_optimum
 
 CHAIN = make_markov_chain((0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), 2)
@@ -35,15 +38,16 @@ HMM = (0.5, 0.5), ((0.9, 0.1), (0.1, 0.9)), ((0.8, 0.15, 0.05), (0.05, 0.15, 0.8
 
 @pytest.fixture(scope="module")
 def rows() -> list[VerifiedCase]:
-    ways = [("token", "argmax")]
-    return verify(CHAIN, ["tabular"], ways=ways, teacher_probs=(0.5, 0), recipes=SHORT)
+    method = dataclasses.replace(make_sampling("token", "argmax"), teacher_probs=(0.5, 0.0))
+    return verify(CHAIN, ["tabular"], methods=[method], recipes=SHORT)
 
 
 def test_a_row_holds_the_prediction_and_the_trained_value(rows):
     mixed, _ = rows
     assert [row.teacher_prob for row in rows] == [0.5, 0.0]
-    assert mixed.kl_predicted == pytest.approx(0.036705, abs=1e-6)
-    assert abs(mixed.kl_trained - 0.036705) < 0.01
+    assert (mixed.method, mixed.measure) == ("sampling, token, argmax", "KL")
+    assert mixed.predicted == pytest.approx(0.036705, abs=1e-6)
+    assert abs(mixed.trained - 0.036705) < 0.01
     assert 0 < mixed.largest_difference < 0.03
     assert mixed.first_difference < 0.03
     assert (mixed.num_prefixes, mixed.num_never_fed) == (3, 0)
@@ -51,7 +55,7 @@ def test_a_row_holds_the_prediction_and_the_trained_value(rows):
 
 def test_prefixes_that_are_never_fed_are_reported_and_not_compared(rows):
     own = rows[1]
-    assert own.kl_predicted is None
+    assert own.predicted is None
     assert own.num_never_fed == 1
     # The row that is never fed is 0.3 from its limit; the others are near.
     assert own.largest_difference < 0.03
@@ -69,16 +73,16 @@ def test_a_missing_coin_is_detected():
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)
     token = scheduled_sampling_optimum(chain.initial, chain.transition, 3, 0.5)
     recipe = {"tabular": dataclasses.replace(RECIPES["tabular"], num_rows=1000, num_steps=500)}
-    train = partial(verify, chain, ["tabular"], ways=[("token", "sample")], teacher_probs=[0.5])
-    train = partial(train, recipes=recipe)
+    method = dataclasses.replace(make_sampling("token", "sample"), teacher_probs=(0.5,))
+    train = partial(verify, chain, ["tabular"], methods=[method], recipes=recipe)
     (right,) = train()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollout, "toss_coins", one_coin_a_sequence)
+        patch.setattr(feeding, "toss_coins", one_coin_a_sequence)
         (wrong,) = train()
-    assert right.kl_predicted == wrong.kl_predicted == token.kl
+    assert right.predicted == wrong.predicted == token.kl
     assert right.lands
     assert not wrong.lands
-    assert wrong.kl_trained - token.kl > 0.012  # .1330 against .1130
+    assert wrong.trained - token.kl > 0.012  # .1330 against .1130
     assert "MISSES" in format_rows([wrong])
     assert conclusion([True, False], "...").startswith("1 of 2 rows miss")
 
@@ -104,7 +108,7 @@ def untrained(monkeypatch):
     def fake(chain, models, **options):
         seen.append((chain, models, options))
         options["report"]("training")
-        row = VerifiedCase("tabular", "token", "sample", 0.5, 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
+        row = VerifiedCase("tabular", "ocd", 0.5, "KL", 0.1, 0.1, 0.001, 0.0001, 7, 0, True)
         return [row, dataclasses.replace(row, lands=len(seen) < 2)]
 
     monkeypatch.setattr(verification_command, "verify", fake)
@@ -114,18 +118,22 @@ def untrained(monkeypatch):
 def test_the_command_prints_a_table_and_says_whether_all_rows_land(s2s, untrained, tmp_path):
     code, out, err = s2s("verify", f"--output={tmp_path}/rows.json")
     assert (code, err) == (0, "training\n")
-    assert out.splitlines()[0].split()[:4] == ["model", "coin", "feed", "teacher_prob"]
+    assert out.splitlines()[0].split()[:4] == ["model", "method", "teacher_prob", "measure"]
     assert out.splitlines()[-1].startswith("All 2 rows land")
     written = json.loads((tmp_path / "rows.json").read_text())
     assert written["all_land"] is True
-    assert [row["kl_trained"] for row in written["rows"]] == [0.1, 0.1]
-    chain, models, _ = untrained[0]
+    assert [row["trained"] for row in written["rows"]] == [0.1, 0.1]
+    assert written["settings"]["methods"][-1] == "reinforce, exact_match"
+    chain, models, options = untrained[0]
     assert (chain.length, models) == (3, ("tabular", "lstm"))
-    code, out, _ = s2s("verify", "--length=2", "--model=lstm", "--transition=.5,.5;.4,.6")
+    assert options["methods"] == METHODS
+    flags = "--length=2", "--model=lstm", "--methods=raml,noise", "--transition=.5,.5;.4,.6"
+    code, out, _ = s2s("verify", *flags)
     assert code == 1
     assert "1 of 2 rows miss" in out
-    chain, models, _ = untrained[1]
+    chain, models, options = untrained[1]
     assert (chain.length, models) == (2, ("lstm",))
+    assert {method.group for method in options["methods"]} == {"raml", "noise"}
     assert chain.transition.tolist() == [[0.5, 0.5], [0.4, 0.6]]
 
 
@@ -138,11 +146,13 @@ def test_the_command_prints_a_table_and_says_whether_all_rows_land(s2s, untraine
         (["--initial=a"], "initial is 'a'; it must be numbers separated by commas"),
         (["--transition=.9,.1"], "transition has 1 rows of 2"),
         (["--model=gru"], "invalid choice: 'gru'"),
+        (["--methods=ocd,nois"], "methods has 'nois'; did you mean 'noise'?"),
         (["--seed=-1"], "seed is -1"),
         (["--output=nowhere/rows.json"], "cannot write nowhere/rows.json"),
         (["--picture=x.png"], "--picture has no effect without --dependence"),
         (["--dependence=0,2"], "dependence is 2.0; it must be in [0, 1]"),
         (["--dependence=0,1", "--model=lstm"], "--model has no effect with --dependence"),
+        (["--dependence=1", "--methods=ocd"], "--methods has no effect with --dependence"),
         (["--dependence=1", "--length=9"], "there are more than 8192 pairs"),
         (["--dependence=1", "--length=0"], "length is 0"),
     ],
@@ -153,6 +163,30 @@ def test_what_the_command_rejects(s2s, untrained, flags, message):
     assert len(err.splitlines()) == 1
     assert message in err
     assert not untrained
+
+
+def test_the_help_names_every_group_of_methods(s2s):
+    code, out, _ = s2s("verify", "--help")
+    assert code == 0
+    described = " ".join(out.split("--methods", 2)[-1].split("--length")[0].split())
+    assert all(name in described for name in GROUPS)
+
+
+def test_rows_with_a_cost_have_no_teacher_prob_and_no_q():
+    row = VerifiedCase(
+        "lstm", "reinforce, edit_rate", None, "cost", 0.309, 0.31, None, None, 0, 0, True
+    )
+    head, cells = format_rows([row]).splitlines()
+    assert head.split()[3:6] == ["measure", "predicted", "trained"]
+    assert cells.split() == [
+        "lstm", "reinforce,", "edit_rate", "-", "cost", "0.309000", "0.310000", "-", "-", "lands",
+    ]  # fmt: skip
+
+
+def test_a_method_that_the_chain_does_not_allow_is_refused_before_any_training():
+    alone = make_markov_chain([1.0], [[1.0]], 2)
+    with pytest.raises(LabError, match="raml, tau 1 does not work on this chain"):
+        verify(alone, ["tabular"], methods=[make_sampling("token", "sample"), make_raml(1.0)])
 
 
 def test_damage_grows_with_what_the_source_hides():

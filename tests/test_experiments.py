@@ -26,7 +26,7 @@ def named(path: Path) -> str:
 
 
 def test_the_experiments_of_the_table_are_there():
-    assert {"addition", "demo", "g2p", "parallel_text", "reverse", "wmt14"} <= set(
+    assert {"addition", "demo", "g2p", "parallel_text", "path_star", "reverse", "wmt14"} <= set(
         map(named, FILES)
     )
 
@@ -73,6 +73,6 @@ def test_the_docstring_gives_a_command_that_names_this_file_and_known_keys(path)
 
 def test_training_drops_none_of_the_generated_pairs():
     """The length of the longest string must not limit the tokens of a training pair."""
-    for name in ("addition", "reverse"):
+    for name in ("addition", "path_star", "reverse"):
         config = load_experiment(str(FOLDER / f"{name}.py")).get_config()
         assert config.data.max_tokens == 0

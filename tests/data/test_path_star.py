@@ -9,7 +9,7 @@ from s2s_jax.data.path_star import draw_stars, load_path_star, star_pairs
 
 SIZES = {"num_train": 300, "num_dev": 40, "num_test": 50}
 
-Edge = tuple[str, str]
+Edge = tuple[str, ...]
 
 
 def read(source: str) -> tuple[list[Edge], str, str]:

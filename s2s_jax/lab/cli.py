@@ -116,6 +116,9 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from s2s_jax.lab.base.allocator import check_address_space
+
+    check_address_space()
     import_jax()
     from s2s_jax.lab.config.overrides import parse_config
 
@@ -137,12 +140,16 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from s2s_jax.lab.base.allocator import check_address_space
+
     _check_population(options)
+    starts = not options.dry_run and options.launcher == "local"
+    if starts:
+        check_address_space()  # here, in one line; otherwise every run would fail
     import_jax()
     from s2s_jax.lab.sweeps.groups import MAX_LANES, groups_table, make_groups
     from s2s_jax.lab.sweeps.plan import plan_sweep, plan_table
 
-    starts = not options.dry_run and options.launcher == "local"
     plan = plan_sweep(
         options.config, overrides, options.workdir, options.seeds, warn, needs_data=starts
     )
@@ -258,6 +265,7 @@ def _exposure(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    import_jax()
     from s2s_jax.lab.base.shell_commands import command_line
     from s2s_jax.lab.comparison.comparison import write_comparison
     from s2s_jax.lab.comparison.tensorboard_layouts import address
@@ -270,9 +278,9 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _verify(options: argparse.Namespace, overrides: list[str]) -> int:
+    prepare_jax()
     from s2s_jax.lab.verification.command import run_verification
 
-    prepare_jax()
     table, lands = run_verification(
         model=options.model,
         methods=options.methods,

@@ -130,6 +130,8 @@ def test_an_empty_path_is_rejected(refused, arguments):
 def test_an_unusable_path_is_rejected(refused, experiment_file, command, path, message):
     arguments = [f"--config={experiment_file}", f"--workdir={path}"]
     line = refused(command, *(arguments if command == "train" else [path]))
+    name = {"train": "--workdir", "evaluate": "WORKDIR", "compare": "SWEEP_DIR"}[command]
+    assert line.startswith(f"s2s: {name} is ")
     assert message in line
     assert "LC_ALL" not in line  # the locale uses UTF-8
 

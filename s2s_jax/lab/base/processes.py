@@ -182,12 +182,18 @@ def import_jax() -> None:
     """Imports JAX; to be called before what needs it.
 
     Raises:
-      LabError: one of its environment variables, such as JAX_ENABLE_X64, has a wrong value.
+      LabError: one of its environment variables, such as JAX_ENABLE_X64, has a wrong value, or the
+        address space is too small for its libraries.
     """
+    from s2s_jax.lab.base.allocator import check_address_space
+
     try:
         import jax  # noqa: F401
     except ValueError as error:
         raise LabError(f"JAX cannot use its environment variables: {error}") from error
+    except (ImportError, OSError):  # perhaps a library that could not be mapped
+        check_address_space()
+        raise
 
 
 def prepare_jax() -> None:

@@ -72,10 +72,36 @@ def test_a_model_too_large_for_memory_is_rejected_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "sweep"])
 def test_too_little_address_space_is_rejected_before_anything_is_written(
-    monkeypatch, tmp_path, s2s, experiment_file
+    monkeypatch, tmp_path, s2s, experiment_file, command
 ):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
-    code, _, err = s2s("train", f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}")
-    assert (code, len(err.splitlines())) == (2, 1), err
+    flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"
+    code, out, err = s2s(command, *flags)
+    assert (code, out, len(err.splitlines())) == (2, "", 1), err
+    assert "ulimit -v" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "verify", "compare", "evaluate"])
+def test_too_little_address_space_to_import_jax_is_one_line(command, experiment_file, tmp_path):
+    flags = [f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"]
+    arguments = {"train": flags, "sweep": flags, "verify": []}.get(command, [str(tmp_path)])
+    script = (
+        "import resource, sys\n"
+        "from s2s_jax.lab.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (200 << 20, -1))\n"
+        "main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert "may have 200 MiB of address space (ulimit -v)" in done.stderr
+
+
+def test_a_dry_run_needs_little_address_space(monkeypatch, tmp_path, s2s, experiment_file):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
+    flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}", "--dry-run"
+    assert s2s("sweep", *flags)[0] == 0

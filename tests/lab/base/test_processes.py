@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from s2s_jax.lab.base import allocator
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.base.processes import EXIT_STOPPED, provide_home
+from s2s_jax.lab.base.processes import EXIT_STOPPED, prepare_jax, provide_home
 
 CHILD = """
 import ctypes, sys, time
@@ -177,3 +178,10 @@ def test_another_users_folder_is_not_used_as_home(homeless, monkeypatch):
     with pytest.raises(LabError, match="belongs to another user"):
         provide_home()
     assert "HOME" not in os.environ
+
+
+def test_a_process_keeps_freed_memory(monkeypatch):
+    calls = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("keep"))
+    prepare_jax()
+    assert calls == ["keep"]

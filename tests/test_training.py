@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -133,7 +132,7 @@ def test_the_first_state_depends_on_the_key(table_model, make_rnn):
 def test_training_can_start_from_given_parameters(table_model, optimizer):
     """The state is new arrays: training donates them, and the given ones stay."""
     given = jax.random.normal(jax.random.key(7), (10, 10))
-    state = jax.jit(partial(init_train_state, table_model, optimizer))(jax.random.key(1), given)
+    state = init_train_state(table_model, optimizer, jax.random.key(1), given)
     assert_identical(state.params, given)
     assert_identical(state.opt_state, optimizer.init(given))
     assert (int(state.step), state.key) == (0, jax.random.key(1))

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from s2s_jax import output_layer
-from s2s_jax.batch import gold_inputs
+from s2s_jax.batch import BOS, gold_inputs
 from s2s_jax.feeding import RolloutOptions
 from s2s_jax.forward_pass import make_forward_pass
+from s2s_jax.losses import TargetRule, make_gold_rule
 from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.prng import per_step_keys, stream_key
 
 pytestmark = pytest.mark.xdist_group("forward_pass")
 KEY = jax.random.key(7)
@@ -123,3 +125,133 @@ def test_lanes_that_share_teacher_prob_1_draw_nothing(make_rnn, batch):
         compiled(params, jax.random.split(KEY, 2), jnp.float32(teacher_prob))
         jax.effects_barrier()
         assert (len(steps) == 0) == (teacher_prob == 1.0)
+
+
+# Expected embeddings.
+
+SOFT = {
+    "soft": {"feed": "soft", "sharpness": 2.0},
+    "gumbel": {"feed": "gumbel", "sharpness": 1.5},
+    "straight-through": {"feed": "soft", "sharpness": 2.0, "straight_through": True},
+}
+
+
+def soft_loss(
+    elman: Any, params: Any, batch: Any, own: Any, gumbel: Any, sharpness: float, held: Any
+) -> tuple[float, list[Any]]:
+    """The loss in float64, and what has to be held in place for a straight-through gradient.
+
+    `held` is what is added to each step's expectation; None feeds the most likely vector.
+    """
+    rows = np.arange(len(batch.target))
+    state, vector = params["start"][batch.source[:, 0]], params["embedding"][BOS]
+    loss, holds = 0.0, []
+    for step, gold in enumerate(batch.target.T):
+        state, log_probs = elman.step(params, state, vector)
+        loss -= log_probs[rows, gold][batch.target_mask[:, step]].sum()
+        weights = np.exp(sharpness * (log_probs + gumbel[step]))
+        expected = weights / weights.sum(1, keepdims=True) @ params["embedding"]
+        holds.append(params["embedding"][weights.argmax(1)] - expected)
+        fed = expected + (holds[-1] if held is None else held[step])
+        vector = np.where(own[step][:, None], fed, params["embedding"][gold])
+    return loss, holds
+
+
+def test_the_gradient_through_expected_embeddings_is_that_of_finite_differences(make_elman, batch):
+    elman = make_elman(10)
+    time, num_rows = batch.target.shape[1], len(batch.target)
+
+    @jax.jit
+    def run(params: Any) -> Any:
+        return {
+            name: jax.value_and_grad(
+                lambda params, options=options: soft_total(elman, batch, params, **options),
+                has_aux=True,
+            )(params)
+            for name, options in SOFT.items()
+        }
+
+    results = jax.device_get(run(elman.float32))
+    keys = per_step_keys(stream_key(KEY, "samples"), time)
+    noise = [np.asarray(jax.random.gumbel(key, (num_rows, 10)), np.float64) for key in keys]
+    silence = [np.zeros((num_rows, 10))] * time
+    for name, ((loss, fed), gradient) in results.items():
+        own = [*~fed.is_gold.T[1:], np.zeros(num_rows, bool)]
+        assert 0 < np.mean(own) < 0.7
+        gumbel, sharpness = (noise if name == "gumbel" else silence), SOFT[name]["sharpness"]
+        given = batch, own, gumbel, sharpness
+        nothing = [0.0] * time
+        if name == "straight-through":
+            exact, held = soft_loss(elman, elman.params, *given, None)
+        else:
+            held, exact = nothing, soft_loss(elman, elman.params, *given, nothing)[0]
+        assert float(loss) == pytest.approx(exact, rel=1e-5)
+        slopes = elman.slopes(lambda params: soft_loss(elman, params, *given, held)[0])  # noqa: B023
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), gradient, slopes
+        )
+    gradients = {name: gradient for name, (_, gradient) in results.items()}
+    # They are not each other's, nor that of vectors that are constants.
+    for one, other in (("soft", "gumbel"), ("soft", "straight-through")):
+        assert np.abs(gradients[one]["output"] - gradients[other]["output"]).max() > 0.1
+
+
+def soft_total(
+    elman: Any, batch: Any, params: Any, teacher_prob: float = 0.4, **options: Any
+) -> Any:
+    model = elman.model
+    memory = model.encode(params, batch.source, batch.source_mask, None)
+    forward = make_forward_pass(model, RolloutOptions(**options))
+    given = params, memory, batch.target, batch.target_mask
+    fed, losses = forward(*given, KEY, jnp.float32(teacher_prob), None)
+    return losses.loss.total, fed
+
+
+def test_soft_feeding_at_1_is_teacher_forcing(make_elman, batch):
+    elman = make_elman(10)
+
+    @jax.jit
+    def run(params: Any) -> Any:
+        return [
+            jax.value_and_grad(
+                lambda params, options=options: soft_total(elman, batch, params, 1.0, **options),
+                has_aux=True,
+            )(params)
+            for options in ({"feed": "soft"}, {"feed": "gumbel", "straight_through": True}, {})
+        ]
+
+    *soft, forced = run(elman.float32)
+    for one in soft:
+        jax.tree.map(assert_close, one, forced)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_soft_feeding_of_recurrent_models_at_1_is_teacher_forcing(make_rnn, batch, name):
+    model, params = make_rnn(**MODELS[name])
+    soft, forced = (
+        jax.jit(make_run(model, batch, **options))(params, KEY, jnp.float32(1.0))
+        for options in ({"feed": "soft"}, {})
+    )
+    jax.tree.map(assert_close, soft, forced)
+
+
+def test_a_sharp_expectation_is_the_most_likely_token(make_elman, batch):
+    """The loss of soft feeding tends to that of feeding the argmax, and so do the fed ids."""
+    elman = make_elman(10)
+    runs = ({"feed": "soft", "sharpness": 1e5}, {"feed": "argmax"})
+    sharp, likeliest = jax.jit(
+        lambda params: [soft_total(elman, batch, params, **options) for options in runs]
+    )(elman.float32)
+    assert float(sharp[0]) == pytest.approx(float(likeliest[0]), rel=1e-4)
+    mask = batch.target_mask
+    np.testing.assert_array_equal(sharp[1].tokens[mask], likeliest[1].tokens[mask])
+    np.testing.assert_array_equal(sharp[1].is_gold, likeliest[1].is_gold)
+    assert np.any(likeliest[1].tokens[mask] != np.asarray(gold_inputs(batch.target))[mask])
+
+
+def test_soft_feeding_refuses_targets_that_depend_on_fed_tokens(make_elman):
+    gold = make_gold_rule()
+    rule = TargetRule(gold.step, gold.loss)
+    with pytest.raises(ValueError, match="feed is 'soft'; it feeds no tokens, and these targets"):
+        make_forward_pass(make_elman(10).model, RolloutOptions(feed="soft"), rule=rule)

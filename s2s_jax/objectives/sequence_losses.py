@@ -183,6 +183,16 @@ def make_mixer(
     return _make_sampled(model, num_samples, cost, 0.0, margin, weigh, with_prefix=True)
 
 
+def forced_length(teacher_prob: jax.Array, length: jax.Array) -> jax.Array:
+    """ceil(teacher_prob * length) as int32.
+
+    Example:
+      >>> bool(jnp.float32(0.6) * 25 > 15), int(forced_length(jnp.float32(0.6), jnp.int32(25)))
+      (True, 15)
+    """
+    return jnp.ceil(teacher_prob * length - 1e-4).astype(jnp.int32)
+
+
 def _make_sampled(
     model: Seq2SeqModel,
     num_samples: int,
@@ -234,8 +244,7 @@ def _make_sampled(
         # How many tokens of the gold target each candidate begins with.
         prefix = jnp.where(with_gold & (number == 0), length, 0)
         if with_prefix:
-            # In float32 a product can be a bit above the integer that it stands for: 0.6 * 25.
-            prefix = jnp.ceil(teacher_prob * length - 1e-4).astype(jnp.int32)
+            prefix = forced_length(teacher_prob, length)
         is_forced = jnp.arange(gold.shape[1])[:, None] < prefix
         candidates = draw_candidates(
             model,

@@ -17,7 +17,8 @@ from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn.functions import make_rnn_model
-from s2s_jax.objectives import RolloutOptions, make_cross_entropy
+from s2s_jax.objectives import RolloutOptions, make_cross_entropy, make_model_teacher
+from s2s_jax.objectives.distillation import Teacher
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import draw_noise, make_token_chooser
 
@@ -273,7 +274,7 @@ def test_scheduled_sampling_converges_to_the_exact_optimum(run_table, feed):
         table = np.full((4, 4), -30.0, np.float32)
         for fed, first in ((BOS, 0.7), (2, after_a), (3, after_b)):
             table[fed, 2:] = np.log([first, 1 - first])
-        _, gradient = run_table(table, batch, teacher_prob, feed=feed)
+        _, gradient = run_table(table, batch, teacher_prob, rollout=RolloutOptions(feed=feed))
         np.testing.assert_allclose(2 * gradient[2:], 0, atol=6e-3)
         np.testing.assert_allclose(gradient[BOS], 0, atol=1e-6)
 
@@ -301,7 +302,7 @@ def test_fed_error_rate_counted_by_hand(run_table, make_batch):
     # The model outputs 5, whatever it is fed; gold inputs after BOS: 5 5 6 | 7 | none.
     always_5 = np.broadcast_to(50 * np.eye(10, dtype=np.float32)[5], (10, 10))
     batch = make_batch([[4]] * 3, [[5, 5, 6, 2], [7, 2], [2]])
-    metrics, _ = run_table(always_5, batch, 0.0, feed="argmax")
+    metrics, _ = run_table(always_5, batch, 0.0, rollout=RolloutOptions(feed="argmax"))
     assert (float(metrics["fed_error_rate"].total), float(metrics["fed_error_rate"].weight)) == (
         2,
         4,
@@ -310,7 +311,7 @@ def test_fed_error_rate_counted_by_hand(run_table, make_batch):
         2,
         7,
     )
-    metrics, _ = run_table(always_5, batch, 1.0, feed="argmax")
+    metrics, _ = run_table(always_5, batch, 1.0, rollout=RolloutOptions(feed="argmax"))
     assert float(metrics["fed_error_rate"].total) == 0
 
 
@@ -344,10 +345,7 @@ def test_training_gives_the_model_a_dropout_key(make_table_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coin": "word"}, "coin is 'word'"),
-        ({"feed": "greedy"}, "feed is 'greedy'; it must be one of sample, argmax"),
-        ({"feed": "argmax", "temperature": 2.0}, "temperature is .*; feed 'argmax' has none"),
-        ({"feed": "argmax", "top_k": 2}, "top_k is .*; feed 'argmax' has none"),
+        ({"rollout": RolloutOptions(top_k=11)}, "top_k is 11, and the vocabulary has 10 tokens"),
         ({"label_smoothing": 1.0}, r"label_smoothing is 1.0; it must be in \[0, 1\)"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
     ],
@@ -409,3 +407,231 @@ def test_the_derivative_with_respect_to_teacher_prob_is_0(make_case, make_table_
     logits = jnp.array([-1.0, 0.0, 100.0])  # at the last one teacher_prob is 1
     assert jax.jit(jax.vmap(jax.grad(loss)))(logits).tolist() == [0, 0, 0]
     assert jax.jit(jax.grad(loss))(logits[0]) == 0
+
+
+# Feeds and targets, on a small model with and without a replay.
+
+UNIGRAM = np.arange(10)
+FEED_CASES: dict[str, dict[str, Any]] = {
+    "confidence": {"coin": "confidence", "gold_below": 0.05, "own_below": 0.3},
+    "passes": {"passes": 2},
+    "uniform": {"source": "uniform"},
+}
+SLOW_FEED_CASES: dict[str, dict[str, Any]] = {
+    "sequence": {"coin": "sequence"},
+    "batch": {"coin": "batch"},
+    "argmax": {"feed": "argmax"},
+    "sharper": {"temperature": 0.3, "top_k": 3},
+    "position": {"position": "exponential", "position_k": 0.6, "position_floor": 0.1},
+    "unigram": {"source": "unigram"},
+    "blank": {"source": "blank"},
+    "neighbour": {"source": "neighbour", "num_neighbours": 2},
+}
+TARGET_CASES: dict[str, dict[str, Any]] = {
+    "raml": {"target": "raml", "tau": 1.0},
+    "ocd": {"target": "ocd", "margin": 2},
+    "teacher": {"target": "teacher", "margin": 2, "divergence": "jsd"},
+}
+
+
+@pytest.fixture(scope="module")
+def run_elman(make_elman) -> Callable[..., Any]:
+    """(batch, teacher_prob, with_replay, feed options, other options) -> (loss, metrics), gradient.
+
+    Compiled once for each of the options and shapes.
+    """
+    elman, tutor = make_elman(10), make_elman(10, seed=1)
+
+    @cache
+    def make(with_replay: bool, feed: Any, others: Any) -> Any:
+        options = dict(others)
+        if options.get("target") == "teacher":
+            options["teacher"] = make_model_teacher(tutor.model, tutor.float32)
+        if dict(feed).get("source") == "unigram":
+            options["unigram_probs"] = UNIGRAM
+        objective = make_cross_entropy(
+            elman.replayed if with_replay else elman.model,
+            rollout=RolloutOptions(**dict(feed)),
+            **options,
+        )
+        return jax.value_and_grad(objective, has_aux=True), elman.float32
+
+    compiled = cache(lambda *options: jax.jit(make(*options)[0]))
+
+    def run(batch: Batch, teacher_prob: Any, with_replay: bool, feed: Any, lanes=None, **others):
+        options = with_replay, tuple(feed.items()), tuple(others.items())
+        gradient, params = make(*options)
+        if lanes is not None:
+            lane = jax.jit(jax.vmap(gradient, in_axes=(None, None, 0, 0)))
+            return jax.device_get(lane(params, batch, lanes, teacher_prob))
+        given = params, batch, KEY, jnp.float32(teacher_prob)
+        return jax.device_get(compiled(*options)(*given))
+
+    return run
+
+
+def cases(feeds: Any, targets: Any) -> list[Any]:
+    return [
+        *(pytest.param(feed, {}, id=name) for name, feed in feeds.items()),
+        *(pytest.param({}, target, id=name) for name, target in targets.items()),
+    ]
+
+
+def assert_a_replay_changes_nothing(run_elman, batch, padded_batch, feed, target) -> None:
+    """The batch without a replay, and with one the same batch in a longer bucket."""
+    expected = run_elman(batch, 0.4, False, feed, **target)
+    found = run_elman(padded_batch, 0.4, True, feed, **target)
+    metrics = expected[0][1]
+    assert float(metrics["fed_error_rate"].total) > 0
+    assert float(metrics["gold_share"].total) < float(metrics["gold_share"].weight)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    for one in ("fed_error_rate", "gold_share"):
+        assert found[0][1][one] == metrics[one]
+
+
+@pytest.mark.parametrize(("feed", "target"), cases(FEED_CASES, TARGET_CASES))
+def test_a_replay_changes_nothing_and_neither_does_a_longer_bucket(
+    run_elman, batch, padded_batch, feed, target
+):
+    assert_a_replay_changes_nothing(run_elman, batch, padded_batch, feed, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("feed", "target"),
+    [
+        *cases(SLOW_FEED_CASES, {}),
+        *(
+            pytest.param(feed, target, id=f"{name} {goal}")
+            for name, feed in FEED_CASES.items()
+            for goal, target in TARGET_CASES.items()
+        ),
+    ],
+)
+def test_a_replay_changes_nothing_whatever_the_options(
+    run_elman, batch, padded_batch, feed, target
+):
+    assert_a_replay_changes_nothing(run_elman, batch, padded_batch, feed, target)
+
+
+def test_raml_with_a_tiny_temperature_is_training_on_gold_bit_by_bit(run_elman, batch):
+    for teacher_prob in (0.5, 1.0):
+        gold = run_elman(batch, teacher_prob, True, {})
+        raml = run_elman(batch, teacher_prob, True, {}, target="raml", tau=0.01)
+        jax.tree.map(np.testing.assert_array_equal, raml, gold)
+
+
+def test_completions_of_gold_prefixes_are_teacher_forcing_bit_by_bit(run_elman, batch):
+    gold = run_elman(batch, 1.0, True, {})
+    completion = run_elman(batch, 1.0, True, {}, target="ocd", margin=0)
+    jax.tree.map(np.testing.assert_array_equal, completion, gold)
+
+
+def test_a_completion_of_gold_prefixes_needs_no_margin(run_elman, batch):
+    """At teacher_prob 1 all targets end where the gold ones do, with the same loss."""
+    gold = run_elman(batch, 1.0, True, {})
+    completion = run_elman(batch, 1.0, True, {}, **TARGET_CASES["ocd"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), completion, gold)
+
+
+def test_as_many_passes_as_steps_train_like_the_scan(run_elman, batch):
+    scan = run_elman(batch, 0.3, True, {})
+    passes = run_elman(batch, 0.3, True, {"passes": batch.target.shape[1]})
+    for one in ("fed_error_rate", "gold_share", "token_accuracy"):
+        assert passes[0][1][one] == scan[0][1][one]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), passes, scan)
+
+
+@pytest.mark.parametrize("name", TARGET_CASES)
+def test_no_target_hides_an_invalid_id_or_teacher_prob(run_elman, batch, name):
+    target = TARGET_CASES[name]
+    for teacher_prob in (0.0, 0.4, 1.0):
+        for place in ((0, 0), (2, 3)):  # the last is EOS, which is never fed
+            for wrong in (-1, -100, 10, 2**31 - 1):
+                ids = batch.target.copy()
+                ids[place] = wrong
+                other = batch._replace(target=ids)
+                (loss, _), gradient = run_elman(other, teacher_prob, False, {}, **target)
+                assert np.isnan(loss), (teacher_prob, place, wrong)
+                assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradient))
+    for wrong in (-0.01, 1.01, np.nan, np.inf):
+        (loss, metrics), gradient = run_elman(batch, wrong, False, {}, **target)
+        assert np.isnan(loss)
+        assert np.isnan(metrics["loss"].total)
+        assert any(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_lanes_of_completions_give_what_each_gives_alone(run_elman, batch):
+    probs, target = jnp.array([1.0, 0.4, 0.0]), TARGET_CASES["ocd"]
+    keys = jnp.stack([KEY] * 3)
+    lanes = run_elman(batch, probs, True, {}, keys, **target)
+    for lane, teacher_prob in enumerate(probs):
+        alone = run_elman(batch, teacher_prob, True, {}, **target)
+        jax.tree.map(
+            lambda a, b, lane=lane: np.testing.assert_allclose(a[lane], b, atol=1e-6), lanes, alone
+        )
+
+
+def test_raml_trains_on_what_it_feeds(run_table):
+    """With a table that copies, the loss is small although the fed tokens are not the gold ones."""
+    batch = table_batch(400, 12)
+    metrics, _ = run_table(np.zeros((10, 10), np.float32), batch, 1.0, target="raml", tau=1.0)
+    share = 5 * np.exp(-1) / (1 + 5 * np.exp(-1))  # of 6 ids that are not reserved
+    wrong = metrics["fed_error_rate"]
+    deviation = np.sqrt(share * (1 - share) / float(wrong.weight))
+    assert abs(float(wrong.total / wrong.weight) - share) < 4 * deviation
+    assert float(metrics["gold_share"].total) == float(metrics["gold_share"].weight)
+    # Uniform logits choose 0, which is never right; the target is y', of which none is 0.
+    assert float(metrics["token_accuracy"].total) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "golden"}, "target is 'golden'; did you mean 'gold'"),
+        ({"tau": 0.5}, "tau is 0.5; it has no effect unless target is 'raml'"),
+        ({"target": "ocd", "tau": 0.5}, "tau is 0.5; it has no effect unless target is 'raml'"),
+        ({"margin": 3}, "margin is 3; it has no effect unless target is 'ocd' or 'teacher'"),
+        ({"target": "raml", "margin": 3}, "margin is 3; it has no effect unless target is 'ocd'"),
+        ({"divergence": "jsd"}, "divergence is 'jsd'; it has no effect unless target is 'teach"),
+        ({"target": "ocd", "margin": -1}, "margin is -1; it must be at least 0"),
+        ({"target": "raml", "tau": 0.0}, r"tau is 0.0; it must be in \(0, 1e6\]"),
+        ({"target": "teacher"}, "target is 'teacher'; it needs teacher"),
+        (
+            {
+                "target": "teacher",
+                "teacher": Teacher(*[lambda *_: None] * 2, 10),
+                "divergence": "x",
+            },
+            "divergence is 'x'",
+        ),
+        (
+            {"target": "teacher", "teacher": Teacher(*[lambda *_: None] * 2, 11)},
+            "teacher has 11 target ids; the model has 10",
+        ),
+        (
+            {
+                "target": "teacher",
+                "teacher": Teacher(*[lambda *_: None] * 2, 10),
+                "label_smoothing": 0.1,
+            },
+            "label_smoothing is 0.1; target 'teacher' has none",
+        ),
+        (
+            {"target": "ocd", "rollout": RolloutOptions(feed="soft")},
+            "feed is 'soft'; it feeds no tokens, and these targets depend on them",
+        ),
+    ],
+)
+def test_targets_that_contradict_other_options_are_refused_in_one_line(
+    make_elman, options, message
+):
+    with pytest.raises(ValueError, match=message) as error:
+        make_cross_entropy(make_elman(10).model, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_teacher_without_that_target_is_refused(make_elman):
+    teacher = Teacher(*[lambda *_: None] * 2, 10)
+    with pytest.raises(ValueError, match=r"teacher is .*; it has no effect unless target is 'tea"):
+        make_cross_entropy(make_elman(10).model, teacher=teacher)

@@ -61,15 +61,20 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_decode_sequence_a_scan_and_a_python_loop_of_decode_step_agree(make_rnn, batch, name):
+    """And so does feeding the tokens' vectors."""
     options = CASES[name]
     model, params = make_rnn(**options)
+    vectors: Any = model.vectors
 
     @jax.jit
     def encode(params):
         memory = model.encode(params, batch.source, batch.source_mask, KEY)
         return memory, model.initial_carry(params, memory)
 
-    step = jax.jit(model.decode_step)
+    @jax.jit
+    def step(params, memory, carry, token):
+        of_vector = vectors.step(params, memory, carry, vectors.table(params)[token])
+        return model.decode_step(params, memory, carry, token), of_vector
 
     @jax.jit
     def sequence_and_scan(params, memory, carry):
@@ -85,7 +90,12 @@ def test_decode_sequence_a_scan_and_a_python_loop_of_decode_step_agree(make_rnn,
     sequence, scanned = sequence_and_scan(params, memory, carry)
     looped = []
     for token in TOKENS.T:
-        carry, logits = step(params, memory, carry, token)
+        of_token, of_vector = step(params, memory, carry, token)
+        for one, other in zip(*map(jax.tree.leaves, (of_token, of_vector)), strict=True):
+            np.testing.assert_allclose(
+                *(leaf.astype(np.float32) for leaf in (one, other)), atol=2e-6
+            )
+        carry, logits = of_token
         looped.append(logits)
     assert sequence.shape == (4, 5, 10)
     assert sequence.dtype == jnp.float32

@@ -252,6 +252,6 @@ def test_a_sharp_expectation_is_the_most_likely_token(make_elman, batch):
 
 def test_soft_feeding_refuses_targets_that_depend_on_fed_tokens(make_elman):
     gold = make_gold_rule()
-    rule = TargetRule(gold.step, gold.loss)
+    rule = TargetRule(gold.begin, gold.step, gold.loss)
     with pytest.raises(ValueError, match="feed is 'soft'; it feeds no tokens, and these targets"):
         make_forward_pass(make_elman(10).model, RolloutOptions(feed="soft"), rule=rule)

@@ -121,7 +121,9 @@ def running_rule() -> TargetRule:
         weight = jnp.where(inputs.mask, 1.0 + (inputs.token == 6), 0.0)
         return counts, (counts / counts.sum(-1, keepdims=True), weight)
 
-    return TargetRule(step, lambda logits, wanted: distribution_loss(logits, *wanted))
+    return TargetRule(
+        lambda *_: None, step, lambda logits, wanted: distribution_loss(logits, *wanted)
+    )
 
 
 def test_a_rules_state_passes_from_block_to_block(monkeypatch):

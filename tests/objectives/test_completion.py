@@ -10,7 +10,7 @@ from s2s_jax.batch import BOS, EOS, PAD
 from s2s_jax.feeding import RolloutOptions
 from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.losses import StepInputs
-from s2s_jax.objectives.completion import begin_completion, make_completion_rule
+from s2s_jax.objectives.completion import make_completion_rule
 from tests.levenshtein import levenshtein
 
 KEY = jax.random.key(2)
@@ -30,13 +30,13 @@ def pad(rows: list[tuple[int, ...]], time: int) -> np.ndarray:
 
 def follow(target: np.ndarray, mask: np.ndarray, tokens: np.ndarray, margin: int) -> Any:
     """The rule's distributions and weights after each fed token, [batch, time, ...]."""
-    rule = make_completion_rule(8)
+    rule = make_completion_rule(8, margin)
 
     @jax.jit
     def run(target: jax.Array, mask: jax.Array, tokens: jax.Array) -> Any:
         gold = jnp.zeros_like(tokens)  # the rule knows the target from its state
         inputs = StepInputs(tokens.T, gold.T, gold.T > 0)
-        return jax.lax.scan(rule.step, begin_completion(target, mask, margin), inputs)[1]
+        return jax.lax.scan(rule.step, rule.begin(target, mask, target, mask), inputs)[1]
 
     wanted, weight = run(target, mask, tokens)
     return np.asarray(wanted).swapaxes(0, 1), np.asarray(weight).T
@@ -95,11 +95,13 @@ def test_loss_and_gradient_are_those_of_the_formula_at_fixed_fed_tokens(make_elm
     elman, margin = make_elman(10), 2
     model = elman.model
     target, mask = (np.pad(array, ((0, 0), (0, margin))) for array in batch[2:])
-    forward = make_forward_pass(model, RolloutOptions(), rule=make_completion_rule(10))
+    rule = make_completion_rule(10, margin)
+    forward = make_forward_pass(model, RolloutOptions(), rule=rule)
 
     def loss(params: Any, teacher_prob: Any) -> Any:
         memory = model.encode(params, batch.source, batch.source_mask, None)
-        state = begin_completion(jnp.asarray(target), jnp.asarray(mask), margin)
+        gold = jnp.asarray(target), jnp.asarray(mask)
+        state = rule.begin(*gold, *gold)
         fed, losses = forward(params, memory, target, mask, KEY, teacher_prob, state)
         return losses.loss.total / losses.loss.weight, (fed, losses)
 

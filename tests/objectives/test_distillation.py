@@ -12,7 +12,6 @@ from s2s_jax.losses import StepInputs
 from s2s_jax.objectives.distillation import (
     DIVERGENCES,
     Teacher,
-    begin_distillation,
     make_distillation_rule,
     make_model_teacher,
 )
@@ -43,12 +42,9 @@ def students(make_elman, batch):
 
     def loss(params: Any, name: str) -> Any:
         memory = model.encode(params, batch.source, batch.source_mask, None)
-        state = begin_distillation(
-            tutor, batch.source, batch.source_mask, jnp.asarray(mask), MARGIN
-        )
-        forward = make_forward_pass(
-            model, RolloutOptions(), rule=make_distillation_rule(tutor, name)
-        )
+        rule = make_distillation_rule(tutor, MARGIN, name)
+        state = rule.begin(batch.source, batch.source_mask, jnp.asarray(mask), jnp.asarray(mask))
+        forward = make_forward_pass(model, RolloutOptions(), rule=rule)
         given = params, memory, target, mask
         fed, losses = forward(*given, KEY, jnp.float32(0.4), state)
         return losses.loss.total / losses.loss.weight, (fed, losses)
@@ -98,7 +94,7 @@ def test_the_divergences_differ_and_are_0_at_the_teacher():
     def both(logits: jax.Array) -> Any:
         found = {}
         for name in DIVERGENCES:
-            rule = make_distillation_rule(teacher, name)
+            rule = make_distillation_rule(teacher, MARGIN, name)
             total = jax.value_and_grad(lambda some, rule=rule: rule.loss(some, kept).loss.sum())
             found[name] = total(logits), total(log_w + 3.0)
         return found
@@ -115,7 +111,7 @@ def test_the_divergences_differ_and_are_0_at_the_teacher():
 def test_tokens_that_one_of_both_excludes_give_no_nan(name):
     log_w = jnp.log(jnp.array([[0.5, 0.5, 1e-9, 1e-9]]))
     logits = jnp.array([[200.0, -200.0, 0.0, -1e4]])
-    rule = make_distillation_rule(Teacher(lambda *_: (), lambda *_: ((), log_w), 4), name)
+    rule = make_distillation_rule(Teacher(lambda *_: (), lambda *_: ((), log_w), 4), 0, name)
     loss, gradient = jax.value_and_grad(
         lambda some: rule.loss(some, (jax.nn.log_softmax(log_w), jnp.ones(1))).loss.sum()
     )(logits)
@@ -145,8 +141,8 @@ def test_a_models_teacher_is_the_model_without_dropout(make_elman, batch):
 
 def test_an_unknown_gold_id_is_noticed_although_the_teacher_does_not_need_it():
     teacher = Teacher(lambda *_: (), lambda state, token: (state, jnp.zeros((4, 6))), 6)
-    rule, mask = make_distillation_rule(teacher), jnp.array([1, 1, 1, 0], bool)
-    state = begin_distillation(teacher, mask, mask, mask[:, None], 0)
+    rule, mask = make_distillation_rule(teacher, 0), jnp.array([1, 1, 1, 0], bool)
+    state = rule.begin(mask, mask, mask[:, None], mask[:, None])
     gold = jnp.array([5, 6, -1, -100])
     _, (_, weight) = rule.step(state, StepInputs(jnp.full(4, BOS), gold, mask))
     assert weight[0] == 1
@@ -157,4 +153,4 @@ def test_an_unknown_gold_id_is_noticed_although_the_teacher_does_not_need_it():
 def test_an_unknown_divergence_is_refused():
     teacher = Teacher(lambda *_: (), lambda *_: ((), jnp.zeros(4)), 4)
     with pytest.raises(ValueError, match="divergence is 'js'; did you mean 'jsd'"):
-        make_distillation_rule(teacher, "js")
+        make_distillation_rule(teacher, 0, "js")

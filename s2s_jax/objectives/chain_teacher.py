@@ -66,7 +66,7 @@ def make_chain_teacher(
       ...     source_symbols=[-1] * 5, target_ids=[4, 5], vocab_size=6,
       ... )
       >>> state = teacher.begin(jnp.array([[4, 2]]), jnp.ones((1, 2), bool))
-      >>> for token in (BOS, 5):
+      >>> for token in (1, 5):  # the start symbol, then a symbol
       ...     state, logits = teacher.step(state, jnp.array([token]))
       >>> jax.nn.softmax(logits)[0, 4:].round(3).tolist()
       [0.2, 0.8]

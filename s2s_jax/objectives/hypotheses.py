@@ -41,7 +41,7 @@ def begin_hypotheses(mask: jax.Array, margin: int) -> Hypotheses:
     Example:
       >>> some = begin_hypotheses(jnp.array([[True, True], [False, False]]), margin=1)
       >>> counts = []
-      >>> for token in (BOS, 7, 8, 9):
+      >>> for token in (1, 7, 8, 9):  # the start symbol first
       ...     some = some.after(jnp.array([token, token]))
       ...     counts.append(some.counts.tolist())
       >>> counts

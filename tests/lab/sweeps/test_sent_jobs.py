@@ -89,6 +89,27 @@ def test_errors_that_the_user_can_fix_before_the_first_job_are_one_line():
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "s2s: no such platform\n")
 
 
+def test_an_answer_that_nobody_reads_ends_a_process(tmp_path):
+    run = Assignment("tiny.py", tmp_path / "run")
+    program = (
+        "import sys\n"
+        "from s2s_jax.lab.sweeps import worker\n"
+        "worker.prepare_jax = lambda: None\n"
+        "worker.work = lambda *_: 0\n"
+        "sys.exit(worker.main())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.write(f"{json.dumps([run.to_json()])}\n".encode())
+        process.stdin.flush()
+        assert process.wait(60) == 0
+    assert (tmp_path / "run.log").read_text() == ""
+
+
 @pytest.mark.slow
 def test_a_process_without_its_sweep_stops_training(experiment_file, tmp_path):
     run = Assignment(str(experiment_file), tmp_path / "run", ("--config.train.num_steps=300000",))

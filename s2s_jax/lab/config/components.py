@@ -9,10 +9,12 @@ The keyword arguments of such a function become the keys of its section in the c
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optax
@@ -21,7 +23,13 @@ from ml_collections.config_dict import placeholder
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.feeding import RolloutOptions
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
-from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where_in
+from s2s_jax.lab.config.user_code import (
+    ENVIRONMENT,
+    Modules,
+    line_in,
+    printing_beside_results,
+    where_in,
+)
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
@@ -173,6 +181,7 @@ class Component:
       options: by name.
       supplied: the arguments that the lab passes by name, with their config keys.
       computed: the arguments that the lab computes from the data.
+      modules: where it was found.
     """
 
     kind: Kind
@@ -181,11 +190,17 @@ class Component:
     options: Mapping[str, Option]
     supplied: Mapping[str, str]
     computed: tuple[str, ...] = ()
+    modules: Modules = ENVIRONMENT
 
     @property
     def is_built_in(self) -> bool:
         """Whether it is one of the lab's own."""
         return self.name in self.kind.built_in
+
+    @property
+    def files(self) -> list[Path]:
+        """The user's own files behind it."""
+        return [] if self.is_built_in else list(self.modules.files(self.name).values())
 
     def make(self, *given: Any, options: Mapping[str, Any]) -> Any:
         """Calls the function.
@@ -203,28 +218,40 @@ class Component:
             if option.is_required and options.get(name) is None:
                 raise LabError(f"{self.name} needs {section}.{name}, which is not set")
         try:
-            made = self.function(*given, **options)
-        except ValueError as error:
+            with printing_beside_results():
+                made = self.function(*given, **options)
+        except (Exception, SystemExit) as error:
             if is_for_the_user(error):
                 raise
-            first = str(error).split(" ", 1)[0]
-            prefix = f"{section}." if first in self.options else f"{section}: "
-            if first in _ROLLOUT:
-                prefix = "rollout."
-            elif first in self.supplied:
-                prefix = f"{self.supplied[first].rpartition('.')[0]}."
-            raise LabError(f"{prefix}{error}") from error
-        except Exception as error:
-            if self.is_built_in:
-                raise
-            files = user_files([self.function]).values()
-            raise LabError(f"{section}.name={self.name} fails: {where_in(error, files)}") from error
+            told = self._told(error)
+            if told:
+                raise LabError(told) from error
+            raise
         if not self.kind.is_right(made):
             raise LabError(
                 f"{section}.name={self.name} returns {type(made).__name__};"
                 f" it must return {self.kind.makes}"
             )
         return made
+
+    def _told(self, error: BaseException) -> str:
+        """Why the function failed; "" if that is a mistake of ours."""
+        section, first = self.kind.section, str(error).split(" ", 1)[0]
+        if isinstance(error, ValueError):
+            if first in _ROLLOUT and "rollout" in self.supplied:
+                return f"rollout.{error}"
+            if first in self.supplied:
+                return f"{self.supplied[first].rpartition('.')[0]}.{error}"
+            if first in self.options:
+                return f"{section}.{error}"
+            if self.is_built_in:
+                return f"{section}: {error}"
+        if self.is_built_in:
+            return ""
+        if type(error) is not ValueError or not first:
+            return f"{section}.name={self.name} fails: {where_in(error, self.files)}"
+        place = line_in(error, self.files)
+        return f"{section}: {error}" + (f" ({place[0]}, line {place[1]})" if place else "")
 
 
 def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> Component:
@@ -256,7 +283,7 @@ def find_component(section: str, name: str, modules: Modules = ENVIRONMENT) -> C
     else:
         hint = did_you_mean(name, kind.built_in)
         raise LabError(f"{key} is {name!r}; {hint}; name your own as module:function")
-    return Component(kind, name, function, *_signature(kind, name, function))
+    return Component(kind, name, function, *_signature(kind, name, function), modules=modules)
 
 
 def built_in_options(section: str) -> dict[str, str]:
@@ -326,12 +353,35 @@ def _option(key: str, parameter: inspect.Parameter, hint: Any) -> Option:
     is_required = default is parameter.empty
     if default is None or is_required:
         return Option(None, type_of(hint), is_required)
-    if type(default) not in _TYPES:
-        raise LabError(
-            f"{key}: the default of {parameter.name} is of type {type(default).__name__}; a config"
-            " holds None, bools, numbers, strings and tuples"
-        )
+    check_storable(f"{key}: the default of {parameter.name} is", default)
     return Option(default, type(default))
+
+
+def check_storable(what: str, value: Any) -> None:
+    """Rejects a value of an option, except None, that `config.json` would not give back.
+
+    Args:
+      what: the start of the message, such as "model.size is".
+      value: the value.
+
+    Raises:
+      LabError: it is of another type, or a number that is not finite.
+
+    Example:
+      >>> check_storable("model.size is", [8])
+      Traceback (most recent call last):
+      s2s_jax.lab.base.errors.LabError: model.size is [8] of type list; a config holds None, bools, finite numbers, strings, and tuples of these
+    """  # noqa: E501
+    if type(value) is tuple:
+        for one in value:
+            if one is not None:
+                check_storable(f"{what} {value!r} with", one)
+    elif type(value) not in _TYPES or (isinstance(value, float) and not math.isfinite(value)):
+        kind = "" if isinstance(value, float) else f" of type {type(value).__name__}"
+        raise LabError(
+            f"{what} {value!r}{kind}; a config holds None, bools, finite numbers, strings, and"
+            " tuples of these"
+        )
 
 
 def type_of(hint: Any) -> type:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from s2s_jax.lab.base.errors import LabError
-from s2s_jax.lab.config.user_code import put_on_path, where
+from s2s_jax.lab.config.user_code import printing_beside_results, put_on_path, where
 from s2s_jax.names import did_you_mean
 
 
@@ -52,14 +52,15 @@ def load_experiment(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    put_on_path(file.parent)
+    put_on_path(file.parent, file.resolve().parent)
     # An experiment may import another one in its folder: `from experiments import g2p`.
     root = str(file.resolve().parent.parent)
     if root not in sys.path:
         sys.path.append(root)
     sys.modules[spec.name] = module  # dataclasses look up their own module here
     try:
-        spec.loader.exec_module(module)
+        with printing_beside_results():
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
         raise LabError(f"config file {path} cannot be read: {where(error, file)}") from error
@@ -78,7 +79,8 @@ def sweep_of(path: str) -> list[dict[str, Any]]:
     path, _ = split_config(path)
     sweep = function_of(load_experiment(path), "sweep", path)
     try:
-        runs = list(sweep(*filter(None, arguments)))
+        with printing_beside_results():
+            runs = list(sweep(*filter(None, arguments)))
     except (Exception, SystemExit) as error:
         message = where(error, Path(path))
         raise LabError(f"sweep() of {path} cannot be used: {message}") from error

@@ -15,6 +15,7 @@ from s2s_jax.lab.config.components import (
     KINDS,
     Component,
     Option,
+    check_storable,
     find_component,
     type_of,
 )
@@ -154,10 +155,11 @@ def config_files(config: Config) -> dict[str, Path]:
       LabError: a component does not exist.
     """
     found: list[Any] = [component_of(config, one).function for one in KINDS]
-    module, colon, _ = config.eval.scores.partition(":")
-    if colon:
-        ENVIRONMENT.find("eval.scores", config.eval.scores)
-        found.append(sys.modules[module])
+    named = {f"{one}.name": section_of(config, one).name for one in KINDS}
+    for key, name in {**named, "eval.scores": config.eval.scores}.items():
+        if ":" in name:  # the named module, too: the function may have been imported into it
+            ENVIRONMENT.find(key, name)
+            found.append(sys.modules[name.partition(":")[0]])
     return user_files(found)
 
 
@@ -281,7 +283,10 @@ def check_complete(config: Config, modules: Modules = ENVIRONMENT) -> None:
         kind = holder.get_type(name)
         value = found[key]
         if not ((value is None and default is None) or _is_of(value, kind, default)):
-            raise LabError(f"{key} is {value!r}, not of type {kind.__name__}")
+            wanted = f"of items like those of {default}" if kind is tuple and default else ""
+            raise LabError(f"{key} is {value!r}, not {wanted or f'of type {kind.__name__}'}")
+        if ":" in names.get(key.rpartition(".")[0], "") and value is not None:
+            check_storable(f"{key} is", value)
     for key in found:
         if key not in known and key.split(".")[0] in base:
             check_key(base, key)
@@ -294,9 +299,20 @@ def _is_of(value: Any, kind: type, default: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is tuple:
-        inner = default[0] if default else None
-        return isinstance(value, tuple) and all(_is_of(one, type(inner), inner) for one in value)
+        return isinstance(value, tuple) and _are_of(value, default or ())
     return isinstance(value, int | float if kind is float else kind)
+
+
+def _are_of(values: tuple[Any, ...], defaults: tuple[Any, ...]) -> bool:
+    """Whether the items of a tuple match those of its default; anything matches a mixed default."""
+    kinds = {type(one) for one in defaults}
+    if kinds == {int, float}:
+        kinds = {float}
+    if len(kinds) != 1:
+        return True
+    [kind] = kinds
+    inner = tuple(item for one in defaults for item in one) if kind is tuple else ()
+    return all(_is_of(one, kind, inner) for one in values)
 
 
 def flat_keys(config: Config) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from s2s_jax.lab.base.errors import LabError, one_line
 from s2s_jax.lab.config.components import KINDS
 from s2s_jax.lab.config.experiment_file import function_of, load_experiment, split_config
 from s2s_jax.lab.config.keys import Config, Overrides, check_key, holder_of, rename_component
-from s2s_jax.lab.config.user_code import where
+from s2s_jax.lab.config.user_code import printing_beside_results, where
 
 _NUMBERS = {
     int: (flags.IntegerParser(), "a whole number"),
@@ -46,7 +46,8 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
     module = load_experiment(path)
     get_config = function_of(module, "get_config", path)
     try:
-        config = get_config(argument) if argument else get_config()
+        with printing_beside_results():
+            config = get_config(argument) if argument else get_config()
     except ValueError as error:
         raise LabError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:

@@ -51,6 +51,11 @@ class Modules:
             raise LabError(f"{key} is {name!r}; name the module, not its file: {stem}:{attribute}")
         if not module_name or not attribute:
             raise LabError(f"{key} is {name!r}; write module:function")
+        if module_name == "__main__":
+            raise LabError(
+                f"{key} is {name!r}; a run cannot keep a copy of an interactive session or a"
+                " script; move the function to a module of its own"
+            )
         module = self._import(key, name, module_name)
         found = module
         for part in attribute.split("."):
@@ -67,9 +72,13 @@ class Modules:
         if self._copies is not None:
             copied = _open_copies(self._copies)
             if module_name in copied:
-                return copied[module_name]
+                module = copied[module_name]
+                if isinstance(module, LabError):
+                    raise LabError(str(module))
+                return module
         try:
-            return importlib.import_module(module_name)
+            with printing_beside_results():
+                module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if module_name != missing and not module_name.startswith(f"{missing}."):
@@ -84,6 +93,18 @@ class Modules:
             ) from error
         except (Exception, SystemExit) as error:
             raise LabError(f"{key} is {name!r}; {_told(error, module_name)}") from error
+        _check_place(key, name, module)
+        _remember(module)
+        return module
+
+    def files(self, name: str) -> dict[str, Path]:
+        """The user's files behind `module:function`, which must have been found; for messages."""
+        if self._copies is not None:
+            copies = copied_files(self._copies.parent)
+            if name.partition(":")[0] in map(_module_name, copies):
+                return copies
+        module = sys.modules.get(name.partition(":")[0])
+        return {} if module is None else user_files([module])
 
 
 ENVIRONMENT = Modules()
@@ -92,26 +113,28 @@ ENVIRONMENT = Modules()
 _experiment_folders: list[Path] = []
 
 
-def put_on_path(folder: Path) -> None:
+def put_on_path(*folders: Path) -> None:
     """Makes the modules next to an experiment file importable, after all installed ones.
 
-    Modules from the folder of a previous experiment are unloaded, since a module of the same name
+    Modules from the folders of a previous experiment are unloaded, since a module of the same name
     is a different one there.
+
+    Args:
+      *folders: the folder of the file, and if it is a link, that of the file it points to.
     """
-    folder = folder.resolve()
-    if _experiment_folders == [folder]:
+    new = list(dict.fromkeys(folder.resolve() for folder in folders))
+    if _experiment_folders == new:
         return
     for old in _experiment_folders:
         if str(old) in sys.path:
             sys.path.remove(str(old))
-        for name, module in list(sys.modules.items()):
-            is_below = (getattr(module, "__file__", None) or "").startswith(f"{old}/")
-            if is_below and str(old) not in sys.path and root_of(module) == old:
-                del sys.modules[name]
-    _experiment_folders[:] = [folder]
+    left = {old for old in _experiment_folders if str(old) not in sys.path}
+    for name, module in list(sys.modules.items()):
+        if any(_is_from(old, module) for old in left):
+            del sys.modules[name]
+    _experiment_folders[:] = new
     importlib.invalidate_caches()
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    sys.path += [str(folder) for folder in new if str(folder) not in sys.path]
 
 
 def root_of(module: ModuleType) -> Path | None:
@@ -122,11 +145,22 @@ def root_of(module: ModuleType) -> Path | None:
     file, name = getattr(module, "__file__", None), module.__name__
     if not file or name.split(".")[0] in ("s2s_jax", "__main__") or not file.endswith(".py"):
         return None
-    path = Path(file).resolve()
-    if any(path.is_relative_to(one) for one in _installed()):
+    path = Path(file).absolute()  # a link keeps the name by which it is imported
+    if _is_installed(path):
         return None
     levels = name.count(".") + (path.name == "__init__.py")
-    return path.parents[levels]
+    return path.parents[levels] if levels < len(path.parents) else None
+
+
+def _is_from(folder: Path, module: ModuleType) -> bool:
+    """Whether a module was imported from a folder that was put on the path."""
+    if not isinstance(module, ModuleType):
+        return False
+    about = vars(module)  # attributes of a lazy module would import it
+    file, packages = about.get("__file__"), about.get("__path__")
+    if file is None and packages is not None:  # a package without an __init__.py
+        return any(Path(one).is_relative_to(folder) for one in packages)
+    return str(file).startswith(f"{folder}/") and root_of(module) == folder
 
 
 def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str, Path]:
@@ -147,7 +181,7 @@ def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str
         waiting, seen = [module.__name__], set()
         while waiting:
             name = waiting.pop()
-            if name in seen or name.split(".")[0] == "s2s_jax":
+            if not name or name in seen or name.split(".")[0] == "s2s_jax":
                 continue
             seen.add(name)
             path = _file_of(root, name)
@@ -163,7 +197,47 @@ def user_files(functions: Iterable[Callable[..., Any] | ModuleType]) -> dict[str
 
 def fingerprints(files: Mapping[str, Path]) -> dict[str, str]:
     """The path of each file -> sixteen hex digits that identify its content."""
-    return {name: fingerprint(path.read_bytes()) for name, path in files.items()}
+    return {name: fingerprint(content_of(path)) for name, path in files.items()}
+
+
+def content_of(path: Path) -> bytes:
+    """The content of a file; of a module, the content that was imported, which is what runs."""
+    known = _imported.get(path)
+    return path.read_bytes() if known is None else known[1]
+
+
+def changed_since_import(files: Mapping[str, Path]) -> list[str]:
+    """The names of the files that have been edited or deleted since they were imported."""
+    return [
+        name
+        for name, path in files.items()
+        if not path.is_file() or path.read_bytes() != content_of(path)
+    ]
+
+
+_imported: dict[Path, tuple[Any, bytes]] = {}
+"""File -> the spec of the module that was imported from it, and its content at that time."""
+
+_remembered: dict[str, dict[str, Any]] = {}
+"""Module -> the specs of all modules that it needs; a module that is reloaded has a new spec."""
+
+
+def _remember(module: ModuleType) -> None:
+    """Keeps the content of the user's files that a module needs, as of now."""
+    specs = _remembered.get(module.__name__)
+    if specs and all(_spec(name) is one for name, one in specs.items()):
+        return
+    specs = _remembered[module.__name__] = {module.__name__: _spec(module.__name__)}
+    for file, path in user_files([module]).items():
+        name = _module_name(file)
+        specs[name] = _spec(name)
+        known = _imported.get(path)
+        if known is None or known[0] is None or known[0] is not specs[name]:
+            _imported[path] = specs[name], path.read_bytes()
+
+
+def _spec(name: str) -> Any:
+    return getattr(sys.modules.get(name), "__spec__", None)
 
 
 def copied_files(run_folder: Path) -> dict[str, Path]:
@@ -201,10 +275,17 @@ def own_errors_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, LabError) or not line_in(error, files):
             raise
         raise LabError(f"{what} fails: {where_in(error, files)}") from error
+
+
+@contextlib.contextmanager
+def printing_beside_results() -> Iterator[None]:
+    """Sends what the user's own code prints to stderr: a command's stdout holds its result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def where_in(error: BaseException, files: Iterable[Path]) -> str:
@@ -232,13 +313,36 @@ def _said(error: BaseException) -> str:
 
 def _told(error: BaseException, module_name: str) -> str:
     """Why a module cannot be imported."""
-    files = []
-    spec = None
+    files: list[Path] = []
     with contextlib.suppress(ImportError, ValueError, AttributeError):
-        spec = importlib.util.find_spec(module_name)
-    if spec is not None and spec.origin:
-        files = list(Path(spec.origin).parent.glob("*.py"))
+        spec = importlib.util.find_spec(module_name.split(".")[0])  # a whole name imports parents
+        if spec is not None and spec.submodule_search_locations is not None:
+            packages = map(Path, spec.submodule_search_locations)
+            files = [file for package in packages for file in package.rglob("*.py")]
+        elif spec is not None and spec.origin:
+            files = list(Path(spec.origin).parent.glob("*.py"))
     return f"{module_name} cannot be imported: {where_in(error, files)}"
+
+
+def _check_place(key: str, name: str, module: ModuleType) -> None:
+    """Rejects a module that hides one of the same name next to the experiment file."""
+    top = module.__name__.split(".")[0]
+    beside = next((path for one in _experiment_folders if (path := _file_of(one, top))), None)
+    if beside is None:
+        return
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if found and Path(found).exists() and Path(found).samefile(beside):
+        return
+    raise LabError(
+        f"{key} is {name!r}; {top} is {found or 'a module of Python itself'}, which comes before"
+        f" {beside}; rename that file"
+    )
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file, or what it links to, is in a folder of installed packages."""
+    files = path, path.resolve()
+    return any(file.is_relative_to(folder) for file in files for folder in _installed())
 
 
 @functools.cache
@@ -246,22 +350,27 @@ def _installed() -> set[Path]:
     """The folders of installed packages and of the standard library."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths = [sysconfig.get_paths()[one] for one in names]
+    paths += [one for one in site.getsitepackages() if one.endswith("-packages")]
     if site.ENABLE_USER_SITE:
         paths.append(site.getusersitepackages())
-    return {Path(one).resolve() for one in paths}
+    return {one for path in paths for one in (Path(path), Path(path).resolve())}
 
 
 def _file_of(root: Path, name: str) -> Path | None:
     base = root.joinpath(*name.split("."))
-    for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-        if path.is_file():
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path in _imported or path.is_file():
             return path
     return None
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:
     """The absolute names of all modules that a file may import, including in functions."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(content_of(path))
+    except (SyntaxError, ValueError):  # a file that some other imports only in some cases
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -272,13 +381,15 @@ def _imports(path: Path, package: str) -> Iterator[str]:
             yield from (f"{origin}.{alias.name}".strip(".") for alias in node.names)
 
 
-_opened: dict[str, dict[str, ModuleType]] = {}
+_opened: dict[str, dict[str, ModuleType | LabError]] = {}
 
 
-def _open_copies(folder: Path) -> dict[str, ModuleType]:
+def _open_copies(folder: Path) -> dict[str, ModuleType | LabError]:
     """Imports a run's copies by name, separately from other modules of the same names.
 
-    If modules with the same names and content are already imported, these are used.
+    If modules with the same names and content are already imported, these are used. A copy that
+    cannot be imported is an error only for those who need it: perhaps it was imported in a function
+    that is never called.
     """
     files = copied_files(folder.parent)
     content = fingerprint(sorted(fingerprints(files).items()))
@@ -289,19 +400,23 @@ def _open_copies(folder: Path) -> dict[str, ModuleType]:
     if len(present) == len(names) and all(
         _same_content(present[name], path) for name, path in names.items()
     ):
-        _opened[content] = present
-        return present
+        _opened[content] = {**present}
+        return _opened[content]
     own = {name.split(".")[0] for name in names}
     hidden = {
         name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in own
     }
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
+    found: dict[str, ModuleType | LabError] = {}
     try:
-        found = {name: importlib.import_module(name) for name in names}
-    except (Exception, SystemExit) as error:
-        told = where_in(error, files.values())
-        raise LabError(f"the copies of modules in {folder} cannot be imported: {told}") from error
+        for name in names:
+            try:
+                with printing_beside_results():
+                    found[name] = importlib.import_module(name)
+            except (Exception, SystemExit) as error:
+                told = where_in(error, files.values())
+                found[name] = LabError(f"the copy of {name} in {folder} cannot be imported: {told}")
     finally:
         sys.path.remove(str(folder))
         for name in [one for one in sys.modules if one.split(".")[0] in own]:
@@ -316,9 +431,5 @@ def _module_name(file: str) -> str:
 
 
 def _same_content(module: ModuleType, path: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return (
-        bool(file)
-        and Path(str(file)).is_file()
-        and (Path(str(file)).read_bytes() == path.read_bytes())
-    )
+    file = Path(getattr(module, "__file__", None) or "")
+    return (file in _imported or file.is_file()) and content_of(file) == path.read_bytes()

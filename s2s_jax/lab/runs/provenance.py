@@ -13,6 +13,7 @@ from s2s_jax.data.splits import fingerprints_of
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import to_json
 from s2s_jax.lab.base.versions import versions
+from s2s_jax.lab.config.user_code import content_of
 
 if TYPE_CHECKING:
     from s2s_jax.data.task import Task, Vocabularies
@@ -95,7 +96,7 @@ class Provenance:
           started_from: see `Provenance`.
         """
         code = {
-            name: {"file": str(path), "fingerprint": fingerprint(path.read_bytes())}
+            name: {"file": str(path), "fingerprint": fingerprint(content_of(path))}
             for name, path in (files or {}).items()
         }
         data, vocabularies = (

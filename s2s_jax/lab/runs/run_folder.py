@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from s2s_jax.data.files import write_whole
+from s2s_jax.data.files import fingerprint, write_whole
 from s2s_jax.data.task import Vocabularies
 from s2s_jax.lab.base.errors import LabError, writing
 from s2s_jax.lab.base.files import read_json, read_jsonl, to_json, why_not_writable, write_json
@@ -19,6 +19,7 @@ from s2s_jax.lab.config.user_code import (
     CODE_FOLDER,
     ENVIRONMENT,
     Modules,
+    content_of,
     copied_files,
     fingerprints,
 )
@@ -215,7 +216,9 @@ class RunFolder:
                 " restore it"
             )
         there = {name: Path(about["file"]) for name, about in provenance.code.items()}
-        here = fingerprints({name: path for name, path in there.items() if path.is_file()})
+        here = {
+            name: fingerprint(path.read_bytes()) for name, path in there.items() if path.is_file()
+        }
         for name in differing_code(provenance.code, here):
             if name in here:
                 report(
@@ -250,7 +253,7 @@ class RunFolder:
                 for name, path in (files or {}).items():
                     copy = self.folder / CODE_FOLDER / name
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(copy, path.read_bytes())
+                    write_whole(copy, content_of(path))
                 write_json(self.folder / PROVENANCE_FILE, provenance.to_dict())
                 write_json(self.folder / "config.json", config.to_dict())
         self.check(config)  # another process may have started a run here in the meantime

@@ -9,6 +9,7 @@ from typing import Any, Self
 from s2s_jax.data.files import clear_abandoned
 from s2s_jax.data.task import Task
 from s2s_jax.lab.config.keys import Config, Overrides, config_files, flat_keys
+from s2s_jax.lab.config.user_code import changed_since_import
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.names import HPARAM_NAMES, trial_of
@@ -73,6 +74,12 @@ class RunSession:
             )
             clear_abandoned(run.folder)
             run.start(config, task.vocabularies, provenance, files)
+            changed = changed_since_import(files)
+            if changed:
+                report(
+                    f"{', '.join(changed)} has changed since this process imported it; the run is"
+                    " of what was imported, and keeps a copy of that"
+                )
             self.start: Progress | None = None
             resumed_at = self.checkpoints.latest_step
             if resumed_at is not None:

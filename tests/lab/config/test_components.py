@@ -9,7 +9,7 @@ import pytest
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.components import KINDS, Option, find_component
-from s2s_jax.lab.config.keys import base_config, check_complete, flat_keys
+from s2s_jax.lab.config.keys import base_config, check_complete, config_files, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.config.user_code import put_on_path
 from s2s_jax.lab.training.build import make_experiment
@@ -28,6 +28,11 @@ def fails(*, size=16):
     return nothing[size]
 def returns_nothing(): return None
 def takes_a_list(*, sizes=[1]): return None
+def takes_a_list_inside(*, sizes=(1, [2])): return None
+def takes_infinity(*, size=float("inf")): return None
+def exits(*, size=16): raise SystemExit(3)
+def parses(*, size=16): return __import__("json").loads("{")
+def converts(*, size=16): return int("x")
 def takes_a_name(*, name="x"): return None
 def takes_two(one, two): return None
 number = 3
@@ -90,7 +95,24 @@ def test_options_are_the_arguments_that_the_lab_does_not_pass(mine):
         ("mine.py:make", "name the module, not its file: mine:make"),
         ("mine:", "write module:function"),
         ("linaer", r"did you mean 'linear'\? .*; name your own as module:function"),
-        ("mine:takes_a_list", "the default of sizes is of type list; a config holds None, bools"),
+        (
+            "mine:takes_a_list",
+            r"the default of sizes is \[1\] of type list; a config holds None",
+        ),
+        (
+            "mine:takes_a_list_inside",
+            r"sizes is \(1, \[2\]\) with \[2\] of type list",
+        ),
+        ("mine:takes_infinity", "the default of size is inf; a config holds None, bools, finite"),
+        (
+            "mine:exits",
+            r"mine:exits fails: mine.py, line 17: it calls sys.exit\(3\)",
+        ),
+        (
+            "mine:parses",
+            "mine:parses fails: mine.py, line 18: JSONDecodeError: Expect",
+        ),
+        ("mine:converts", r"^schedule: invalid literal .* 'x' \(mine.py, line 19\)$"),
         ("mine:takes_a_name", "no option can be called name; rename the argument"),
         ("mine:needs", "mine:needs needs schedule.low, which is not set"),
         ("mine:refuses", "^schedule.size is 16; it must be odd$"),
@@ -125,6 +147,26 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, 
     mine(content)
     with pytest.raises(LabError, match=message):
         base_config("copy", "mine:make")
+
+
+def test_a_tuple_may_mix_types_and_its_items_are_checked(mine):
+    mine("def make(*, mixed=(1, 'a'), rates=(1, 0.5)): return lambda step: 1.0\n")
+    config = base_config("copy", "mine:make")
+    make_experiment(apply_overrides(config, {"schedule.mixed": (None, 2.0, "b")}))
+    make_experiment(apply_overrides(config, {"schedule.rates": (2, 0.25, 1)}))
+    with pytest.raises(LabError, match=r"rates is \('a',\), not of items like those of \(1, 0.5\)"):
+        make_experiment(apply_overrides(config, {"schedule.rates": ("a",)}))
+    with pytest.raises(LabError, match=r"schedule.mixed is .*nan,.* with nan; a config holds"):
+        make_experiment(apply_overrides(config, {"schedule.mixed": (float("nan"),)}))
+
+
+def test_the_files_of_a_config_include_the_modules_that_it_names(mine):
+    folder = mine(
+        "from functools import partial\nfrom other import make\nother = partial(make, low=0.5)\n"
+    )
+    (folder / "other.py").write_text("def make(*, low=1.0): return lambda step: low\n")
+    for name in ("mine:make", "mine:other"):
+        assert list(config_files(base_config("copy", name))) == ["mine.py", "other.py"]
 
 
 def test_another_component_brings_its_own_keys_and_keeps_shared_ones(mine):

@@ -11,7 +11,9 @@ import pytest
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.user_code import (
     CODE_FOLDER,
+    ENVIRONMENT,
     Modules,
+    changed_since_import,
     copied_files,
     fingerprints,
     put_on_path,
@@ -86,6 +88,18 @@ def test_a_copy_of_an_imported_module_is_that_module(folder, tmp_path):
     assert Modules(copies).find("model.name", "same:Thing") is module.Thing
 
 
+def test_a_copy_that_only_a_function_imports_may_be_impossible_to_import(folder, tmp_path):
+    (folder / "plots.py").write_text("import not_there\n")
+    (folder / "thing.py").write_text("def make(): return 1\ndef plot():\n    import plots\n")
+    files = user_files([importlib.import_module("thing")])
+    assert list(files) == ["plots.py", "thing.py"]
+    del sys.modules["thing"]
+    modules = Modules(copy_of(files, tmp_path / "run"))
+    assert modules.find("model.name", "thing:make")() == 1
+    with pytest.raises(LabError, match=r"plots in .* cannot be imported: plots.py, line 1: Module"):
+        modules.find("model.name", "plots:make")
+
+
 def test_a_copy_that_cannot_be_imported_is_named(folder, tmp_path):
     (folder / "broken.py").write_text("\nraise KeyError('x')\n")
     copies = copy_of({"broken.py": folder / "broken.py"}, tmp_path / "run")
@@ -102,6 +116,79 @@ def test_modules_next_to_another_experiment_are_different_ones(folder, tmp_path)
     put_on_path(other)
     assert importlib.import_module("neighbour").VALUE == 22
     assert str(folder) not in sys.path
+
+
+def test_a_package_without_an_init_is_another_one_next_to_another_experiment(folder, tmp_path):
+    for number, home in enumerate((folder, tmp_path / "other")):
+        (home / "bare").mkdir(parents=True)
+        (home / "bare" / "inner.py").write_text(f"VALUE = {number}\n")
+        if number:
+            (home / "bare" / "__init__.py").write_text("")
+        put_on_path(home)
+        assert number == importlib.import_module("bare.inner").VALUE
+
+
+def test_files_are_found_whatever_they_import(folder):
+    (folder / "__init__.py").write_text("from . import thing\n")
+    (folder / "broken.py").write_text("def (\n")
+    (folder / "thing.py").write_text(
+        "try:\n    from . import helper\nexcept ImportError:\n    import helper\n"
+        "try:\n    import broken\nexcept SyntaxError:\n    broken = None\n"
+    )
+    (folder / "helper.py").write_text("")
+    found = user_files([importlib.import_module("thing")])
+    assert list(found) == ["broken.py", "helper.py", "thing.py"]
+
+
+def test_a_linked_file_is_known_by_the_name_that_is_imported(folder, tmp_path):
+    (tmp_path / "shared.py").write_text("def make(): ...\n")
+    (folder / "linked.py").symlink_to(tmp_path / "shared.py")
+    assert user_files([importlib.import_module("linked")]) == {"linked.py": folder / "linked.py"}
+
+
+def test_what_was_imported_counts_not_what_was_edited_since(folder):
+    path = folder / "edited.py"
+    path.write_text("def make(): return 1\n")
+    ENVIRONMENT.find("model.name", "edited:make")
+    files = {"edited.py": path}
+    before = fingerprints(files)
+    path.write_text("def make(): return 22\n")
+    assert fingerprints(files) == before
+    assert changed_since_import(files) == ["edited.py"]
+    importlib.invalidate_caches()
+    importlib.reload(sys.modules["edited"])
+    assert ENVIRONMENT.find("model.name", "edited:make")() == 22
+    assert fingerprints(files) != before
+    assert changed_since_import(files) == []
+    path.unlink()
+    assert user_files([sys.modules["edited"]]) == files
+    assert changed_since_import(files) == ["edited.py"]
+
+
+def test_a_module_that_hides_the_file_next_to_the_experiment_is_rejected(folder):
+    (folder / "json.py").write_text("def make(): ...\n")
+    with pytest.raises(LabError, match=r"json is .*json/__init__.py, which comes before .*json.py"):
+        ENVIRONMENT.find("model.name", "json:make")
+
+
+def test_a_function_of_a_session_is_rejected():
+    with pytest.raises(LabError, match="move the function to a module of its own"):
+        ENVIRONMENT.find("model.name", "__main__:make")
+
+
+def test_what_a_module_prints_is_not_part_of_a_result(folder, capsys):
+    (folder / "loud.py").write_text("print('imported')\ndef make(): ...\n")
+    ENVIRONMENT.find("model.name", "loud:make")
+    assert capsys.readouterr() == ("", "imported\n")
+
+
+@pytest.mark.parametrize("content", ["{}['x']\n", "import sys\nsys.exit(1)\n"])
+def test_a_package_that_cannot_be_imported_is_named(folder, content):
+    (folder / "bad").mkdir()
+    (folder / "bad" / "__init__.py").write_text(content)
+    (folder / "bad" / "inner.py").write_text("")
+    with pytest.raises(LabError, match=r"bad.inner cannot be imported: __init__.py, line \d: "):
+        ENVIRONMENT.find("model.name", "bad.inner:make")
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path):

@@ -50,10 +50,10 @@ def init_train_state(
       params: parameters to start from instead; they are copied, since training donates its state.
     """
     if params is None:
-        params = model.init(stream_key(key, "init"))
+        first = model.init(stream_key(key, "init"))
     else:
-        params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
+        first = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), first, optimizer.init(first), key)
 
 
 def make_train_step(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from s2s_jax import output_layer
 from s2s_jax.branches import unless_all_gold
@@ -39,8 +40,8 @@ class ForwardPass(Protocol):
         self,
         params: Params,
         memory: Memory,
-        target: jax.Array,
-        mask: jax.Array,
+        target: jax.Array | np.ndarray,
+        mask: jax.Array | np.ndarray,
         key: jax.Array,
         teacher_prob: jax.Array,
         state: Any = None,

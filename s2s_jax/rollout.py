@@ -9,12 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from s2s_jax.branches import unless_all_gold
 from s2s_jax.feeding import Draws, Fed, Feeding, RolloutOptions
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
 
-Rollout = Callable[[Params, Memory, jax.Array, jax.Array, jax.Array, jax.Array], Fed]
+Rollout = Callable[
+    [Params, Memory, jax.Array | np.ndarray, jax.Array | np.ndarray, jax.Array, jax.Array], Fed
+]
 """(params, memory, target [batch, time], mask [batch, time], key, teacher_prob) -> Fed."""
 
 
@@ -75,8 +78,8 @@ def make_rollout(
     def rollout(
         params: Params,
         memory: Memory,
-        target: jax.Array,
-        mask: jax.Array,
+        target: jax.Array | np.ndarray,
+        mask: jax.Array | np.ndarray,
         key: jax.Array,
         teacher_prob: jax.Array,
     ) -> Fed:

@@ -346,7 +346,12 @@ class Feeding:
                 )
 
     def draw(
-        self, params: Any, target: jax.Array, mask: jax.Array, key: jax.Array, teacher_prob: Any
+        self,
+        params: Any,
+        target: jax.Array | np.ndarray,
+        mask: jax.Array | np.ndarray,
+        key: jax.Array,
+        teacher_prob: Any,
     ) -> Draws:
         """Tosses the coins, and draws the noise and the replacements.
 
@@ -357,6 +362,7 @@ class Feeding:
           key: the step's key.
           teacher_prob: scalar in [0, 1].
         """
+        target, mask = jnp.asarray(target), jnp.asarray(mask)
         length, batch_size = target.shape
         options = self.options
         coins_key, samples_key = stream_key(key, "coins"), stream_key(key, "samples")

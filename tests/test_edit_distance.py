@@ -63,7 +63,7 @@ def test_a_row_holds_the_distances_to_all_beginnings_of_the_target():
             row = extend_row(row, target, token)
             return row, row
 
-        return jax.lax.scan(step, first_row(target), said)[1]
+        return jax.lax.scan(step, first_row(target), jnp.asarray(said))[1]
 
     found = np.asarray(rows(target))
     for step, row, end in product(range(5), range(40), range(6)):

@@ -239,7 +239,7 @@ def test_soft_feeding_of_recurrent_models_at_1_is_teacher_forcing(make_rnn, batc
 def test_a_sharp_expectation_is_the_most_likely_token(make_elman, batch):
     """The loss of soft feeding tends to that of feeding the argmax, and so do the fed ids."""
     elman = make_elman(10)
-    runs = ({"feed": "soft", "sharpness": 1e5}, {"feed": "argmax"})
+    runs: list[dict[str, Any]] = [{"feed": "soft", "sharpness": 1e5}, {"feed": "argmax"}]
     sharp, likeliest = jax.jit(
         lambda params: [soft_total(elman, batch, params, **options) for options in runs]
     )(elman.float32)

@@ -159,7 +159,7 @@ def test_the_gold_rule_has_the_losses_of_the_gold_tokens(label_smoothing):
     losses = rule.loss(jnp.asarray(LOGITS), kept)
     expected = token_losses(jnp.asarray(LOGITS), TARGET, MASK, label_smoothing)
     found = [jnp.where(losses.weight > 0, some, 0).sum() for some in losses[:3]]
-    np.testing.assert_allclose(found, [mean.total for mean in expected], rtol=1e-6)
+    np.testing.assert_allclose(found, [float(mean.total) for mean in expected], rtol=1e-6)
     assert float(losses.weight.sum()) == float(expected.loss.weight)
     assert np.isnan(losses.loss[1, 3])
     assert np.isnan(losses.loss[2, 0])

@@ -227,7 +227,7 @@ def test_as_many_passes_as_steps_feed_what_the_scan_feeds(table_model):
         return {
             coin: [
                 make_rollout(table_model, RolloutOptions(coin=coin, passes=passes, **options))(
-                    table, np.zeros(40, np.int32), target, target > 0, KEY, teacher_prob
+                    table, np.zeros(40, np.int32), target, np.asarray(target) > 0, KEY, teacher_prob
                 )
                 for passes in (1, target.shape[1], 0)
             ]

@@ -132,7 +132,8 @@ def make_cross_entropy(
         raise ValueError(f"unlikelihood is {unlikelihood}; it must be in [0, 1e6]")
     rule = target if isinstance(target, TargetRule) else None
     if label_smoothing and (rule is not None or target == "teacher"):
-        raise ValueError(f"label_smoothing is {label_smoothing}; this target has none")
+        name = "this target" if rule is not None else f"target {target!r}"
+        raise ValueError(f"label_smoothing is {label_smoothing}; {name} has none")
     if target == "raml":
         check_raml(model.vocab_size, tau)
     elif target == "ocd":

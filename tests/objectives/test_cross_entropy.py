@@ -585,6 +585,10 @@ def test_raml_trains_on_what_it_feeds(run_table):
     assert float(metrics["token_accuracy"].total) == 0
 
 
+def unasked_teacher(vocab_size: int) -> Teacher:
+    return Teacher(lambda *_: None, lambda *_: (None, jnp.zeros(0)), vocab_size)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -600,19 +604,19 @@ def test_raml_trains_on_what_it_feeds(run_table):
         (
             {
                 "target": "teacher",
-                "teacher": Teacher(*[lambda *_: None] * 2, 10),
+                "teacher": unasked_teacher(10),
                 "divergence": "x",
             },
             "divergence is 'x'",
         ),
         (
-            {"target": "teacher", "teacher": Teacher(*[lambda *_: None] * 2, 11)},
+            {"target": "teacher", "teacher": unasked_teacher(11)},
             "teacher has 11 target ids; the model has 10",
         ),
         (
             {
                 "target": "teacher",
-                "teacher": Teacher(*[lambda *_: None] * 2, 10),
+                "teacher": unasked_teacher(10),
                 "label_smoothing": 0.1,
             },
             "label_smoothing is 0.1; target 'teacher' has none",
@@ -632,6 +636,6 @@ def test_targets_that_contradict_other_options_are_refused_in_one_line(
 
 
 def test_a_teacher_without_that_target_is_refused(make_elman):
-    teacher = Teacher(*[lambda *_: None] * 2, 10)
+    teacher = unasked_teacher(10)
     with pytest.raises(ValueError, match=r"teacher is .*; it has no effect unless target is 'tea"):
         make_cross_entropy(make_elman(10).model, teacher=teacher)

@@ -219,7 +219,7 @@ def expected_cost(log_probs: np.ndarray, goal: tuple[int, ...], first: int) -> f
     possible = [one for one in hypotheses(goal) if one[:first] == goal[:first]]
     probs = np.exp([log_prob(log_probs, one, first) for one in possible])
     assert probs.sum() == pytest.approx(1)
-    return probs @ [cost("edit_rate", one, goal) for one in possible]
+    return float(probs @ [cost("edit_rate", one, goal) for one in possible])
 
 
 def test_gradients_of_the_expected_cost_are_not_biased():
@@ -227,11 +227,11 @@ def test_gradients_of_the_expected_cost_are_not_biased():
     goals, repeats = [(3, EOS), (1, EOS)], 8000
 
     def exact(log_probs: np.ndarray, first: int) -> float:
-        return np.mean([expected_cost(log_probs, goal, first) for goal in goals])
+        return float(np.mean([expected_cost(log_probs, goal, first) for goal in goals]))
 
     def mixed(log_probs: np.ndarray) -> float:
         nll = -np.mean([log_prob(log_probs, goal[:1]) for goal in goals])
-        return nll + exact(log_probs, 1)
+        return float(nll) + exact(log_probs, 1)
 
     wanted = {
         "reinforce": lambda log_probs: exact(log_probs, 0),
@@ -252,7 +252,7 @@ def test_mixer_at_1_is_the_cross_entropy_of_the_sequence_and_at_0_reinforce():
     (loss, _), gradient = found["mixer"]
 
     def nll(log_probs: np.ndarray) -> float:
-        return -np.mean([log_prob(log_probs, goal) for goal in TARGETS])
+        return -float(np.mean([log_prob(log_probs, goal) for goal in TARGETS]))
 
     assert float(loss) == pytest.approx(nll(log_softmax(PARAMS)), rel=1e-6)
     np.testing.assert_allclose(gradient, slopes(nll), atol=2e-6)

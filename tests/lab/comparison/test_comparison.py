@@ -494,7 +494,8 @@ def test_the_run_that_a_run_started_from_is_part_of_its_budget(sweep):
         "Budget per run, including the run that it started from: 100 updates (80 of them there),"
         " 4 s of wall-clock time. Equal for all schedules" in text
     )
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"started_from": {"step": 5}}))
+    damaged = json.loads(path.read_text()) | {"started_from": {"step": 5}}
+    path.write_text(json.dumps(damaged))
     ((_, reason),) = collect(sweep).left_out
     assert "started_from.workdir is missing" in reason
 

@@ -68,7 +68,7 @@ def make_chain_teacher(
       >>> state = teacher.begin(jnp.array([[4, 2]]), jnp.ones((1, 2), bool))
       >>> for token in (1, 5):  # the start symbol, then a symbol
       ...     state, logits = teacher.step(state, jnp.array([token]))
-      >>> jax.nn.softmax(logits)[0, 4:].round(3).tolist()
+      >>> [round(float(prob), 3) for prob in jax.nn.softmax(logits)[0, 4:]]
       [0.2, 0.8]
     """
     start, move, emit = (

@@ -596,7 +596,10 @@ def unasked_teacher(vocab_size: int) -> Teacher:
         ({"tau": 0.5}, "tau is 0.5; it has no effect unless target is 'raml'"),
         ({"target": "ocd", "tau": 0.5}, "tau is 0.5; it has no effect unless target is 'raml'"),
         ({"margin": 3}, "margin is 3; it has no effect unless target is 'ocd' or 'teacher'"),
-        ({"target": "raml", "margin": 3}, "margin is 3; it has no effect unless target is 'ocd'"),
+        (
+            {"target": "raml", "margin": 3},
+            "margin is 3; it has no effect unless distance is 'edit'",
+        ),
         ({"divergence": "jsd"}, "divergence is 'jsd'; it has no effect unless target is 'teach"),
         ({"target": "ocd", "margin": -1}, "margin is -1; it must be at least 0"),
         ({"target": "raml", "tau": 0.0}, r"tau is 0.0; it must be in \(0, 1e6\]"),

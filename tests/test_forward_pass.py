@@ -35,7 +35,9 @@ def make_run(model: Seq2SeqModel, batch: Any, **options: Any):
     return jax.value_and_grad(loss, has_aux=True)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["LSTM", *(pytest.param(one, marks=pytest.mark.slow) for one in list(MODELS)[1:])]
+)
 def test_one_pass_equals_two_passes(monkeypatch, make_rnn, batch, name):
     """The same tokens, losses and gradient as a rollout followed by decode_sequence."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)

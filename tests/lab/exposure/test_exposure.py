@@ -94,6 +94,7 @@ def test_tensorboard_shows_curves_over_positions_and_a_picture(measured):
     assert value.step == run.step
 
 
+@pytest.mark.slow
 def test_measuring_again_changes_nothing_and_duplicates_nothing(measured, snapshot):
     folder, _, _ = measured
     before = snapshot(folder)

@@ -33,6 +33,7 @@ def stop_after(num_steps: int) -> Callable[[], bool]:
     return lambda: next(asked) >= num_steps
 
 
+@pytest.mark.slow
 def test_a_run_stopped_twice_ends_like_an_uninterrupted_one(finished, make_config, tmp_path):
     lines: list[str] = []
     folder = tmp_path / "run"

@@ -150,6 +150,7 @@ def worker(experiment_file, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_a_worker_answers_each_job_and_continues(worker, tmp_path):
     schedule = "--config.schedule.name=linear"
     code, answers, logs, err = worker(

@@ -69,6 +69,7 @@ def test_the_two_coins_differ_at_three_tokens():
     assert abs(sequence.probs[2][1, 0, 0] - token.probs[2][1, 0, 0]) > 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("coin", "kl"), [("token", 0.113018), ("sequence", 0.133008)])
 def test_three_tokens_converge_to_the_optimum_of_their_coin(coin, kl):
     # The full check, to 2e-3 in every q, is `s2s verify`; this only distinguishes the coins.

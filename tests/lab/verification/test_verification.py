@@ -68,6 +68,7 @@ def one_coin_a_sequence(key, teacher_prob, num_steps, batch_size, coin="token"):
     return jnp.broadcast_to(draws < teacher_prob, (num_steps, batch_size))
 
 
+@pytest.mark.slow
 def test_a_missing_coin_is_detected():
     """Trained with a coin per sequence but predicted for a coin per token, rows must miss."""
     chain = make_markov_chain(CHAIN.initial, CHAIN.transition, 3)

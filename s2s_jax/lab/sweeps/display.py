@@ -80,7 +80,7 @@ class PlainDisplay:
         self._reported = time.monotonic()
         for one in self._states:
             if one.status == "running":
-                line = f"{one.run.name}: {(last_lines(one.run) or ['starting'])[-1]}"
+                line = f"{one.run.name}: {(last_lines(one) or ['starting'])[-1]}"
                 if line != self._said.get(one.run.name):
                     self._said[one.run.name] = line
                     self._report(line)

@@ -23,6 +23,7 @@ class RunState:
       status: "waiting", "running", "finished", "failed" or "stopped".
       reason: why it failed, or why it waits.
       started_at: in seconds since the epoch; 0 before it starts.
+      log_begin: number of bytes in its log that are from earlier attempts.
       progress: the progress that was read last.
     """
 
@@ -30,6 +31,7 @@ class RunState:
     status: str
     reason: str = ""
     started_at: float = 0.0
+    log_begin: int = 0
     progress: RunProgress = field(default_factory=RunProgress)
 
     def look(self) -> None:
@@ -83,25 +85,17 @@ def failures(states: Sequence[RunState]) -> list[str]:
     ]
 
 
-def last_error(run: PlannedRun, log_begin: int) -> str:
-    """Why a run that has ended failed; see `error_of`.
-
-    Args:
-      run: the run.
-      log_begin: number of bytes in its log that are from earlier attempts.
-
-    Returns:
-      The error; "" if the run has printed nothing.
-    """
-    return error_of(last_lines(run, log_begin, 100_000))
+def last_error(state: RunState) -> str:
+    """Why a run that has ended failed; see `error_of`; "" if it has printed nothing."""
+    return error_of(last_lines(state, 100_000))
 
 
-def last_lines(run: PlannedRun, log_begin: int = 0, num_bytes: int = 4000) -> list[str]:
-    """The last lines of a run's log after an offset, at most num_bytes of them."""
+def last_lines(state: RunState, num_bytes: int = 4000) -> list[str]:
+    """The last lines that a run has printed since it started, at most num_bytes of them."""
     try:
-        with run.log_file.open("rb") as log:
+        with state.run.log_file.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(log_begin, size - num_bytes))
+            log.seek(max(state.log_begin, size - num_bytes))
             return log.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return []

@@ -30,12 +30,10 @@ class _Job:
 
     Attributes:
       states: the states of the runs.
-      log_begins: the size of each run's log before the job, in bytes.
       earlier: a mark of each run's previous `result.json`, to tell it from a later one.
     """
 
     states: list[RunState]
-    log_begins: list[int]
     earlier: list[tuple[int, ...]]
 
     @property
@@ -140,7 +138,9 @@ class _Pool:
             if not states:
                 continue
             runs = [one.run for one in states]
-            job = _Job(states, list(map(_log_size, runs)), list(map(_result_mark, runs)))
+            for state in states:
+                state.log_begin = _log_size(state.run)
+            job = _Job(states, list(map(_result_mark, runs)))
             worker = worker or self._start(states[0].run.log_file)
             self.jobs[worker] = job
             self._idle.pop(worker, None)
@@ -297,7 +297,7 @@ def _end(job: _Job, code: int) -> list[RunState]:
             state.status = "finished"
             continue
         state.status = "failed"
-        said = last_error(state.run, job.log_begins[job.states.index(state)])
+        said = last_error(state)
         failed_itself = not alone and _new_result(job, state).get("status") == "failed"
         state.reason = said if failed_itself else f"{how}: {said}" if said else how
     return ended

@@ -236,6 +236,22 @@ def test_plain_lines_are_used_without_a_terminal(terminal, monkeypatch):
     assert isinstance(make_display(terminal[0], print), PlainDisplay)
 
 
+def test_plain_lines_are_of_this_attempt(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_display, "_REPORT_SECONDS", 0)
+    running = RunState(planned("a", tmp_path), "running")
+    log_file = running.run.log_file
+    log_file.write_text("stopped at step 51; run the same command to continue\n")
+    running.log_begin = log_file.stat().st_size
+    lines = []
+    display = PlainDisplay(lines.append)
+    display.begin([running], 1)
+    display.tick()
+    with log_file.open("a") as log:
+        log.write("resuming a at step 51\n")
+    display.tick()
+    assert lines == ["a: starting", "a: resuming a at step 51"]
+
+
 SWEEP = """
 import fcntl, os, signal, sys, termios
 from pathlib import Path

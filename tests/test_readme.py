@@ -108,6 +108,7 @@ def run_python(program: str, argument: object, place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_python_blocks_run_in_order(place):
     program = """
 import json, sys

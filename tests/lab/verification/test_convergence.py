@@ -93,7 +93,7 @@ def test_an_lstm_is_within_a_hundredth_of_a_nat_of_the_predicted_divergence():
 @pytest.mark.parametrize("method", OTHERS, ids=lambda method: method.name)
 def test_every_other_method_ends_at_its_own_optimum(method):
     num_rows = min(2000, method.recipes["tabular"].num_rows)
-    rows = train(3, "tabular", method, num_rows=num_rows, num_steps=500)
+    rows = train(3, "tabular", method, num_rows=num_rows, num_steps=1000)
     assert len(rows) == max(1, len(method.teacher_probs))
     for row in rows:
         if row.measure == "cost":

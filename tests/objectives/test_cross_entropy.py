@@ -479,8 +479,10 @@ def cases(feeds: Any, targets: Any) -> list[Any]:
 
 def assert_a_replay_changes_nothing(run_elman, batch, padded_batch, feed, target) -> None:
     """The batch without a replay, and with one the same batch in a longer bucket."""
-    expected = run_elman(batch, 0.4, False, feed, **target)
-    found = run_elman(padded_batch, 0.4, True, feed, **target)
+    # A coin that few rows share can say gold for all of them.
+    teacher_prob = 0.0 if feed.get("coin") in ("sequence", "batch") else 0.4
+    expected = run_elman(batch, teacher_prob, False, feed, **target)
+    found = run_elman(padded_batch, teacher_prob, True, feed, **target)
     metrics = expected[0][1]
     assert float(metrics["fed_error_rate"].total) > 0
     assert float(metrics["gold_share"].total) < float(metrics["gold_share"].weight)

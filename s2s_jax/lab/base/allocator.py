@@ -11,7 +11,8 @@ from s2s_jax.lab.base.errors import LabError
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _KEPT = 256 << 20  # bytes: several times what a typical step allocates
-_LEAST_ADDRESSES = 5 << 29  # bytes: 2.5 GiB, a little more than the smallest run took
+_TO_COMPUTE = 5 << 29  # bytes: 2.5 GiB, a little more than the smallest run took
+_TO_IMPORT = 5 << 28  # bytes: 1.25 GiB, a little more than the smallest comparison took
 _SETTINGS_OF_THE_USER = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
 
@@ -37,21 +38,25 @@ def keep_freed_memory() -> bool:
     return all(mallopt(parameter, value) == 1 for parameter, value in choices)
 
 
-def check_address_space() -> None:
+def check_address_space(computes: bool = True) -> None:
     """Checks that `ulimit -v` leaves enough address space.
 
     The libraries used here reserve address space for threads and buffers. If they do not get it,
     array_record's readers and OpenBLAS hang in C++, where no Python signal handler can interrupt
     them.
 
+    Args:
+      computes: whether JAX is to compute, not only to be imported.
+
     Raises:
-      LabError: the limit is below what the smallest run needs.
+      LabError: the limit is below what the libraries need.
     """
+    least = _TO_COMPUTE if computes else _TO_IMPORT
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
+    if limit != resource.RLIM_INFINITY and limit < least:
         raise LabError(
             f"this process may have {limit >> 20:,} MiB of address space (ulimit -v), but JAX with"
-            f" its libraries takes at least {_LEAST_ADDRESSES >> 20:,} MiB, most of it never used;"
+            f" its libraries takes at least {least >> 20:,} MiB, most of it never used;"
             " raise the limit"
         )
 

@@ -187,13 +187,11 @@ def import_jax() -> None:
     """
     from s2s_jax.lab.base.allocator import check_address_space
 
+    check_address_space(computes=False)
     try:
         import jax  # noqa: F401
     except ValueError as error:
         raise LabError(f"JAX cannot use its environment variables: {error}") from error
-    except (ImportError, OSError):  # perhaps a library that could not be mapped
-        check_address_space()
-        raise
 
 
 def prepare_jax() -> None:

@@ -84,8 +84,19 @@ def test_too_little_address_space_is_rejected_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(1 << 30, 2), (2 << 30, 0)])
+def test_less_address_space_is_enough_without_computing(
+    monkeypatch, tmp_path, s2s, experiment_file, limit, expected
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, -1))
+    flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}", "--dry-run"
+    code, _, err = s2s("sweep", *flags)
+    assert code == expected, err
+    assert ("takes at least 1,280 MiB" in err) == (expected != 0)
+
+
 @pytest.mark.parametrize("command", ["train", "sweep", "verify", "compare", "evaluate"])
-def test_too_little_address_space_to_import_jax_is_one_line(command, experiment_file, tmp_path):
+def test_the_address_space_is_checked_before_jax_is_imported(command, experiment_file, tmp_path):
     flags = [f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"]
     arguments = {"train": flags, "sweep": flags, "verify": []}.get(command, [str(tmp_path)])
     script = (
@@ -99,9 +110,3 @@ def test_too_little_address_space_to_import_jax_is_one_line(command, experiment_
     )
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert "may have 200 MiB of address space (ulimit -v)" in done.stderr
-
-
-def test_a_dry_run_needs_little_address_space(monkeypatch, tmp_path, s2s, experiment_file):
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, -1))
-    flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}", "--dry-run"
-    assert s2s("sweep", *flags)[0] == 0

@@ -100,6 +100,16 @@ def test_a_sweep_of_custom_parts_is_compared(sweep, capsys):
     assert "Against teacher_forcing by final (lower is better), test split" in said
 
 
+def test_a_run_of_other_code_is_not_compared(sweep, tmp_path):
+    other = Path(shutil.copytree(sweep, tmp_path / "other"))
+    path = other / "teacher_forcing" / "seed_0" / "result.json"
+    result = json.loads(path.read_text())
+    result["provenance"]["code"]["bag_model.py"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(result))
+    with pytest.raises(LabError, match=r"most runs had other code \(bag_model.py\)"):
+        collect(other)
+
+
 def test_changed_code_is_reported_and_not_trained_on(parts, own_run, tmp_path, capsys):
     changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
     record = json.loads((own_run / "provenance.json").read_text())
@@ -166,7 +176,7 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             "forgiving_objective.py",
             "mask & right",
             "mask & rigth",
-            r"first train step fails: forgiving_objective.py, line \d+: NameError: name 'rigth'",
+            r"make: the objective fails: forgiving_objective.py, line \d+: NameError: name 'rigth'",
         ),
         (
             "forgiving_objective.py",
@@ -178,7 +188,7 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             "bag_model.py",
             "@ params[2]",
             '@ params["outptu"]',
-            r"the first train step fails: bag_model.py, line \d+: TypeError: list indices",
+            r"bag_model:make: decode_step fails: bag_model.py, line \d+: TypeError: list indices",
         ),
         (
             "final_score.py",
@@ -197,6 +207,24 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             'row["target"]',
             'row["tagret"]',
             r"data.name=jsonl_data:load fails: jsonl_data.py, line \d+: KeyError: tagret",
+        ),
+        (
+            "sawtooth_schedule.py",
+            "(1.0 - (1.0",
+            "(2.0 - (1.0",
+            "the schedule gives teacher_prob 2 at step 0; it must be in",
+        ),
+        (
+            "bag_model.py",
+            "(size, target_vocab_size)",
+            "(size, target_vocab_size + 1)",
+            r"model.name=bag_model:make: the logits of decode_step are float32.*; their shape must",
+        ),
+        (
+            "signed_optimizer.py",
+            "jax.tree.map(jnp.sign, state), state",
+            "jax.tree.map(jnp.sign, state), (state, state)",
+            r"signed_optimizer:make: the state after update: .*; it must be \(",
         ),
     ],
 )

@@ -21,6 +21,7 @@ from ml_collections.config_dict import placeholder
 
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.config.contracts import check_schedule, check_splits
 from s2s_jax.lab.config.user_code import (
     ENVIRONMENT,
     Modules,
@@ -68,6 +69,8 @@ class Kind:
       supplied: arguments that the lab passes by name to functions that have them, each with the
         config key that its value comes from.
       reserved: keys that the section has for every component.
+      check: (name, files, value) -> None; raises a LabError about the value that a user's own
+        function has returned. See `contracts`, also for the kinds that need a batch.
     """
 
     section: str
@@ -77,6 +80,7 @@ class Kind:
     is_right: Callable[[Any], bool]
     supplied: Mapping[str, str] = field(default_factory=dict)
     reserved: tuple[str, ...] = ("name",)
+    check: Callable[[str, list[Path], Any], None] = lambda name, files, made: None
 
 
 def _is_optimizer(made: Any) -> bool:
@@ -93,6 +97,7 @@ KINDS: dict[str, Kind] = {
             "a dict of splits",
             lambda made: isinstance(made, Mapping),
             reserved=("name", *DATA_KEYS),
+            check=check_splits,
         ),
         Kind(
             "model",
@@ -122,6 +127,7 @@ KINDS: dict[str, Kind] = {
             "a schedule, a function of the step",
             callable,
             supplied={"num_steps": "train.num_steps"},
+            check=check_schedule,
         ),
         Kind(
             "train.optimizer",
@@ -216,6 +222,8 @@ class Component:
                 f"{section}.name={self.name} returns {type(made).__name__};"
                 f" it must return {self.kind.makes}"
             )
+        if not self.is_built_in:
+            self.kind.check(f"{section}.name={self.name}", self.files, made)
         return made
 
     def _told(self, error: BaseException) -> str:

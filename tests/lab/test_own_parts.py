@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from s2s_jax.lab.comparison.differences import find_differences
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.experiment import evaluate_run, load_run, train_and_evaluate
 from s2s_jax.lab.runs.collect import collect
+from s2s_jax.lab.runs.provenance import Provenance, told_apart
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts"
@@ -98,6 +100,34 @@ def test_a_sweep_of_custom_parts_is_compared(sweep, capsys):
     said = capsys.readouterr().out
     assert "sawtooth_schedule:make" in said
     assert "Against teacher_forcing by final (lower is better), test split" in said
+
+
+def test_versions_of_a_module_are_told_apart():
+    def provenance(**code: str) -> Provenance:
+        recorded = {name: {"file": "", "fingerprint": about} for name, about in code.items()}
+        return Provenance({}, {}, {}, {}, recorded)
+
+    assert told_apart([provenance(), provenance(bag="1")]) == [{}, {}]
+    one, two, same = told_apart([provenance(bag=about, kit="3") for about in "121"])
+    assert one == same
+    assert one.keys() == two.keys() == {"code"}
+    assert one != two
+
+
+def test_what_a_model_prints_is_not_decoded_text(own_run, monkeypatch, capsys):
+    run = load_run(own_run)
+
+    def encode(*args):
+        print("a shape")
+        return run.model.encode(*args)
+
+    loud = replace(run, model=replace(run.model, encode=encode))
+    monkeypatch.setattr("s2s_jax.lab.decode.load_run", lambda *args: loud)
+    (own_run / "lines.txt").write_text("abc\n")
+    main(["decode", str(own_run), f"--input={own_run / 'lines.txt'}"])
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "a shape" in err
 
 
 def test_a_run_of_other_code_is_not_compared(sweep, tmp_path):

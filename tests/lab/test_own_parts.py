@@ -233,6 +233,18 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             r"score cannot be imported: .*TypeError",
         ),
         (
+            "final_score.py",
+            "(Score(metric, final_errors, percentage),)",
+            "(Score(metric, final_errors, lambda sums: sums),)",
+            r"score 'final': from_sums gives shape \(2,\) for the sums of one corpus; it must",
+        ),
+        (
+            "final_score.py",
+            "percentage),))",
+            "percentage),), remarks=lambda references: references[-1][9])",
+            r"a remark on the data fails: final_score.py, line \d+: IndexError",
+        ),
+        (
             "jsonl_data.py",
             'row["target"]',
             'row["tagret"]',

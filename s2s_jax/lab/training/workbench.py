@@ -185,6 +185,8 @@ class _Shared:
         if files:  # otherwise a failure would only show after many steps
             with own_errors_in_a_line("an evaluation", files):
                 evaluator.rehearse(programs.template.state.params)
+        with own_errors_in_a_line("a remark on the data", files):
+            remarks = data_remarks(task, experiment.scorer)
         return cls(
             experiment.group_key,
             task,
@@ -192,7 +194,7 @@ class _Shared:
             programs,
             evaluator,
             {experiment.seed: batches},
-            data_remarks(task, experiment.scorer),
+            remarks,
             from_a_run=vocabularies is not None,
         )
 

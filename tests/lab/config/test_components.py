@@ -42,7 +42,6 @@ number = 3
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Writes a module `mine` that an experiment next to it could name."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
     def write(content: str) -> Path:
         (tmp_path / "mine.py").write_text(content)
@@ -208,6 +207,7 @@ def test_rollout_settings_that_an_objective_does_not_take_are_rejected(mine):
         ("mine:number", "eval.scores=mine:number is of type int, not a Scorer"),
         ("mine:takes_two", r"eval.scores=mine:takes_two fails: TypeError: .*missing 2 required"),
         ("mine:fails", r"eval.scores=mine:fails fails: mine.py, line 12: IndexError"),
+        ("mine:exits", r"eval.scores=mine:exits fails: mine.py, line 17: it calls sys.exit\(3\)"),
         ("mine:scores", r"mine has no 'scores'"),
     ],
 )

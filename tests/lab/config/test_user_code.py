@@ -23,9 +23,8 @@ from s2s_jax.schedules import linear
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder of modules that is on the path during a test."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     home = tmp_path / "home"
     home.mkdir()
     put_on_path(home)

@@ -191,6 +191,21 @@ def test_an_altered_copy_of_a_score_compares_no_items(sweep, tmp_path):
     assert all("is not what the run was started with" in row.remark for row in found)
 
 
+def test_a_model_that_is_too_short_for_a_test_split_fails_in_a_line(parts, tmp_path):
+    short = Path(shutil.copytree(parts, tmp_path / "own_parts"))
+    lines = [json.dumps({"source": "abcd" * 3, "target": "dcba" * 3})] * 4
+    (short / "data" / "test.jsonl").write_text("\n".join(lines))
+    source = (short / "bag_model.py").read_text()
+    weights = "        weights = source_mask"
+    assert weights in source
+    limit = "        assert source.shape[1] < 9, 'a source is too long'\n"
+    (short / "bag_model.py").write_text(source.replace(weights, limit + weights))
+    config, _, _ = parse_config([*flags(short, short / "data"), "--config.train.num_steps=1"])
+    message = r"training fails: bag_model.py, line \d+: AssertionError: a source is too long"
+    with pytest.raises(LabError, match=message):
+        train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
+
+
 @pytest.mark.slow
 def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
     folder = tmp_path / "population"

@@ -176,10 +176,15 @@ class _Shared:
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
         objective = experiment.make_objective(model)
-        template = batch_template(batches.batch_size, batches.shapes_from(0)[0])
-        _check_contracts(experiment, model, objective, template, len(task.vocabularies.target))
+        longest = batch_template(batches.batch_size, batches.shapes[-1])
+        _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         with own_errors_in_a_line("the first train step", files):
-            programs = Programs(model, objective, experiment.make_optimizer, template)
+            programs = Programs(
+                model,
+                objective,
+                experiment.make_optimizer,
+                batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+            )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)
         if files:  # otherwise a failure would only show after many steps
@@ -303,8 +308,10 @@ class _Group:
             (number, session), lane = opened[place], lanes[place]
             self._results[number] = _conclude(session, lane, evaluators[place])
 
+        files = list(config_files(experiments[0].config).values())
         try:
-            train_lanes(lanes, device, should_stop, ended)
+            with own_errors_in_a_line("training", files):
+                train_lanes(lanes, device, should_stop, ended)
         except (NotImplementedError, ValueError) as error:
             if len(lanes) == 1 or not re.search("vmap|[Bb]atching", str(error)):
                 raise

@@ -372,9 +372,12 @@ def check_storable(what: str, value: Any) -> None:
 
 
 def _type_of(hint: Any) -> type:
-    """The type of an option's values from its annotation; str if the annotation does not say."""
+    """The type of an option's values from its annotation; str if the annotation does not say.
+
+    Of several types it is the first, but float if that is one of them, as in jax's ArrayLike.
+    """
     parts = typing.get_args(hint) if _is_union(hint) else (hint,)
-    for one in parts:
+    for one in sorted(parts, key=lambda one: one is not float):
         plain = typing.get_origin(one) or one
         if plain is typing.Literal:
             plain = type(typing.get_args(one)[0])

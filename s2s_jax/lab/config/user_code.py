@@ -352,7 +352,7 @@ def _check_place(key: str, name: str, module: ModuleType) -> None:
     if beside is None:
         return
     found = getattr(sys.modules.get(top), "__file__", None)
-    if found and Path(found).exists() and Path(found).samefile(beside):
+    if found and (Path(found) == beside or (beside.exists() and beside.samefile(found))):
         return
     raise LabError(
         f"{key} is {name!r}; {top} is {found or 'a module of Python itself'}, which comes before"

@@ -148,6 +148,26 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, 
         base_config("copy", "mine:make")
 
 
+def test_options_of_an_own_component_have_no_bounds_of_built_in_ones(mine):
+    mine(
+        "from s2s_jax.models.tabular import make_tabular_model\n"
+        "def make(source, target, *, length=100, dropout='none', hidden_size: int | None = None):\n"
+        "    return make_tabular_model(source, target)\n"
+    )
+    config = base_config("copy", model="mine:make", optimizer="optax:sgd")  # its momentum is None
+    make_experiment(config)
+    with pytest.raises(LabError, match=r"data.num_buckets is 0; it must be in"):
+        make_experiment(apply_overrides(config, {"data.num_buckets": 0}))
+
+
+def test_a_number_may_be_annotated_as_an_array_too():
+    config = base_config("copy", "optax:linear_schedule")
+    values = {"init_value": 1.0, "end_value": 0.5, "transition_steps": 4}
+    flags = {f"schedule.{name}": value for name, value in values.items()}
+    schedule = make_experiment(apply_overrides(config, flags)).schedule
+    assert float(schedule(2)) == 0.75
+
+
 def test_a_tuple_may_mix_types_and_its_items_are_checked(mine):
     mine("def make(*, mixed=(1, 'a'), rates=(1, 0.5)): return lambda step: 1.0\n")
     config = base_config("copy", "mine:make")

@@ -160,6 +160,7 @@ def test_what_was_imported_counts_not_what_was_edited_since(folder):
     assert fingerprints(files) != before
     assert changed_since_import(files) == []
     path.unlink()
+    assert ENVIRONMENT.find("model.name", "edited:make")() == 22
     assert user_files([sys.modules["edited"]]) == files
     assert changed_since_import(files) == ["edited.py"]
 

@@ -20,6 +20,7 @@ from s2s_jax.data.text_lines import on_one_line, read_lines, split_lines
 from s2s_jax.decoding import Decoded, beam_search, greedy
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import check_writable, write_atomic
+from s2s_jax.lab.config.user_code import printing_beside_results
 from s2s_jax.lab.experiment import TrainedRun, load_run
 from s2s_jax.models.interface import Params, Seq2SeqModel
 
@@ -109,14 +110,15 @@ def translate_file(
     run = load_run(workdir, checkpoint)
     vocabulary = run.vocabularies.source
     unknown = sum(map(vocabulary.count_unknown, lines))
-    texts = translate(
-        run,
-        lines,
-        beam_size=beam_size,
-        length_penalty=length_penalty,
-        max_length=max_length,
-        batch_size=batch_size,
-    )
+    with printing_beside_results():
+        texts = translate(
+            run,
+            lines,
+            beam_size=beam_size,
+            length_penalty=length_penalty,
+            max_length=max_length,
+            batch_size=batch_size,
+        )
     content = "".join(f"{on_one_line(text)}\n" for text in texts)
     if output == "-":
         sys.stdout.write(content)

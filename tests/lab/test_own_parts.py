@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from s2s_jax.lab.comparison.differences import find_differences
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.experiment import evaluate_run, load_run, train_and_evaluate
 from s2s_jax.lab.runs.collect import collect
+from s2s_jax.lab.runs.provenance import Provenance, told_apart
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts"
@@ -101,6 +103,44 @@ def test_a_sweep_of_custom_parts_is_compared(sweep, capsys):
     assert "Against teacher_forcing by final (lower is better), test split" in said
 
 
+def test_versions_of_a_module_are_told_apart():
+    def provenance(**code: str) -> Provenance:
+        recorded = {name: {"file": "", "fingerprint": about} for name, about in code.items()}
+        return Provenance({}, {}, {}, {}, recorded)
+
+    assert told_apart([provenance(), provenance(bag="1")]) == [{}, {}]
+    one, two, same = told_apart([provenance(bag=about, kit="3") for about in "121"])
+    assert one == same
+    assert one.keys() == two.keys() == {"code"}
+    assert one != two
+
+
+def test_what_a_model_prints_is_not_decoded_text(own_run, monkeypatch, capsys):
+    run = load_run(own_run)
+
+    def encode(*args):
+        print("a shape")
+        return run.model.encode(*args)
+
+    loud = replace(run, model=replace(run.model, encode=encode))
+    monkeypatch.setattr("s2s_jax.lab.decode.load_run", lambda *args: loud)
+    (own_run / "lines.txt").write_text("abc\n")
+    main(["decode", str(own_run), f"--input={own_run / 'lines.txt'}"])
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "a shape" in err
+
+
+def test_a_run_of_other_code_is_not_compared(sweep, tmp_path):
+    other = Path(shutil.copytree(sweep, tmp_path / "other"))
+    path = other / "teacher_forcing" / "seed_0" / "result.json"
+    result = json.loads(path.read_text())
+    result["provenance"]["code"]["bag_model.py"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(result))
+    with pytest.raises(LabError, match=r"most runs had other code \(bag_model.py\)"):
+        collect(other)
+
+
 def test_changed_code_is_reported_and_not_trained_on(parts, own_run, tmp_path, capsys):
     changed = Path(shutil.copytree(parts, tmp_path / "own_parts"))
     record = json.loads((own_run / "provenance.json").read_text())
@@ -158,6 +198,21 @@ def test_an_altered_copy_of_a_score_compares_no_items(sweep, tmp_path):
     assert all("is not what the run was started with" in row.remark for row in found)
 
 
+def test_a_model_that_is_too_short_for_a_test_split_fails_in_a_line(parts, tmp_path):
+    short = Path(shutil.copytree(parts, tmp_path / "own_parts"))
+    lines = [json.dumps({"source": "abcd" * 3, "target": "dcba" * 3})] * 4
+    (short / "data" / "test.jsonl").write_text("\n".join(lines))
+    source = (short / "bag_model.py").read_text()
+    weights = "        weights = source_mask"
+    assert weights in source
+    limit = "        assert source.shape[1] < 9, 'a source is too long'\n"
+    (short / "bag_model.py").write_text(source.replace(weights, limit + weights))
+    config, _, _ = parse_config([*flags(short, short / "data"), "--config.train.num_steps=1"])
+    message = r"training fails: bag_model.py, line \d+: AssertionError: a source is too long"
+    with pytest.raises(LabError, match=message):
+        train_and_evaluate(config, tmp_path / "run", report=lambda line: None)
+
+
 @pytest.mark.slow
 def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
     folder = tmp_path / "population"
@@ -173,7 +228,7 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             "forgiving_objective.py",
             "mask & right",
             "mask & rigth",
-            r"first train step fails: forgiving_objective.py, line \d+: NameError: name 'rigth'",
+            r"make: the objective fails: forgiving_objective.py, line \d+: NameError: name 'rigth'",
         ),
         (
             "forgiving_objective.py",
@@ -185,7 +240,7 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             "bag_model.py",
             "@ params[2]",
             '@ params["outptu"]',
-            r"the first train step fails: bag_model.py, line \d+: TypeError: list indices",
+            r"bag_model:make: decode_step fails: bag_model.py, line \d+: TypeError: list indices",
         ),
         (
             "final_score.py",
@@ -200,10 +255,40 @@ def test_the_command_line_sweeps_a_population_of_them(parts, tmp_path, capsys):
             r"score cannot be imported: .*TypeError",
         ),
         (
+            "final_score.py",
+            "(Score(metric, final_errors, percentage),)",
+            "(Score(metric, final_errors, lambda sums: sums),)",
+            r"score 'final': from_sums gives shape \(2,\) for the sums of one corpus; it must",
+        ),
+        (
+            "final_score.py",
+            "percentage),))",
+            "percentage),), remarks=lambda references: references[-1][9])",
+            r"a remark on the data fails: final_score.py, line \d+: IndexError",
+        ),
+        (
             "jsonl_data.py",
             'row["target"]',
             'row["tagret"]',
             r"data.name=jsonl_data:load fails: jsonl_data.py, line \d+: KeyError: tagret",
+        ),
+        (
+            "sawtooth_schedule.py",
+            "(1.0 - (1.0",
+            "(2.0 - (1.0",
+            "the schedule gives teacher_prob 2 at step 0; it must be in",
+        ),
+        (
+            "bag_model.py",
+            "(size, target_vocab_size)",
+            "(size, target_vocab_size + 1)",
+            r"model.name=bag_model:make: the logits of decode_step are float32.*; their shape must",
+        ),
+        (
+            "signed_optimizer.py",
+            "jax.tree.map(jnp.sign, state), state",
+            "jax.tree.map(jnp.sign, state), (state, state)",
+            r"signed_optimizer:make: the state after update: .*; it must be \(",
         ),
     ],
 )

@@ -81,6 +81,9 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
 The options of schedules are checked by `s2s_jax.schedules`. The user's own components check their
 options themselves."""
 
+_OF_EVERY_DATASET = ("data.vocabulary_size", "data.num_buckets", "data.max_tokens")
+"""The keys above that are no options of a dataset."""
+
 FLAG_BOUNDS: dict[str, tuple[float, float]] = {
     "jobs": (1, 4096),
     "max_lanes": (1, 4096),
@@ -101,6 +104,8 @@ FLAG_BOUNDS: dict[str, tuple[float, float]] = {
 def check_config_numbers(values: Mapping[str, Any]) -> None:
     """Rejects numbers in a config that are out of bounds.
 
+    The options of the user's own components, which may mean anything, are not checked.
+
     Args:
       values: by dotted key.
 
@@ -112,7 +117,11 @@ def check_config_numbers(values: Mapping[str, Any]) -> None:
       Traceback (most recent call last):
       s2s_jax.lab.base.errors.LabError: train.batch_size is 100000000000000000000; it must be in [1, 1048576]
     """  # noqa: E501
+    named = {key: value for key, value in values.items() if key.endswith(".name")}
+    own = tuple(key.removesuffix("name") for key, value in named.items() if ":" in str(value))
     for key, bounds in CONFIG_BOUNDS.items():
+        if key.startswith(own) and key not in _OF_EVERY_DATASET:
+            continue
         if values.get(key) is not None:
             _check(key, values[key], bounds)
 

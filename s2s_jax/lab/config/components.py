@@ -23,6 +23,7 @@ from ml_collections.config_dict import placeholder
 from s2s_jax.data.catalog import LOADERS
 from s2s_jax.feeding import RolloutOptions
 from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.config.contracts import check_schedule, check_splits
 from s2s_jax.lab.config.user_code import (
     ENVIRONMENT,
     Modules,
@@ -79,6 +80,8 @@ class Kind:
         config key that its value comes from; "rollout" is a whole section, as `RolloutOptions`.
       computed: arguments that the lab passes by name, computed from the data.
       reserved: keys that the section has for every component.
+      check: (name, files, value) -> None; raises a LabError about the value that a user's own
+        function has returned. See `contracts`, also for the kinds that need a batch.
     """
 
     section: str
@@ -89,6 +92,7 @@ class Kind:
     supplied: Mapping[str, str] = field(default_factory=dict)
     computed: tuple[str, ...] = ()
     reserved: tuple[str, ...] = ("name",)
+    check: Callable[[str, list[Path], Any], None] = lambda name, files, made: None
 
 
 def _is_optimizer(made: Any) -> bool:
@@ -105,6 +109,7 @@ KINDS: dict[str, Kind] = {
             "a dict of splits",
             lambda made: isinstance(made, Mapping),
             reserved=("name", *DATA_KEYS),
+            check=check_splits,
         ),
         Kind(
             "model",
@@ -136,6 +141,7 @@ KINDS: dict[str, Kind] = {
             "a schedule, a function of the step",
             callable,
             supplied={"num_steps": "train.num_steps"},
+            check=check_schedule,
         ),
         Kind(
             "train.optimizer",
@@ -232,6 +238,8 @@ class Component:
                 f"{section}.name={self.name} returns {type(made).__name__};"
                 f" it must return {self.kind.makes}"
             )
+        if not self.is_built_in:
+            self.kind.check(f"{section}.name={self.name}", self.files, made)
         return made
 
     def _told(self, error: BaseException) -> str:
@@ -385,9 +393,12 @@ def check_storable(what: str, value: Any) -> None:
 
 
 def type_of(hint: Any) -> type:
-    """The type of an option's values from its annotation; str if the annotation does not say."""
+    """The type of an option's values from its annotation; str if the annotation does not say.
+
+    Of several types it is the first, but float if that is one of them, as in jax's ArrayLike.
+    """
     parts = typing.get_args(hint) if _is_union(hint) else (hint,)
-    for one in parts:
+    for one in sorted(parts, key=lambda one: one is not float):
         plain = typing.get_origin(one) or one
         if plain is typing.Literal:
             plain = type(typing.get_args(one)[0])

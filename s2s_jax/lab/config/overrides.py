@@ -15,11 +15,12 @@ from s2s_jax.lab.config.experiment_file import function_of, load_experiment, spl
 from s2s_jax.lab.config.keys import Config, Overrides, check_key, holder_of, rename_component
 from s2s_jax.lab.config.user_code import printing_beside_results, where
 
-_NUMBERS = {
+_PARSERS = {
+    bool: (flags.BooleanParser(), "True or False"),
     int: (flags.IntegerParser(), "a whole number"),
     float: (flags.FloatParser(), "a number"),
 }
-"""Parsers that read numbers as absl's flags do, with a description of what they accept."""
+"""Parsers that read values as absl's flags do, with a description of what they accept."""
 
 
 def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
@@ -73,7 +74,7 @@ def parse_config(arguments: Sequence[str]) -> tuple[Config, Overrides, str]:
             given = [(other, value) for other, value in given if other != key]
             overrides[key] = None
         else:
-            _check_number(config, key, text)
+            _check_text(config, key, text)
             given.append((key, one))
             overrides.pop(key, None)
     for key in overrides:
@@ -158,10 +159,10 @@ def _set(config: Config, key: str, value: Any) -> None:
         raise wrong from error
 
 
-def _check_number(config: Config, key: str, text: str) -> None:
-    """Rejects a text that is not a number if the key takes a number."""
+def _check_text(config: Config, key: str, text: str) -> None:
+    """Rejects a text that is no number, or not True or False, if the key takes one."""
     holder, name = holder_of(config, key)
-    parser, wanted = _NUMBERS.get(holder.get_type(name), (None, ""))
+    parser, wanted = _PARSERS.get(holder.get_type(name), (None, ""))
     if parser is None:
         return
     try:

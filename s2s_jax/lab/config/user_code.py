@@ -282,6 +282,26 @@ def own_errors_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def any_error_in_a_line(what: str, files: Iterable[Path]) -> Iterator[None]:
+    """Turns every exception into one line; for calls of nothing but the user's own code.
+
+    Args:
+      what: what fails, for the message.
+      files: the user's own files, whose lines are named.
+
+    Raises:
+      LabError: there was an exception.
+    """
+    try:
+        with printing_beside_results():
+            yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, LabError):
+            raise
+        raise LabError(f"{what} fails: {where_in(error, files)}") from error
+
+
+@contextlib.contextmanager
 def printing_beside_results() -> Iterator[None]:
     """Sends what the user's own code prints to stderr: a command's stdout holds its result."""
     with contextlib.redirect_stdout(sys.stderr):
@@ -308,7 +328,8 @@ def where(error: BaseException, file: Path) -> str:
 def _said(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({error.code!r})"
-    return f"{type(error).__name__}: {one_line(error)}"
+    said = one_line(error)  # JAX's messages can be pages long
+    return f"{type(error).__name__}: {said if len(said) <= 400 else f'{said[:397]}...'}"
 
 
 def _told(error: BaseException, module_name: str) -> str:
@@ -331,7 +352,7 @@ def _check_place(key: str, name: str, module: ModuleType) -> None:
     if beside is None:
         return
     found = getattr(sys.modules.get(top), "__file__", None)
-    if found and Path(found).exists() and Path(found).samefile(beside):
+    if found and (Path(found) == beside or (beside.exists() and beside.samefile(found))):
         return
     raise LabError(
         f"{key} is {name!r}; {top} is {found or 'a module of Python itself'}, which comes before"

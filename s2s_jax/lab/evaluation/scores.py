@@ -24,7 +24,7 @@ import numpy as np
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.metric_catalog import CATALOG, Catalog
 from s2s_jax.lab.base.metric_catalog import Metric as Metric
-from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, user_files, where_in
+from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules, any_error_in_a_line
 from s2s_jax.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -69,7 +69,13 @@ class Score:
         """The stored score of a corpus."""
         if self.published is not None:
             return self.published(hypotheses, references)
-        return float(self.from_sums(self.items(hypotheses, references).sum(0)))
+        found = np.asarray(self.from_sums(self.items(hypotheses, references).sum(0)))
+        if found.shape != ():
+            raise LabError(
+                f"score {self.metric.name!r}: from_sums gives shape {found.shape} for the sums of"
+                " one corpus; it must give one number"
+            )
+        return float(found)
 
     def items(self, hypotheses: Sequence[str], references: References) -> np.ndarray:
         """[items, k] statistics.
@@ -345,11 +351,8 @@ def _own_scorer(name: str, modules: Modules) -> Scorer:
     """The user's own scorer."""
     found = modules.find("eval.scores", name)
     if callable(found) and not isinstance(found, Scorer):
-        try:
+        with any_error_in_a_line(f"eval.scores={name}", modules.files(name).values()):
             found = found()
-        except Exception as error:
-            told = where_in(error, user_files([found]).values())
-            raise LabError(f"eval.scores={name} fails: {told}") from error
     if not isinstance(found, Scorer):
         raise LabError(f"eval.scores={name} is of type {type(found).__name__}, not a Scorer")
     return found

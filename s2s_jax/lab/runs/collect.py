@@ -95,8 +95,8 @@ def collect(sweep_dir: str | Path) -> CollectedRuns:
     A run is compared if it has finished and its config differs from that of most others only in
     `schedule`, `seed` and the keys that the sweep itself varies. The latter are the overrides in
     folder names such as `linear,coin=sequence/seed_0`. Each combination of them is a row, in which
-    each seed counts once. The data, vocabularies and JAX switches must also be those of most other
-    runs. All other runs are listed with the reason.
+    each seed counts once. The data, vocabularies, the user's own modules and JAX switches must also
+    be those of most other runs. All other runs are listed with the reason.
 
     Args:
       sweep_dir: the sweep's folder.
@@ -229,12 +229,18 @@ def _score_metrics(folder: Path, result: Mapping[str, Any]) -> tuple[Metric, ...
 def _of_one_provenance(
     runs: list[FinishedRun], folder: Path
 ) -> tuple[list[FinishedRun], list[tuple[str, str]]]:
-    """The runs with the data, vocabularies and switches of most runs; the others with a reason.
+    """The runs with the data, vocabularies, modules and switches of most; the others with a reason.
 
     Since a sweep may vary its data, only runs with the same data section are checked against each
-    other. A run that did not record its data is compared.
+    other. A run that did not record its data is compared. Of the user's own modules, those that
+    runs have in common must be the same.
     """
     switches = _usual([one.provenance.switches for one in runs if one.provenance])
+    versions: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for run in runs:
+        for name, about in (run.provenance.code if run.provenance else {}).items():
+            versions[name].append({"fingerprint": about["fingerprint"]})
+    code = {name: _usual(some)["fingerprint"] for name, some in versions.items()}
     alike, others = [], []
     for run in runs:
         own = run.provenance
@@ -250,6 +256,8 @@ def _of_one_provenance(
             differing_data(_usual([one.data for one in beside]), own.data),
             differing_vocabularies(_usual([one.vocabularies for one in beside]), own.vocabularies),
         ]
+        modules = [name for name, about in own.code.items() if about["fingerprint"] != code[name]]
+        reasons.append(f"code ({', '.join(modules)})" if modules else "")
         told = [f"most runs had other {one}" for one in reasons if one]
         told += [
             f"{name} is {own.switches.get(name)}, most runs have {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -241,18 +242,27 @@ def differing_versions(there: Mapping[str, str], here: Mapping[str, str]) -> str
 
 
 def told_apart(provenances: Sequence[Provenance | None]) -> list[dict[str, Any]]:
-    """What distinguishes runs that were trained on different data or with different switches.
+    """What distinguishes runs that were trained on different data, code or with other switches.
 
     Returns:
-      For each run the values, by name, in which the runs differ: the fingerprints "data" and
-      "vocabularies", and switches. Empty for a run whose provenance is not known.
+      For each run the values, by name, in which the runs differ: the fingerprints "data",
+      "vocabularies" and "code", and switches. Empty for a run whose provenance is not known. Code
+      differs if runs have different versions of a file, but not if only some have the file.
     """
+    versions: dict[str, set[str]] = defaultdict(set)
+    for one in provenances:
+        for name, about in (one.code if one else {}).items():
+            versions[name].add(about["fingerprint"])
+    edited = sorted(name for name, found in versions.items() if len(found) > 1)
     told = [
         {}
         if one is None
         else {
             "data": fingerprint(sorted(one.data.items())),
             "vocabularies": fingerprint(sorted(one.vocabularies.items())),
+            "code": fingerprint(
+                [(name, one.code[name]["fingerprint"]) for name in edited if name in one.code]
+            ),
             **one.switches,
         }
         for one in provenances

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from s2s_jax.batch import Batch
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user, one_line
+from s2s_jax.lab.config.contracts import check_model, check_objective, check_optimizer
 from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
@@ -35,6 +38,7 @@ from s2s_jax.lab.training.warm_start import (
     starts_warm,
 )
 from s2s_jax.models.interface import Seq2SeqModel
+from s2s_jax.objectives import Objective
 
 Result = dict[str, Any] | LabError
 """A run's `result.json`, or the error that made it fail."""
@@ -106,7 +110,9 @@ class Workbench:
                 experiment = make_experiment(one.config)
                 result = _result_before(one, data)
                 if result is None:
-                    waiting[number] = _Run(one, experiment, _start_of(one, experiment, starts))
+                    values = schedule_values(experiment.schedule, experiment.num_steps)
+                    start = _start_of(one, experiment, starts)
+                    waiting[number] = _Run(one, experiment, values, start)
                 else:
                     results[number] = result
             except ValueError as error:
@@ -142,11 +148,13 @@ class _Run(NamedTuple):
     Attributes:
       spec: the run.
       experiment: the experiment of its config.
+      teacher_probs: the values of its schedule.
       start: what it starts from; None for a run that is resumed or starts from scratch.
     """
 
     spec: RunSpec
     experiment: Experiment
+    teacher_probs: np.ndarray
     start: WarmStart | None
 
     @property
@@ -191,23 +199,23 @@ class _Shared:
         model = experiment.make_model(task.vocabularies)
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
+        objective = experiment.make_objective(model, task, load_teacher(experiment, task))
+        longest = batch_template(batches.batch_size, batches.shapes[-1])
+        _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         with own_errors_in_a_line("the first train step", files):
             programs = Programs(
                 model,
-                experiment.make_objective(model, task, load_teacher(experiment, task)),
+                objective,
                 experiment.make_optimizer,
                 batch_template(batches.batch_size, batches.shapes_from(0)[0]),
-            )
-        if "loss" not in programs.template.sums:
-            raise LabError(
-                f"objective.name={experiment.config.objective.name} returns no sum called 'loss';"
-                f" it returns {', '.join(map(repr, programs.template.sums)) or 'none'}"
             )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)
         if files:  # otherwise a failure would only show after many steps
             with own_errors_in_a_line("an evaluation", files):
                 evaluator.rehearse(programs.template.state.params)
+        with own_errors_in_a_line("a remark on the data", files):
+            remarks = data_remarks(task, experiment.scorer)
         return cls(
             experiment.group_key,
             task,
@@ -215,7 +223,7 @@ class _Shared:
             programs,
             evaluator,
             {experiment.seed: batches},
-            data_remarks(task, experiment.scorer),
+            remarks,
             from_a_run=vocabularies is not None,
         )
 
@@ -239,6 +247,29 @@ class _Shared:
             return self.evaluator
         divergence = experiment.make_divergence(self.model, self.task)
         return self.evaluator.with_divergence(divergence)
+
+
+def _check_contracts(
+    experiment: Experiment,
+    model: Seq2SeqModel,
+    objective: Objective,
+    batch: Batch,
+    vocab_size: int,
+) -> None:
+    """Checks the user's own model, objective and optimiser on the shapes of a batch."""
+    own = {
+        section: (f"{section}.name={one.name}", one.files)
+        for section, one in experiment.components.items()
+        if not one.is_built_in
+    }
+    if "model" in own:
+        check_model(*own["model"], model, batch, vocab_size)
+    if "objective" in own or "train.optimizer" in own:
+        params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+        if "objective" in own:
+            check_objective(*own["objective"], objective, params, batch)
+        if "train.optimizer" in own:
+            check_optimizer(*own["train.optimizer"], experiment.make_optimizer(), params)
 
 
 class _Group:
@@ -311,8 +342,10 @@ class _Group:
             (number, session), lane = opened[place], lanes[place]
             self._results[number] = _conclude(session, lane, evaluators[place])
 
+        files = list(config_files(experiments[0].config).values())
         try:
-            train_lanes(lanes, device, should_stop, ended)
+            with own_errors_in_a_line("training", files):
+                train_lanes(lanes, device, should_stop, ended)
         except (NotImplementedError, ValueError) as error:
             if len(lanes) == 1 or not re.search("vmap|[Bb]atching", str(error)):
                 raise
@@ -322,10 +355,10 @@ class _Group:
             ) from error
 
     def _lane(self, run: _Run, session: RunSession, evaluator: Evaluator) -> Lane:
-        one, experiment, _ = run
+        one, experiment, teacher_probs, _ = run
         return Lane(
             self._shared.batches_of(experiment),
-            schedule_values(experiment.schedule, experiment.num_steps),
+            teacher_probs,
             evaluator,
             session.tracker,
             session.checkpoints,

@@ -42,7 +42,6 @@ number = 3
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Writes a module `mine` that an experiment next to it could name."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
     def write(content: str) -> Path:
         (tmp_path / "mine.py").write_text(content)
@@ -149,6 +148,26 @@ def test_a_module_that_cannot_be_imported_is_named_with_its_line(mine, content, 
         base_config("copy", "mine:make")
 
 
+def test_options_of_an_own_component_have_no_bounds_of_built_in_ones(mine):
+    mine(
+        "from s2s_jax.models.tabular import make_tabular_model\n"
+        "def make(source, target, *, length=100, dropout='none', hidden_size: int | None = None):\n"
+        "    return make_tabular_model(source, target)\n"
+    )
+    config = base_config("copy", model="mine:make", optimizer="optax:sgd")  # its momentum is None
+    make_experiment(config)
+    with pytest.raises(LabError, match=r"data.num_buckets is 0; it must be in"):
+        make_experiment(apply_overrides(config, {"data.num_buckets": 0}))
+
+
+def test_a_number_may_be_annotated_as_an_array_too():
+    config = base_config("copy", "optax:linear_schedule")
+    values = {"init_value": 1.0, "end_value": 0.5, "transition_steps": 4}
+    flags = {f"schedule.{name}": value for name, value in values.items()}
+    schedule = make_experiment(apply_overrides(config, flags)).schedule
+    assert float(schedule(2)) == 0.75
+
+
 def test_a_tuple_may_mix_types_and_its_items_are_checked(mine):
     mine("def make(*, mixed=(1, 'a'), rates=(1, 0.5)): return lambda step: 1.0\n")
     config = base_config("copy", "mine:make")
@@ -214,6 +233,7 @@ def test_rollout_settings_that_an_objective_does_not_take_are_rejected(mine):
         ("mine:number", "eval.scores=mine:number is of type int, not a Scorer"),
         ("mine:takes_two", r"eval.scores=mine:takes_two fails: TypeError: .*missing 2 required"),
         ("mine:fails", r"eval.scores=mine:fails fails: mine.py, line 12: IndexError"),
+        ("mine:exits", r"eval.scores=mine:exits fails: mine.py, line 17: it calls sys.exit\(3\)"),
         ("mine:scores", r"mine has no 'scores'"),
     ],
 )

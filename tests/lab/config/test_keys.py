@@ -306,6 +306,7 @@ def test_a_value_that_is_not_utf8_is_rejected(write: Callable[[str], str]) -> No
         ("--config.model.input_feeding=maybe", r"model\.input_feeding"),
         ("--config.model.dropout=x", r"^model\.dropout is x; it must be a number$"),
         ("--config.seed=1e400", "^seed is 1e400; it must be a whole number$"),
+        ("--config.model.bidirectional=yes", "bidirectional is yes; it must be True or False$"),
         pytest.param(
             "--config.seed=" + 5001 * "1",
             r"^seed is 1{37}\.\.\.; it must be a whole number$",

@@ -23,9 +23,8 @@ from s2s_jax.schedules import linear
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A folder of modules that is on the path during a test."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     home = tmp_path / "home"
     home.mkdir()
     put_on_path(home)
@@ -161,6 +160,7 @@ def test_what_was_imported_counts_not_what_was_edited_since(folder):
     assert fingerprints(files) != before
     assert changed_since_import(files) == []
     path.unlink()
+    assert ENVIRONMENT.find("model.name", "edited:make")() == 22
     assert user_files([sys.modules["edited"]]) == files
     assert changed_since_import(files) == ["edited.py"]
 

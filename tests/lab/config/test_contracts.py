@@ -151,7 +151,7 @@ def test_a_schedule(schedule: Callable[..., Any], message: str):
         ({"train": ["a"]}, r"returns list as split 'train'; make Pairs, with one_reference"),
         ({"a/b": one_reference(["a"], ["b"])}, "returns a split called 'a/b'; a name is a text"),
         ({3: one_reference(["a"], ["b"])}, "returns a split called 3; a name is a text"),
-        ({"dev": one_reference(NUMBERS, ["b"])}, "a source of split 'dev' is 1 of type int; it must"),
+        ({"dev": one_reference(NUMBERS, ["b"])}, "source of split .dev. is 1 of type int; it must"),
         ({"dev": one_reference(["a"], ["\ud800"])}, r"is '\\ud800', which cannot be written as U"),
     ],
 )

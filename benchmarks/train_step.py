@@ -75,7 +75,8 @@ def make_one_scan_objective(model: Seq2SeqModel, feed: str = "sample") -> Object
             own = jax.random.categorical(sample_key, logits) if sample else logits.argmax(-1)
             return (decoder_carry, jnp.where(gold_next, gold, own)), logits
 
-        start = (model.initial_carry(params, memory), jnp.full((batch_size,), BOS, jnp.int32))
+        carry = model.initial_carry(params, memory, time)
+        start = carry, jnp.full((batch_size,), BOS, jnp.int32)
         _, logits = jax.lax.scan(step, start, (target.T, is_gold, keys))
         logits = logits.swapaxes(0, 1)
         loss = cross_entropy(logits, target, mask)

@@ -60,7 +60,7 @@ def greedy(model: Seq2SeqModel, params: Params, memory: Memory, max_length: int)
       >>> model = Seq2SeqModel(  # says id 5 and then EOS, whatever it reads
       ...     init=lambda key: (),
       ...     encode=lambda params, source, mask, dropout_key: source,
-      ...     initial_carry=lambda params, memory: memory[:, 0],
+      ...     initial_carry=lambda params, memory, max_length: memory[:, 0],
       ...     decode_step=lambda params, memory, carry, token: (
       ...         carry, jax.nn.one_hot(jnp.where(token == BOS, 5, EOS), 6)),
       ...     decode_sequence=lambda params, memory, tokens: jnp.zeros((*tokens.shape, 6)),
@@ -148,7 +148,7 @@ def _decode(
 
     start = State(
         step=jnp.zeros((), jnp.int32),
-        carry=model.initial_carry(params, memory),
+        carry=model.initial_carry(params, memory, max_length),
         fed=jnp.full(batch_size, BOS, jnp.int32),
         decoded=Decoded(
             tokens=jnp.full((batch_size, max_length), PAD, jnp.int32),
@@ -262,7 +262,7 @@ def beam_search(
     no_tokens = jnp.full((*shape, max_length), PAD, jnp.int32)
     state = State(
         step=jnp.zeros((), jnp.int32),
-        carry=model.initial_carry(params, memory),
+        carry=model.initial_carry(params, memory, max_length),
         fed=jnp.full(shape, BOS, jnp.int32),
         tokens=no_tokens,
         log_probs=jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(0.0),  # one empty hypothesis

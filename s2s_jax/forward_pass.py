@@ -103,11 +103,17 @@ def make_forward_pass(
 def _make_two_passes(
     model: Seq2SeqModel, rollout: Any, label_smoothing: float, rule: TargetRule | None
 ) -> ForwardPass:
-    """A rollout, then decode_sequence on the tokens that it fed."""
+    """A rollout, then the whole sequence at once on the tokens that it fed."""
+    read = _make_read(label_smoothing, rule)
 
     def two_passes(params, memory, target, mask, key, teacher_prob, state=None):
         target = jnp.asarray(target, jnp.int32)
         fed = rollout(params, memory, target, mask, key, teacher_prob)
+        if model.features is not None:
+            features = model.features.sequence(params, memory, fed.tokens.T)
+            output = model.features.output(params)
+            reading = read(features, output, target.T, mask.T, state, fed.tokens.T)
+            return fed, output_layer.token_losses_of(reading, features, *output)
         logits = model.decode_sequence(params, memory, fed.tokens)
         if rule is None:
             return fed, token_losses(logits, target, mask, label_smoothing)
@@ -117,6 +123,20 @@ def _make_two_passes(
         return fed, _losses_of(sums)
 
     return two_passes
+
+
+def _make_read(label_smoothing: float, rule: TargetRule | None) -> Callable[..., OutputReading]:
+    """(features, (kernel, bias), target, mask, state, fed tokens) -> reading; all time first."""
+
+    def read(
+        features: jax.Array, output: tuple[jax.Array, jax.Array], target, mask, state, tokens
+    ) -> OutputReading:
+        if rule is None:
+            return output_layer.read_output(features, *output, target, mask, label_smoothing)
+        inputs = StepInputs(tokens, target, mask)
+        return output_layer.read_rule(features, *output, rule, state, inputs)
+
+    return read
 
 
 def _losses_of(sums: LossSums) -> TokenLosses:
@@ -163,7 +183,7 @@ def _make_single_pass(
             gradient, d_features = output_layer.add_gradient(gradient, features, d_logits, kernel)
             return (decoder, gradient), (*kept, features, trace, sums, d_features)
 
-        decoder = model.initial_carry(params, memory), feeding.first(batch_size)
+        decoder = model.initial_carry(params, memory, time), feeding.first(batch_size)
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
         blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask))
         (_, gradient), steps = jax.lax.scan(
@@ -193,15 +213,11 @@ def _make_replayed_pass(
     rule: TargetRule | None,
 ) -> ForwardPass:
     """First the tokens, in any way; then the losses of the pass in which they were fed."""
+    read = _make_read(label_smoothing, rule)
 
-    def read(params, target, mask, state, fed: Fed, features: jax.Array, trace: Trace) -> _Passed:
-        if rule is None:
-            reading = output_layer.read_output(
-                features, *replay.output(params), target, mask, label_smoothing
-            )
-        else:
-            inputs = StepInputs(fed.tokens, target, mask)
-            reading = output_layer.read_rule(features, *replay.output(params), rule, state, inputs)
+    def passed(params, target, mask, state, fed: Fed, features: jax.Array, trace: Trace) -> _Passed:
+        output = replay.output(params)
+        reading = read(features, output, target, mask, state, fed.tokens)
         return _Passed(fed, features, trace, reading)
 
     def replaced_or_gold(params, memory, target, mask, key, state, teacher_prob):
@@ -213,26 +229,23 @@ def _make_replayed_pass(
             return carry, compute_logits(features, kernel, bias), (features, trace)
 
         if not feeding.knows_all and not feeding.options.passes:
-            start = model.initial_carry(params, memory)
+            start = model.initial_carry(params, memory, len(target))
             fed, (features, trace) = in_a_scan(feeding, draws, step, start)
-            return read(params, target, mask, state, fed, features, trace)
+            return passed(params, target, mask, state, fed, features, trace)
 
-        def next_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-            features, _ = replay.sequence(params, memory, tokens)
-            time, batch_size = tokens.shape
-            count = output_layer.num_blocks(time, batch_size, model.vocab_size)
-            chosen = jax.lax.map(
-                lambda block: feeding.next(compute_logits(block[0], kernel, bias), block[1]),
-                jax.tree.map(lambda array: output_layer.in_blocks(array, count), (features, draws)),
-            )
-            return jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), chosen)
-
-        fed = feeding.known(draws) if feeding.knows_all else in_passes(feeding, draws, next_tokens)
-        return read(params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens))
+        if feeding.knows_all:
+            fed = feeding.known(draws)
+        else:
+            fed = in_passes(model, feeding, draws, params, memory)
+        return passed(
+            params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens)
+        )
 
     def gold(params, memory, target, mask, key, state, teacher_prob):
         fed = feeding.all_gold(target)
-        return read(params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens))
+        return passed(
+            params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens)
+        )
 
     return _replayed(replay, unless_all_gold(replaced_or_gold, gold))
 
@@ -275,7 +288,7 @@ def _make_soft_pass(
             return (decoder_carry, state, vector, token), (token, sums)
 
         first = feeding.first(target.shape[1])
-        start = model.initial_carry(params, memory), state, table[first], first
+        start = model.initial_carry(params, memory, len(target)), state, table[first], first
         tokens, sums = jax.lax.scan(step, start, (draws, mask, gumbel_keys))[1]
         return feeding.fed(tokens, draws.own).turned(), _losses_of(jax.tree.map(jnp.sum, sums))
 

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s2s_jax import output_layer
 from s2s_jax.branches import unless_all_gold
 from s2s_jax.feeding import Draws, Fed, Feeding, RolloutOptions
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel
+from s2s_jax.models.linear import compute_logits
 
 Rollout = Callable[
     [Params, Memory, jax.Array | np.ndarray, jax.Array | np.ndarray, jax.Array, jax.Array], Fed
@@ -60,15 +62,11 @@ def make_rollout(
         def step(carry, token: jax.Array):
             return *model.decode_step(params, memory, carry, token), None
 
-        def next_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits = model.decode_sequence(params, memory, tokens.T).swapaxes(0, 1)
-            return feeding.next(logits, draws)
-
         if feeding.knows_all:
             return feeding.known(draws)
         if options.passes:
-            return in_passes(feeding, draws, next_tokens)
-        return in_a_scan(feeding, draws, step, model.initial_carry(params, memory))[0]
+            return in_passes(model, feeding, draws, params, memory)
+        return in_a_scan(feeding, draws, step, model.initial_carry(params, memory, len(target)))[0]
 
     def gold(params, memory, target, mask, key, teacher_prob) -> Fed:
         return feeding.all_gold(target)
@@ -118,17 +116,31 @@ def in_a_scan(
 
 
 def in_passes(
-    feeding: Feeding,
-    draws: Draws,
-    next_tokens: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    model: Seq2SeqModel, feeding: Feeding, draws: Draws, params: Params, memory: Memory
 ) -> Fed:
     """Chooses all tokens at once, `passes` times, each time after those of the time before.
 
     Args:
+      model: the functions of `Seq2SeqModel`.
       feeding: its options say how many passes there are.
       draws: of all steps; every pass uses the same ones.
-      next_tokens: fed tokens [time, batch] -> what `Feeding.next` returns after each of them.
+      params: the model's parameters.
+      memory: from `encode`.
     """
+    time, batch_size = draws.gold.shape
+
+    def next_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if model.features is None:
+            logits = model.decode_sequence(params, memory, tokens.T)
+            return feeding.next(logits.swapaxes(0, 1), draws)
+        features = model.features.sequence(params, memory, tokens)
+        kernel, bias = model.features.output(params)
+        count = output_layer.num_blocks(time, batch_size, model.vocab_size)
+        chosen = jax.lax.map(
+            lambda block: feeding.next(compute_logits(block[0], kernel, bias), block[1]),
+            jax.tree.map(lambda array: output_layer.in_blocks(array, count), (features, draws)),
+        )
+        return jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), chosen)
 
     def one(fed: Fed, _: None) -> tuple[Fed, None]:
         return feeding.fed(*next_tokens(fed.tokens)), None

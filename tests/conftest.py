@@ -47,7 +47,7 @@ def make_table_model() -> Callable[[int], Seq2SeqModel]:
         return Seq2SeqModel(
             init=lambda key: jnp.zeros((vocab_size, vocab_size)),
             encode=lambda params, source, source_mask, dropout_key: source[:, 0],
-            initial_carry=lambda params, memory: memory,
+            initial_carry=lambda params, memory, max_length: memory,
             decode_step=lambda params, memory, carry, token: (carry, params[token]),
             decode_sequence=lambda params, memory, tokens: params[tokens],
             vocab_size=vocab_size,
@@ -133,7 +133,7 @@ class Elman:
         self.model = Seq2SeqModel(
             init=lambda key: self.float32,
             encode=lambda params, source, source_mask, key: params["start"][source[:, 0]],
-            initial_carry=lambda params, memory: memory,
+            initial_carry=lambda params, memory, max_length: memory,
             decode_step=decode_step,
             decode_sequence=decode_sequence,
             vocab_size=vocab_size,

@@ -35,7 +35,7 @@ def make_table_model(vocab_size):
     return Seq2SeqModel(
         init=unused,
         encode=unused,
-        initial_carry=lambda params, memory: jnp.zeros_like(memory["source"]),
+        initial_carry=lambda params, memory, max_length: jnp.zeros_like(memory["source"]),
         decode_step=decode_step,
         decode_sequence=unused,
         vocab_size=vocab_size,

@@ -135,7 +135,7 @@ def test_hypotheses_are_in_the_order_of_the_examples_without_eos(make_batch):
     model = Seq2SeqModel(
         init=lambda key: (),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
-        initial_carry=lambda params, memory: memory,
+        initial_carry=lambda params, memory, max_length: memory,
         decode_step=lambda params, memory, carry, token: (carry + 1, jnp.asarray(TABLE)[carry - 1]),
         decode_sequence=lambda params, memory, tokens: jnp.zeros((*tokens.shape, 10)),
         vocab_size=10,

@@ -80,7 +80,7 @@ def test_a_pass_over_known_tokens_leaves_the_trace_of_single_steps(make_rnn, bat
             carry, features, trace = replay.step(params, memory, carry, token)
             return carry, (features, trace)
 
-        _, steps = jax.lax.scan(step, model.initial_carry(params, memory), tokens)
+        _, steps = jax.lax.scan(step, model.initial_carry(params, memory, len(tokens)), tokens)
         features, trace = at_once = replay.sequence(params, memory, tokens)
         replayed = replay.replay(params, memory, tokens, features, trace)
         kernel, bias = replay.output(params)

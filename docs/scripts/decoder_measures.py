@@ -155,7 +155,8 @@ def make_states(model: Seq2SeqModel) -> Measure:
             return carry, carry.layers[-1][0]
 
         def unroll(tokens: jax.Array) -> jax.Array:
-            hidden = jax.lax.scan(step, model.initial_carry(params, memory), tokens.T)[1]
+            start = model.initial_carry(params, memory, tokens.shape[1])
+            hidden = jax.lax.scan(step, start, tokens.T)[1]
             return hidden.swapaxes(0, 1)
 
         hidden = unroll(gold)

@@ -28,7 +28,7 @@ def make(source_vocab_size, target_vocab_size, *, size=16, decay=0.5):
         step = partial(decode_step, params, memory)
         return jax.lax.scan(step, memory, tokens.T)[1].swapaxes(0, 1)
 
-    def initial_carry(params, memory):
+    def initial_carry(params, memory, max_length):
         return memory
 
     parts = init, encode, initial_carry, decode_step, decode_sequence

@@ -99,7 +99,7 @@ def make_next_token_probs(
       >>> model = Seq2SeqModel(  # a user's own model: a table of logits, by the last token
       ...     init=lambda key: jnp.zeros((6, 6)),
       ...     encode=lambda params, source, mask, dropout_key: source,
-      ...     initial_carry=lambda params, memory: memory,
+      ...     initial_carry=lambda params, memory, max_length: memory,
       ...     decode_step=lambda params, memory, carry, token: (carry, params[token]),
       ...     decode_sequence=lambda params, memory, tokens: params[tokens],
       ...     vocab_size=6)

@@ -217,7 +217,8 @@ def make_read_states(model: Seq2SeqModel, state_of: StateOf = flat_state) -> Rea
             carry, _ = model.decode_step(params, memory, carry, token)
             return carry, state_of(carry)
 
-        _, states = jax.lax.scan(step, model.initial_carry(params, memory), jnp.asarray(inputs).T)
+        tokens = jnp.asarray(inputs).T
+        _, states = jax.lax.scan(step, model.initial_carry(params, memory, len(tokens)), tokens)
         return states.swapaxes(0, 1)
 
     return read_states

@@ -48,6 +48,21 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Features:
+    """The decoder up to its output layer, so that all logits are never needed at once.
+
+    features @ kernel + bias are the logits of decode_sequence.
+
+    Attributes:
+      sequence: (params, memory, tokens [time, batch]) -> features [time, batch, num_features].
+      output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
+    """
+
+    sequence: Callable[[Params, Memory, jax.Array], jax.Array]
+    output: Callable[[Params], tuple[jax.Array, jax.Array]]
+
+
+@dataclass(frozen=True)
 class Vectors:
     """Functions that let vectors be fed in place of tokens, such as expected embeddings.
 
@@ -78,22 +93,27 @@ class Seq2SeqModel:
         should give NaN. If `dropout_key` is None, there is no dropout; otherwise every dropout mask
         of encoder *and* decoder is drawn here, once per sequence, and kept in the memory, so that
         each pass over the target sees the same masks.
-      initial_carry: (params, memory) -> carry.
+      initial_carry: (params, memory, max_length) -> carry, for at most max_length steps; a model
+        whose carry does not grow with the steps ignores it.
       decode_step: (params, memory, carry, token [batch]) -> (carry, logits [batch, vocab_size]).
       decode_sequence: (params, memory, tokens [batch, time]) -> logits [batch, time, vocab_size].
       vocab_size: number of target ids.
       attention_weights: (params, memory, tokens [batch, time]) -> [batch, time, source_time], for
         pictures; None if the model has no attention.
+      features: saves the memory of all logits; a model with None here can be trained too.
       replay: makes scheduled sampling cheap; a model with None here can be trained too.
       vectors: lets expected embeddings be fed; None if the model can be fed tokens only.
+      max_length: the most tokens that a source or a target may have; None for no limit.
     """
 
     init: Callable[[jax.Array], Params]
     encode: Callable[[Params, jax.Array, jax.Array, jax.Array | None], Memory]
-    initial_carry: Callable[[Params, Memory], Carry]
+    initial_carry: Callable[[Params, Memory, int], Carry]
     decode_step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array]]
     decode_sequence: Callable[[Params, Memory, jax.Array], jax.Array]
     vocab_size: int
     attention_weights: Callable[[Params, Memory, jax.Array], jax.Array] | None = None
+    features: Features | None = None
     replay: Replay | None = None
     vectors: Vectors | None = None
+    max_length: int | None = None

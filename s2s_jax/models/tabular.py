@@ -79,7 +79,7 @@ def make_tabular_model(
     return Seq2SeqModel(
         init=lambda key: jnp.zeros((num_rows, vocab_size)),
         encode=lambda params, source, source_mask, dropout_key: jnp.full(len(source), -1),
-        initial_carry=lambda params, memory: memory,
+        initial_carry=lambda params, memory, max_length: memory,
         decode_step=decode_step,
         decode_sequence=decode_sequence,
         vocab_size=vocab_size,

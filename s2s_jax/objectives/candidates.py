@@ -86,7 +86,7 @@ def draw_candidates(
         return (carry, said, has_ended | (said == EOS)), (token, said, counts, log_prob, kept)
 
     first = jnp.full(num_rows, BOS, jnp.int32)
-    start = model.initial_carry(params, memory), first, jnp.zeros(num_rows, bool)
+    start = model.initial_carry(params, memory, time), first, jnp.zeros(num_rows, bool)
     inputs = jnp.arange(time), forced, is_forced, noise
     _, (fed, tokens, mask, log_probs, kept) = jax.lax.scan(step, start, inputs)
     return Candidates(fed, tokens, mask, log_probs.sum(0), kept)
@@ -111,6 +111,11 @@ def weighted_nll(
     weights = jax.lax.stop_gradient(jnp.where(candidates.mask, weights, 0.0))
     inputs = StepInputs(candidates.fed, candidates.tokens, weights)
     rule = make_gold_rule()
+    if model.features is not None and candidates.kept is None:
+        output = model.features.output(params)
+        features = model.features.sequence(params, memory, candidates.fed)
+        reading = output_layer.read_rule(features, *output, rule, None, inputs)
+        return jnp.asarray(output_layer.token_losses_of(reading, features, *output).loss.total)
     if model.replay is None or candidates.kept is None:
         logits = model.decode_sequence(params, memory, candidates.fed.T).swapaxes(0, 1)
         return output_layer.sum_losses(rule.loss(logits, (inputs.gold, inputs.mask))).loss

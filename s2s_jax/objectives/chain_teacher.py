@@ -65,7 +65,7 @@ def make_chain_teacher(
       ...     (0.7, 0.3), ((0.9, 0.1), (0.2, 0.8)), np.eye(2), 3,
       ...     source_symbols=[-1] * 5, target_ids=[4, 5], vocab_size=6,
       ... )
-      >>> state = teacher.begin(jnp.array([[4, 2]]), jnp.ones((1, 2), bool))
+      >>> state = teacher.begin(jnp.array([[4, 2]]), jnp.ones((1, 2), bool), 2)
       >>> for token in (1, 5):  # the start symbol, then a symbol
       ...     state, logits = teacher.step(state, jnp.array([token]))
       >>> [round(float(prob), 3) for prob in jax.nn.softmax(logits)[0, 4:]]
@@ -81,7 +81,7 @@ def make_chain_teacher(
         """P(symbol | state): [batch, num_states]; 1 for symbol -1."""
         return jnp.where(symbol[:, None] < 0, 1.0, emit.T[symbol])
 
-    def begin(source: jax.Array, source_mask: jax.Array) -> _Chain:
+    def begin(source: jax.Array, source_mask: jax.Array, max_length: int) -> _Chain:
         told = jnp.where(source_mask, revealed[source], -1)[:, :length]
         told = jnp.pad(told, ((0, 0), (0, length - told.shape[1])), constant_values=-1)
 

@@ -21,14 +21,14 @@ class Teacher:
     """What a student learns from: a distribution of the next token after any prefix.
 
     Attributes:
-      begin: (source [batch, source_time], source_mask) -> state; every leaf has the batch as its
-        first axis.
+      begin: (source [batch, source_time], source_mask, max_length) -> state, for at most max_length
+        steps; every leaf has the batch as its first axis.
       step: (state, token [batch]) -> (state, logits [batch, vocab_size]); the first token is BOS.
       vocab_size: number of target ids.
       is_truth: whether its distributions are those that the targets are drawn from.
     """
 
-    begin: Callable[[jax.Array, jax.Array], Any]
+    begin: Callable[[jax.Array, jax.Array, int], Any]
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array]]
     vocab_size: int
     is_truth: bool = False
@@ -37,9 +37,9 @@ class Teacher:
 def make_model_teacher(model: Seq2SeqModel, params: Params) -> Teacher:
     """Makes a teacher of a trained model; it has no dropout and is not trained on."""
 
-    def begin(source: jax.Array, source_mask: jax.Array) -> Any:
+    def begin(source: jax.Array, source_mask: jax.Array, max_length: int) -> Any:
         memory = model.encode(params, source, source_mask, None)
-        return memory, model.initial_carry(params, memory)
+        return memory, model.initial_carry(params, memory, max_length)
 
     def step(state: Any, token: jax.Array) -> tuple[Any, jax.Array]:
         memory, carry = state
@@ -81,7 +81,9 @@ def make_distillation_rule(
     def begin(
         source: jax.Array, source_mask: jax.Array, target: jax.Array, mask: jax.Array
     ) -> DistillationState:
-        return DistillationState(teacher.begin(source, source_mask), begin_hypotheses(mask, margin))
+        return DistillationState(
+            teacher.begin(source, source_mask, mask.shape[1]), begin_hypotheses(mask, margin)
+        )
 
     def step(
         state: DistillationState, inputs: StepInputs

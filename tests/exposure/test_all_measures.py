@@ -50,7 +50,7 @@ def model() -> Seq2SeqModel:
     return Seq2SeqModel(
         init=lambda key: jnp.zeros((8, 8)),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
-        initial_carry=lambda params, memory: jnp.zeros((len(memory), 8)),
+        initial_carry=lambda params, memory, max_length: jnp.zeros((len(memory), 8)),
         decode_step=lambda params, memory, carry, token: (jax.nn.one_hot(token, 8), params[token]),
         decode_sequence=lambda params, memory, tokens: params[tokens],
         vocab_size=8,

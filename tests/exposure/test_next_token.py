@@ -36,7 +36,7 @@ def counting_model() -> tuple[Seq2SeqModel, list[int]]:
     model = Seq2SeqModel(
         init=lambda key: jnp.zeros((3, 8, 8)),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
-        initial_carry=lambda params, memory: memory,
+        initial_carry=lambda params, memory, max_length: memory,
         decode_step=lambda params, memory, carry, token: (carry, params[memory, token]),
         decode_sequence=decode_sequence,
         vocab_size=8,
@@ -90,7 +90,7 @@ def test_an_rnn_gives_the_same_as_its_steps(make_rnn, batch):
     @jax.jit
     def stepwise(source, source_mask):
         memory = model.encode(params, source, source_mask, None)
-        carry, logits = model.initial_carry(params, memory), jnp.zeros(())
+        carry, logits = model.initial_carry(params, memory, 99), jnp.zeros(())
         for token in (BOS, IDS[2], IDS[0]):
             carry, logits = model.decode_step(params, memory, carry, jnp.array([token]))
         return jax.nn.softmax(logits[0, IDS])

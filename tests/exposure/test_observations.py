@@ -45,7 +45,9 @@ def step_by_step(rnn) -> Any:
             carry, logits = model.decode_step(params, memory, carry, token)
             return carry, (logits, jnp.concatenate(jax.tree.leaves(carry), axis=1))
 
-        _, found = jax.lax.scan(step, model.initial_carry(params, memory), inputs.T)
+        _, found = jax.lax.scan(
+            step, model.initial_carry(params, memory, inputs.shape[1]), inputs.T
+        )
         return [some.swapaxes(0, 1) for some in found]
 
     return lambda tokens: [np.asarray(some) for some in run(fit(np.asarray(tokens), MAX_LENGTH))]

@@ -13,7 +13,7 @@ def test_steps_and_sequence_give_the_same_logits():
     params = jnp.arange(14.0).reshape(7, 2)
     tokens = np.array([[1, *rest] for rest in product(range(2), repeat=2)], np.int32)
     memory = model.encode(params, jnp.zeros((4, 1)), jnp.ones((4, 1), bool), None)
-    carry, by_step = model.initial_carry(params, memory), []
+    carry, by_step = model.initial_carry(params, memory, 8), []
     for step in range(3):
         table = np.asarray(params)  # as `jax.device_get` gives it
         carry, logits = model.decode_step(table, memory, carry, jnp.asarray(tokens[:, step]))

@@ -45,7 +45,7 @@ def follow(truth: ChainTruth, source: np.ndarray, tokens: np.ndarray) -> np.ndar
 
     @jax.jit
     def run(source: jax.Array, tokens: jax.Array) -> jax.Array:
-        state = teacher.begin(source, source > 0)
+        state = teacher.begin(source, source > 0, tokens.shape[1])
         return jax.nn.softmax(jax.lax.scan(teacher.step, state, tokens.T)[1])
 
     assert teacher.is_truth

@@ -79,7 +79,9 @@ def make_one_pass(make_case) -> Callable[[str], Any]:
 
             start = jnp.full(num_rows, BOS, jnp.int32)
             _, (logits, tokens) = jax.lax.scan(
-                step, (model.initial_carry(params, memory), start), (batch.target.T, coins, keys)
+                step,
+                (model.initial_carry(params, memory, batch.target.shape[1]), start),
+                (batch.target.T, coins, keys),
             )
             loss = cross_entropy(logits.swapaxes(0, 1), batch.target, batch.target_mask)
             return loss.total / loss.weight, tokens.T

@@ -131,7 +131,7 @@ def test_a_models_teacher_is_the_model_without_dropout(make_elman, batch):
     watched = type(elman.model)(**{**vars(elman.model), "encode": encode})
     teacher = make_model_teacher(watched, elman.float32)
     tokens = np.array([[BOS, 4, 7]] * 4)
-    state = teacher.begin(jnp.asarray(batch.source), jnp.asarray(batch.source_mask))
+    state = teacher.begin(jnp.asarray(batch.source), jnp.asarray(batch.source_mask), 9)
     logits = jax.lax.scan(teacher.step, state, jnp.asarray(tokens.T))[1]
     expected = elman.log_probs(elman.params, batch.source, tokens).swapaxes(0, 1)
     np.testing.assert_allclose(jax.nn.log_softmax(logits), expected, atol=1e-5)

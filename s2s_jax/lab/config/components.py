@@ -34,6 +34,7 @@ from s2s_jax.lab.config.user_code import (
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
+from s2s_jax.models.transformer import make_transformer_model
 from s2s_jax.names import did_you_mean
 from s2s_jax.objectives import (
     make_cross_entropy,
@@ -113,7 +114,11 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "model",
-            {"rnn": make_rnn_model, "tabular": make_tabular_model},
+            {
+                "rnn": make_rnn_model,
+                "transformer": make_transformer_model,
+                "tabular": make_tabular_model,
+            },
             2,
             "a Seq2SeqModel",
             lambda made: isinstance(made, Seq2SeqModel),

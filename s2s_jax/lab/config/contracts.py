@@ -74,7 +74,7 @@ def check_model(
     source = batch.source, batch.source_mask
     _traced(f"{name}: encode", files, model.encode, params, *source, _key())
     memory = _traced(f"{name}: encode without dropout", files, model.encode, params, *source, None)
-    carry = _traced(f"{name}: initial_carry", files, model.initial_carry, params, memory)
+    carry = _traced(f"{name}: initial_carry", files, model.initial_carry, params, memory, time)
     for what, tree in {"the memory": memory, "the carry": carry}.items():
         for leaf in jax.tree.leaves(tree):
             if leaf.shape[:1] != (rows,):

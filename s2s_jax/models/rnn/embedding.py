@@ -1,8 +1,9 @@
-"""Embeddings: the lookup, and the projection by the layer that reads them."""
+"""The projection of embeddings by the layer that reads them."""
 
 import jax
 import jax.numpy as jnp
 
+from s2s_jax.models.embedding import look_up
 from s2s_jax.models.rnn.dropout import drop
 from s2s_jax.models.rnn.recurrent import RecurrentLayer
 
@@ -33,18 +34,3 @@ def project_tokens(
         projected = layer.project(table.astype(dtype), rows)
         return look_up(projected.astype(jnp.float32), ids, dtype)
     return layer.project(drop(look_up(table, ids, dtype), mask), rows)
-
-
-def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rows of a float32 table, cast to another dtype; NaN for ids that it does not have.
-
-    The cast comes after the lookup, so that the gradient of a row that occurs often is summed in
-    float32.
-
-    Example:
-      >>> look_up(jnp.ones((3, 2)), jnp.array([2, 3, -1]), jnp.dtype("float32")).tolist()
-      [[1.0, 1.0], [nan, nan], [nan, nan]]
-    """
-    rows = jnp.asarray(table).at[ids]
-    found = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-    return found.astype(dtype)

@@ -178,9 +178,12 @@ class RNNEncoderDecoder(nnx.Module):
 
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.decode_sequence`."""
-        states, attended = self._unroll(memory, tokens.T)
-        features = self._attend(memory, states) if attended is None else attended
-        return self._logits(features.swapaxes(0, 1))
+        return self._logits(self.features(memory, tokens.T).swapaxes(0, 1))
+
+    def features(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
+        """See `Features.sequence`."""
+        states, attended = self._unroll(memory, tokens)
+        return self._attend(memory, states) if attended is None else attended
 
     def trace_step(
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from s2s_jax.models.initial_values import InitialValues, uniform_draw
-from s2s_jax.models.interface import Params, Replay, Seq2SeqModel, Vectors
+from s2s_jax.models.interface import Features, Params, Replay, Seq2SeqModel, Vectors
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.encoder_decoder import RNNEncoderDecoder
 from s2s_jax.models.rnn.options import RNNOptions
@@ -104,13 +104,17 @@ def make_rnn_model(
     return Seq2SeqModel(
         init=init,
         encode=lambda params, *args: bind(params).encode(*args),
-        initial_carry=lambda params, memory: bind(params).initial_carry(memory),
+        initial_carry=lambda params, memory, max_length: bind(params).initial_carry(memory),
         decode_step=lambda params, *args: bind(params).decode_step(*args),
         decode_sequence=lambda params, *args: bind(params).decode_sequence(*args),
         vocab_size=target_vocab_size,
         attention_weights=None
         if attention == "none"
         else lambda params, *args: bind(params).attention_weights(*args),
+        features=Features(
+            sequence=lambda params, *args: bind(params).features(*args),
+            output=lambda params: bind(params).output_layer(),
+        ),
         # With input feeding, a step's input is known only once the previous step is computed.
         replay=None
         if input_feeding

@@ -63,7 +63,7 @@ def test_what_the_lab_has_keeps_its_contracts():
         ({"encode": exits}, r"encode fails: .*it calls sys.exit\(3\)"),
         ({"initial_carry": fails}, "initial_carry fails: .*KeyError: it"),
         (
-            {"initial_carry": lambda params, memory: jnp.ones((4, 3))},
+            {"initial_carry": lambda params, memory, max_length: jnp.ones((4, 3))},
             r"the carry has a leaf float32\[4, 3\]; its first axis must be the batch, here 3",
         ),
         (

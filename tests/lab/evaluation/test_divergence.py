@@ -41,7 +41,7 @@ def by_last_token(logits: np.ndarray) -> Seq2SeqModel:
     return Seq2SeqModel(
         init=lambda key: jnp.asarray(logits),
         encode=lambda params, source, source_mask, dropout_key: source[:, 0],
-        initial_carry=lambda params, memory: memory,
+        initial_carry=lambda params, memory, max_length: memory,
         decode_step=lambda params, memory, carry, token: (carry, params[token]),
         decode_sequence=lambda params, memory, tokens: params[tokens],
         vocab_size=len(logits),

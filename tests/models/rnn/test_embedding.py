@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from s2s_jax.models.embedding import look_up
 from s2s_jax.models.initial_values import InitialValues
-from s2s_jax.models.rnn.embedding import look_up, project_tokens
+from s2s_jax.models.rnn.embedding import project_tokens
 from s2s_jax.models.rnn.recurrent import RecurrentLayer
 
 VOCAB_SIZE, SIZE = 7, 4

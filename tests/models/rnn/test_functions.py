@@ -69,7 +69,7 @@ def test_decode_sequence_a_scan_and_a_python_loop_of_decode_step_agree(make_rnn,
     @jax.jit
     def encode(params):
         memory = model.encode(params, batch.source, batch.source_mask, KEY)
-        return memory, model.initial_carry(params, memory)
+        return memory, model.initial_carry(params, memory, 5)
 
     @jax.jit
     def step(params, memory, carry, token):

@@ -13,6 +13,7 @@ import pytest
 from s2s_jax.batch import Batch
 from s2s_jax.models.interface import Params, Replay, Seq2SeqModel, Vectors
 from s2s_jax.models.rnn.functions import make_rnn_model
+from s2s_jax.models.transformer import make_transformer_model
 
 VOCAB_SIZE = 10
 
@@ -34,6 +35,29 @@ def make_rnn() -> Callable[..., tuple[Seq2SeqModel, Params]]:
         return model, jax.tree.map(
             lambda leaf: jnp.asarray(generator.normal(0, scale, leaf.shape), leaf.dtype),
             jax.eval_shape(model.init, jax.random.key(0)),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_transformer() -> Callable[..., tuple[Seq2SeqModel, Params]]:
+    """Makes a tiny Transformer and parameters large enough for its choices to vary."""
+
+    def make(seed: int = 0, scale: float = 0.4, **options: Any) -> tuple[Seq2SeqModel, Params]:
+        sizes: dict[str, Any] = {
+            "hidden_size": 8,
+            "num_heads": 2,
+            "mlp_size": 12,
+            "num_encoder_layers": 1,
+            "num_decoder_layers": 1,
+            "dropout": 0.0,
+        }
+        model = make_transformer_model(VOCAB_SIZE, VOCAB_SIZE, **sizes | options)
+        generator = np.random.default_rng(seed)
+        return model, jax.tree.map(
+            lambda leaf: jnp.asarray(leaf + generator.normal(0, scale, leaf.shape), leaf.dtype),
+            jax.jit(model.init)(jax.random.key(seed)),
         )
 
     return make

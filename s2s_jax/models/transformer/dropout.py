@@ -35,7 +35,7 @@ def draw_masks(keys: jax.Array, positions: jax.Array, size: int, rate: float) ->
         return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size]
 
     drawn = jax.vmap(jax.vmap(bits, in_axes=(None, 0)), in_axes=(0, None))(keys, positions)
-    return drawn < round(kept_share(rate) * _LEVELS)
+    return drawn <= round(kept_share(rate) * _LEVELS) - 1  # the highest byte, 255, may be kept
 
 
 def kept_share(rate: float) -> float:

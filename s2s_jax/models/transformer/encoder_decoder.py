@@ -198,9 +198,10 @@ class TransformerEncoderDecoder(nnx.Module):
 
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Features.output`."""
-        kernel = (
-            self.target_embedding[...].T if self.options.tie_embeddings else self.output_kernel[...]
-        )
+        if self.options.tie_embeddings:  # scaled for small logits, as the embeddings are for inputs
+            kernel = self.target_embedding[...].T * self.options.hidden_size**-0.5
+        else:
+            kernel = self.output_kernel[...]
         return kernel.astype(self.dtype), self.output_bias[...]
 
     def attention_weights(self, memory: TransformerMemory, tokens: jax.Array) -> jax.Array:

@@ -59,7 +59,7 @@ def make_transformer_model(
       max_length: with learned positions, the longest source or target in tokens; otherwise 0.
       norm: "pre" (before each part and at the end, as above) or "post" (after each sum).
       activation: "relu", "gelu" or "swiglu".
-      tie_embeddings: whether the output layer is the target embedding's transpose.
+      tie_embeddings: whether the output layer is the target embedding's transpose, O = E^T/sqrt(H).
       share_embeddings: whether source and target have one embedding; they need one vocabulary.
       dtype: "float32" or "bfloat16", for the computation; parameters, norms and softmax stay
         float32.

@@ -1,5 +1,6 @@
 """A task that is ready for training: splits, vocabularies, token ids and batch shapes."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,17 +131,39 @@ class Task:
         )
         return EvaluationData(some, indices, shapes, batch_size, split, self.splits)
 
-    def max_decode_length(self, split: str) -> int:
+    def max_decode_length(self, split: str, limit: int | None = None) -> int:
         """The maximum number of tokens in a hypothesis: 1.5 times the longest target, plus 1.
 
-        No sensible hypothesis reaches this limit. It depends only on the lengths of the targets in
-        the training pairs and in the split; a pair that max_tokens leaves out of training does not
-        count.
+        No sensible hypothesis reaches it. It depends only on the lengths of the targets in the
+        training pairs and in the split; a pair that max_tokens leaves out of training does not
+        count. It is never above `limit`, the model's own.
         """
         longest = max(
             int(one.target.lengths.max()) for one in (self.training_tokens, self.tokens(split))
         )
-        return longest + longest // 2 + 1
+        return min(longest + longest // 2 + 1, limit or sys.maxsize)
+
+    def check_lengths(self, split: str, limit: int | None) -> None:
+        """Checks that a model can read the sources and say the targets of a split.
+
+        Args:
+          split: for "train", the pairs that are trained on.
+          limit: the model's `max_length`; None for no limit.
+
+        Raises:
+          DataError: a source or a target has more tokens.
+        """
+        if limit is None:
+            return
+        tokens = self.training_tokens if split == "train" else self.tokens(split)
+        for side, some in (("source", tokens.source), ("target", tokens.target)):
+            place = int(np.argmax(some.lengths))
+            if (length := int(some.lengths[place])) > limit:
+                raise DataError(
+                    f"model.max_length is {limit}, and the longest {side} of split {split!r}, pair"
+                    f" {place} of {len(tokens)}, has {length} tokens with its end symbol; set it to"
+                    f" {length} or more{', or data.max_tokens lower' if split == 'train' else ''}"
+                )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from s2s_jax.exposure.observations import (
     NUM_STATES,
     Observations,
     StateOf,
-    flat_state,
     make_observe_step,
     make_read_states,
     observe,
@@ -54,7 +53,7 @@ def measure_exposure(
     seed: int = 0,
     num_states: int = NUM_STATES,
     num_permutations: int = 1000,
-    state_of: StateOf = flat_state,
+    state_of: StateOf | None = None,
 ) -> dict[str, Measure]:
     """Measures the exposure bias of a model on a split, by all measures that need no known truth.
 

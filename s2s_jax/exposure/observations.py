@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from s2s_jax.exposure.edit_oracle import oracle_cost
 from s2s_jax.exposure.recovery import KINDS, choose_position, corrupt
 from s2s_jax.losses import log_probs_of
 from s2s_jax.metrics import right_tokens
-from s2s_jax.models.interface import Carry, Params, Seq2SeqModel
+from s2s_jax.models.interface import Carry, Memory, Params, Seq2SeqModel
 from s2s_jax.prng import stream_key
 
 StateOf = Callable[[Carry], jax.Array]
@@ -195,13 +195,13 @@ def flat_state(carry: Carry) -> jax.Array:
     return jnp.concatenate([leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in leaves], 1)
 
 
-def make_read_states(model: Seq2SeqModel, state_of: StateOf = flat_state) -> ReadStates:
+def make_read_states(model: Seq2SeqModel, state_of: StateOf | None = None) -> ReadStates:
     """Makes the function that reads a decoder's state after every prefix of given inputs.
 
     Args:
       model: the functions of `Seq2SeqModel`.
-      state_of: selects the part of the carry that is compared. For a model with a huge carry, such
-        as a cache of all tokens, pass another function.
+      state_of: selects the part of the carry that is compared; None for the whole carry or, if that
+        is a cache which grows with the number of steps, for the model's `features` at that step.
 
     Returns:
       read_states(params, source, source_mask, inputs) -> states [batch, time, size] float32, each
@@ -212,16 +212,28 @@ def make_read_states(model: Seq2SeqModel, state_of: StateOf = flat_state) -> Rea
         params: Params, source: ArrayLike, source_mask: ArrayLike, inputs: ArrayLike
     ) -> jax.Array:
         memory = model.encode(params, jnp.asarray(source), jnp.asarray(source_mask), None)
+        tokens = jnp.asarray(inputs).T
+        if state_of is None and model.features is not None and _grows(model, params, memory):
+            states = model.features.sequence(params, memory, tokens)
+            return states.swapaxes(0, 1).astype(jnp.float32)
 
         def step(carry: Carry, token: jax.Array) -> tuple[Carry, jax.Array]:
             carry, _ = model.decode_step(params, memory, carry, token)
-            return carry, state_of(carry)
+            return carry, (state_of or flat_state)(carry)
 
-        tokens = jnp.asarray(inputs).T
         _, states = jax.lax.scan(step, model.initial_carry(params, memory, len(tokens)), tokens)
         return states.swapaxes(0, 1)
 
     return read_states
+
+
+def _grows(model: Seq2SeqModel, params: Params, memory: Memory) -> bool:
+    """Whether a carry for more steps is larger."""
+
+    def shapes(max_length: int) -> Any:
+        return jax.eval_shape(lambda: model.initial_carry(params, memory, max_length))
+
+    return jax.tree.leaves(shapes(1)) != jax.tree.leaves(shapes(2))
 
 
 def observe(

@@ -64,7 +64,19 @@ def translate(
     model, vocabularies = run.model, run.vocabularies
     source = Sequences.of(vocabularies.source.encode_batch(lines))
     tokens = TokenPairs(source, Sequences.of([[]] * len(lines)))
-    length = max_length or _DEFAULT_LENGTH + 2 * int(source.lengths.max())
+    longest = int(np.argmax(source.lengths))
+    length = max_length or _DEFAULT_LENGTH + 2 * int(source.lengths[longest])
+    if (limit := model.max_length) is not None:
+        if source.lengths[longest] > limit:
+            raise LabError(
+                f"line {longest + 1} has {source.lengths[longest]} tokens with its end symbol;"
+                f" this model reads at most {limit}"
+            )
+        if max_length > limit:
+            raise LabError(
+                f"the max length is {max_length}; this model says at most {limit} tokens"
+            )
+        length = min(length, limit)
     decode = jax.jit(partial(_decode, model, length, beam_size, length_penalty))
     batch_size = min(batch_size, len(lines))
     shapes = choose_buckets(tokens.source.lengths, tokens.target.lengths, _NUM_SHAPES, batch_size)

@@ -133,3 +133,18 @@ def test_a_pair_that_is_left_out_of_training_does_not_lengthen_decoding():
     assert task.max_decode_length("dev") == 5 + 2 + 1
     # Targets of the split itself must fit.
     assert task.max_decode_length("train") == 401 + 200 + 1
+
+
+def test_the_longest_sequence_is_named_if_a_model_cannot_take_it():
+    pairs = one_reference(["a", "aaaa", "aa"], ["b", "b", "bbb"])
+    task = make_task({"train": pairs, "dev": pairs}, max_tokens=4)
+    task.check_lengths("train", 4)
+    task.check_lengths("dev", None)
+    task.check_lengths("dev", 5)
+    message = r"longest source of split 'dev', pair 1 of 3, has 5 tokens .*; set it to 5 or more$"
+    with pytest.raises(DataError, match=f"model.max_length is 4, and the {message}"):
+        task.check_lengths("dev", 4)
+    with pytest.raises(DataError, match="longest target of split 'train', pair 1 of 2, .* lower$"):
+        task.check_lengths("train", 3)
+    assert task.max_decode_length("dev") == 7
+    assert task.max_decode_length("dev", limit=5) == 5

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.batch import BOS, EOS, UNK, Batch
+from s2s_jax.batch import BOS, EOS, UNK, Batch, gold_inputs
 from s2s_jax.exposure import make_observe_step, make_read_states, observe
 from s2s_jax.exposure.edit_oracle import optimal_next
 from s2s_jax.exposure.observations import fit
@@ -215,3 +215,17 @@ def test_invalid_arguments_are_refused(rnn, make_batch):
         observe(observe_step, params, [(np.array([0, 1, 1]), batch)], key)
     with pytest.raises(ValueError, match="max_length is 0; it must be at least 1"):
         make_observe_step(rnn[0], 0)
+
+
+def test_states_of_a_model_whose_carry_is_a_cache_are_its_features(make_transformer, batch):
+    """Unless something else of the carry is asked for."""
+    made: Any = make_transformer()
+    model, params = made
+    inputs = gold_inputs(batch.target)
+    source = batch.source, batch.source_mask
+    found = jax.jit(make_read_states(model))(params, *source, inputs)
+    memory = model.encode(params, *source, None)
+    wanted = model.features.sequence(params, memory, inputs.T).swapaxes(0, 1)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    positions = make_read_states(model, lambda carry: carry.position)(params, *source, inputs)
+    assert positions[0].tolist() == [1, 2, 3, 4, 5]

@@ -159,7 +159,7 @@ class Evaluator:
                 int(tokens.target.lengths[chosen].max()),
             )
             batch = tokens.batch(chosen, shape)
-            length = self._task.max_decode_length("dev")
+            length = self._task.max_decode_length("dev", self._model.max_length)
             decoded, weights = jax.device_get(self._decode(params, batch, length))
             vocabularies = self._task.vocabularies
             texts = [vocabularies.target.decode(row.tolist()) for row in decoded.tokens]
@@ -182,7 +182,8 @@ class Evaluator:
     def _evaluate(
         self, params: Params, split: str, prefix: str, data: EvaluationData
     ) -> tuple[dict[str, float], list[str]]:
-        length = self._task.max_decode_length(split)
+        self._task.check_lengths(split, self._model.max_length)
+        length = self._task.max_decode_length(split, self._model.max_length)
         if length not in self._steps:
             self._steps[length] = jax.jit(make_evaluate_step(self._model, length))
         metrics, hypotheses = evaluate(self._steps[length], params, data)

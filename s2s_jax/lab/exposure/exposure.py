@@ -190,6 +190,7 @@ def _labels(folders: Sequence[Path], runs: Sequence[TrainedRun]) -> list[str]:
 
 def _measure(run: TrainedRun, task: Task, settings: Settings) -> tuple[int, dict[str, Measure]]:
     """The number of sequences, and every requested measure."""
+    task.check_lengths(settings.split, run.model.max_length)
     data = task.evaluation(settings.split, run.config.eval.batch_size, settings.max_examples)
     sizes = {"num_resamples": settings.num_resamples, "confidence": settings.confidence}
     measures: dict[str, Measure] = {}
@@ -200,7 +201,7 @@ def _measure(run: TrainedRun, task: Task, settings: Settings) -> tuple[int, dict
             run.params,
             data,
             jax.random.key(settings.seed),
-            max_length=task.max_decode_length(settings.split),
+            max_length=task.max_decode_length(settings.split, run.model.max_length),
             groups=groups,
             min_count=settings.min_count,
             seed=settings.seed,

@@ -197,11 +197,14 @@ class _Shared:
         if vocabularies is not None and experiment.config.train.init_from:
             check_vocabularies(experiment, task)
         model = experiment.make_model(task.vocabularies)
+        for split in task.splits:
+            task.check_lengths(split, model.max_length)
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
         objective = experiment.make_objective(model, task, load_teacher(experiment, task))
         longest = batch_template(batches.batch_size, batches.shapes[-1])
         _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
+        _check_max_length(model, objective, longest)
         with own_errors_in_a_line("the first train step", files):
             programs = Programs(
                 model,
@@ -270,6 +273,21 @@ def _check_contracts(
             check_objective(*own["objective"], objective, params, batch)
         if "train.optimizer" in own:
             check_optimizer(*own["train.optimizer"], experiment.make_optimizer(), params)
+
+
+def _check_max_length(model: Seq2SeqModel, objective: Objective, batch: Batch) -> None:
+    """Checks that a model with a maximum length also has room for what an objective adds."""
+    if model.max_length is None:
+        return
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    try:
+        jax.eval_shape(objective, params, batch, jax.random.key(0), np.float32(0.5))
+    except ValueError as error:
+        longest = max(batch.source.shape[1], batch.target.shape[1])
+        raise LabError(
+            f"model.max_length is {model.max_length}, and the longest pair has {longest} tokens:"
+            f" {one_line(error)}; set it higher"
+        ) from error
 
 
 class _Group:

@@ -144,7 +144,7 @@ def test_the_longest_sequence_is_named_if_a_model_cannot_take_it():
     message = r"longest source of split 'dev', pair 1 of 3, has 5 tokens .*; set it to 5 or more$"
     with pytest.raises(DataError, match=f"model.max_length is 4, and the {message}"):
         task.check_lengths("dev", 4)
-    with pytest.raises(DataError, match="longest target of split 'train', pair 1 of 2, .* lower$"):
+    with pytest.raises(DataError, match=r"longest target of split 'train', pair 1 of 2, .* lower$"):
         task.check_lengths("train", 3)
     assert task.max_decode_length("dev") == 7
     assert task.max_decode_length("dev", limit=5) == 5

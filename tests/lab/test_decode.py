@@ -103,7 +103,7 @@ def test_a_model_with_a_maximum_length_names_the_line_that_is_too_long(talkative
     limited = dataclasses.replace(talkative.model, max_length=5)
     run = dataclasses.replace(talkative, model=limited)
     assert all(len(text.split()) <= 5 for text in translate(run, ["abcd", "a"]))
-    with pytest.raises(LabError, match="line 2 has 6 tokens with its end symbol; .* at most 5"):
+    with pytest.raises(LabError, match=r"line 2 has 6 tokens with its end symbol; .* at most 5"):
         translate(run, ["a", "abcde"])
     with pytest.raises(LabError, match="the max length is 6; this model says at most 5 tokens"):
         translate(run, ["a"], max_length=6)

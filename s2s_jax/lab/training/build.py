@@ -32,7 +32,7 @@ from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, Teacher, optimum_of
-from s2s_jax.schedules import Schedule
+from s2s_jax.schedules import FeedbackSchedule, Schedule
 
 # Options are checked before the vocabularies of the data are known.
 _ANY_VOCABULARY, _LARGE_VOCABULARY = 8, 2**24
@@ -50,13 +50,13 @@ class Experiment:
     Attributes:
       config: the config, for the record and for messages.
       components: the components that it names, by section.
-      schedule: training step -> teacher_prob.
+      schedule: training step -> teacher_prob, or a schedule with a state.
       scorer: the scorer of hypotheses.
     """
 
     config: Config
     components: Mapping[str, Component]
-    schedule: Schedule
+    schedule: Schedule | FeedbackSchedule
     scorer: Scorer
 
     @property
@@ -92,16 +92,22 @@ class Experiment:
         return Scalars(train.learning_rate, weight_decay, train.clip_norm)
 
     @property
+    def feedback(self) -> FeedbackSchedule | None:
+        """The schedule if it has a state, else None."""
+        return self.schedule if isinstance(self.schedule, FeedbackSchedule) else None
+
+    @property
     def group_key(self) -> str:
         """A key that is equal for experiments that can share data and compiled programs.
 
         It contains every config value except the schedule, the seed, the learning rate, the weight
-        decay of a built-in optimiser and, if it is not 0, the norm that gradients are clipped to.
+        decay of a built-in optimiser and, if it is not 0, the norm that gradients are clipped to. A
+        schedule with a state is part of the program, and so of the key.
         """
         values = {
             key: value
             for key, value in flat_keys(self.config).items()
-            if key not in _MAY_DIFFER and not key.startswith("schedule.")
+            if key not in _MAY_DIFFER and (self.feedback or not key.startswith("schedule."))
         }
         if self._has_traced_decay:
             del values["train.optimizer.weight_decay"]
@@ -216,8 +222,8 @@ class Experiment:
     def make_divergence(self, model: Seq2SeqModel, task: Task) -> Divergence | None:
         """Makes the measure of the distance from the truth, with the theory's prediction for it.
 
-        The prediction is for the teacher_prob at the end of the schedule. Returns None if the truth
-        is not known.
+        The prediction is for the teacher_prob at the end of the schedule; there is none for a
+        schedule with a state. Returns None if the truth is not known.
         """
         config = self.config
         truth = known_truth(config.data.name, config.data)
@@ -226,7 +232,8 @@ class Experiment:
         predicted, dev = None, task.splits["dev"]
         optimum = optimum_of(self.make_objective(model))
         # With dropout, a model can no longer learn every distribution.
-        if optimum is not None and not config.model.get("dropout", 0.0):
+        is_reachable = not config.model.get("dropout", 0.0)
+        if optimum is not None and is_reachable and not isinstance(self.schedule, FeedbackSchedule):
             teacher_prob = float(self.schedule(self.num_steps - 1))
             predicted = predicted_divergence(truth, dev, teacher_prob, optimum)
         return Divergence(model, task.vocabularies, truth, dev, config.eval.batch_size, predicted)

@@ -16,7 +16,12 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user, one_line
-from s2s_jax.lab.config.contracts import check_model, check_objective, check_optimizer
+from s2s_jax.lab.config.contracts import (
+    check_feedback,
+    check_model,
+    check_objective,
+    check_optimizer,
+)
 from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
@@ -208,6 +213,7 @@ class _Shared:
                 objective,
                 experiment.make_optimizer,
                 batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+                experiment.feedback,
             )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)
@@ -256,7 +262,10 @@ def _check_contracts(
     batch: Batch,
     vocab_size: int,
 ) -> None:
-    """Checks the user's own model, objective and optimiser on the shapes of a batch."""
+    """Checks the user's own model, objective and optimiser on the shapes of a batch.
+
+    Also checks any schedule with a state: not every objective has the sums that it follows.
+    """
     own = {
         section: (f"{section}.name={one.name}", one.files)
         for section, one in experiment.components.items()
@@ -264,12 +273,16 @@ def _check_contracts(
     }
     if "model" in own:
         check_model(*own["model"], model, batch, vocab_size)
-    if "objective" in own or "train.optimizer" in own:
+    if "objective" in own or "train.optimizer" in own or experiment.feedback:
         params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
         if "objective" in own:
             check_objective(*own["objective"], objective, params, batch)
         if "train.optimizer" in own:
             check_optimizer(*own["train.optimizer"], experiment.make_optimizer(), params)
+        if experiment.feedback:
+            one = experiment.components["schedule"]
+            about = f"schedule.name={one.name}", one.files
+            check_feedback(*about, experiment.feedback, objective, params, batch)
 
 
 class _Group:

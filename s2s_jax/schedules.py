@@ -472,8 +472,10 @@ def _no_tokens() -> Mean:
 def _with_accuracy(state: Mean, sums: MetricSums, *, decay: float) -> Mean:
     """The moving sums of right tokens and of all tokens, with those of one more update."""
     if "token_accuracy" not in sums:
+        others = [repr(name) for name in sums if name not in ("teacher_prob", "gradient_norm")]
         raise ValueError(
-            "accuracy follows the metric sum 'token_accuracy', which this objective does not have"
+            "accuracy follows the metric sum 'token_accuracy', which this objective does not have;"
+            f" it has {', '.join(others)}"
         )
     total, weight = sums["token_accuracy"]
     return Mean(decay * state.total + total, decay * state.weight + weight)

@@ -89,7 +89,12 @@ def check_feedback(
     number: Any = _NUMBER
     sums |= dict.fromkeys(_MEASURED, Mean(number, number))
     state = jax.eval_shape(schedule.init)
-    found = _traced(f"{name}: update", files, schedule.update, state, sums)
+    try:
+        found = _traced(f"{name}: update", files, schedule.update, state, sums)
+    except LabError as error:
+        if files or not isinstance(error.__cause__, ValueError):
+            raise
+        raise LabError(f"{name}: {error.__cause__}") from error  # of a built-in schedule
     _check_same(f"{name}: the state after update", found, state)
 
 

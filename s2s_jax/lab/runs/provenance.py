@@ -30,7 +30,9 @@ STARTED_FROM = {
     "target_tokens": (int, None),
     "wall_seconds": float,
 }
-"""The shape of the record of the run that a run started from, in that file and in `result.json`.
+"""The shape of the record of another run that a run started from, or had as its teacher.
+
+It is in that file and in `result.json`.
 
 "step" is that of the checkpoint, "parameters" the fingerprint of what it held. The others count all
 training there up to then, including that of the runs which that one started from in turn.
@@ -43,6 +45,7 @@ PROVENANCE = {
     "versions": {...: str},
     "code?": {...: {"file": str, "fingerprint": str}},
     "started_from?": (STARTED_FROM, None),
+    "teacher?": (STARTED_FROM, None),
 }
 """The shape of that file; see `s2s_jax.data.json_shapes`."""
 
@@ -73,6 +76,7 @@ class Provenance:
         the original path, and "fingerprint", of its content.
       started_from: the run whose parameters it started from, see `STARTED_FROM`; None for a start
         from scratch.
+      teacher: the run that is its teacher, likewise; None without one, or if it is the truth.
     """
 
     data: Mapping[str, str]
@@ -81,6 +85,7 @@ class Provenance:
     versions: Mapping[str, str]
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     started_from: Mapping[str, Any] | None = None
+    teacher: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -88,6 +93,7 @@ class Provenance:
         task: Task,
         files: Mapping[str, Path] | None = None,
         started_from: Mapping[str, Any] | None = None,
+        teacher: Mapping[str, Any] | None = None,
     ) -> Provenance:
         """The provenance of a run that starts now.
 
@@ -95,6 +101,7 @@ class Provenance:
           task: the run's task.
           files: the user's own files, from `user_files`.
           started_from: see `Provenance`.
+          teacher: likewise.
         """
         code = {
             name: {"file": str(path), "fingerprint": fingerprint(content_of(path))}
@@ -104,7 +111,7 @@ class Provenance:
             fingerprints_of(task.splits),
             vocabulary_fingerprints(task.vocabularies),
         )
-        return cls(data, vocabularies, switches(), versions(), code, started_from)
+        return cls(data, vocabularies, switches(), versions(), code, started_from, teacher)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
@@ -115,8 +122,9 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """The record for `provenance.json`."""
         record = asdict(self)
-        if self.started_from is None:
-            del record["started_from"]
+        for name in ("started_from", "teacher"):
+            if record[name] is None:
+                del record[name]
         return record
 
 

@@ -1,8 +1,7 @@
 """Opens what `train.init_from` names: a trained run from whose parameters a new run starts."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +9,8 @@ import jax
 import numpy as np
 
 from s2s_jax.data.files import fingerprint
-from s2s_jax.data.paths import user_path
 from s2s_jax.data.task import Task, Vocabularies
-from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import to_json
 from s2s_jax.lab.config.keys import Config, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
@@ -21,13 +19,11 @@ from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import Experiment
 from s2s_jax.lab.training.data_remarks import count_unknown
+from s2s_jax.lab.training.other_runs import check_unchanged, folder_of, naming_the_key
 from s2s_jax.lab.training.trained_run import TrainedRun, load_run
 from s2s_jax.models.interface import Params
 
 KEY = "train.init_from"
-SEED = "{seed}"
-"""Stands for the run's seed in that key, so that each run of a sweep can start from its own."""
-
 _PARAMS = "state.params"
 _MOST_UNKNOWN = 0.25
 """The largest share of training tokens that may be unknown to the vocabularies taken along."""
@@ -57,12 +53,7 @@ class WarmStart(NamedTuple):
         """
         provenance = folder.provenance()
         before = provenance.started_from if provenance else None
-        if before is not None and before["parameters"] != self.record["parameters"]:
-            raise LabError(
-                f"workdir {folder.folder} was begun from step {before['step']:,} of"
-                f" {before['workdir']}; the parameters there (step {self.record['step']:,}) are now"
-                " others; name another workdir"
-            )
+        check_unchanged("from step", folder, before, self.record)
 
 
 def starts_warm(config: Config, folder: RunFolder) -> bool:
@@ -109,9 +100,9 @@ class WarmStarts:
         """
         template, folder = self._template(experiment), _folder(experiment.config)
         if folder not in self._runs:
-            with _naming_the_key():
+            with naming_the_key(KEY):
                 run = load_run(folder, report=report)
-                self._runs[folder] = run, _record(RunFolder(folder), run)
+                self._runs[folder] = run, record_of(RunFolder(folder), run)
         run, record = self._runs[folder]
         arrays = flatten(run.params, _PARAMS)
         leaves = [
@@ -128,7 +119,7 @@ class WarmStarts:
         kinds = {"source": config.data.source_vocabulary, "target": config.data.target_vocabulary}
         about = json.dumps([str(folder), kinds, to_json(config.model.to_dict())], sort_keys=True)
         if about not in self._templates:
-            with _naming_the_key():
+            with naming_the_key(KEY):
                 vocabularies, there = _stored(RunFolder(folder))
             for side, kind in kinds.items():
                 found = getattr(vocabularies, side).kind
@@ -170,21 +161,8 @@ def check_vocabularies(experiment: Experiment, task: Task) -> None:
 
 
 def _folder(config: Config) -> Path:
-    """The folder of the run that a config starts from; its folder of checkpoints also names it."""
-    path = user_path(config.train.init_from.replace(SEED, str(config.seed)), KEY)
-    is_inside = path.name == "checkpoints" and not (path / "config.json").exists()
-    return path.parent if is_inside else path
-
-
-@contextlib.contextmanager
-def _naming_the_key() -> Iterator[None]:
-    """Puts the config key before the message of an error about the other run."""
-    try:
-        yield
-    except ValueError as error:
-        if not is_for_the_user(error):
-            raise
-        raise LabError(f"{KEY}: {error}") from error
+    """The folder of the run that a config starts from."""
+    return folder_of(config.train.init_from, config.seed, KEY)
 
 
 def _stored(run: RunFolder) -> tuple[Vocabularies, dict[str, tuple[int, ...]]]:
@@ -225,7 +203,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))
 
 
-def _record(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
+def record_of(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
     """Where parameters come from, and what was used up to the newest checkpoint there.
 
     That the best checkpoint is an earlier one was known only after the others had been trained.

@@ -35,7 +35,7 @@ from s2s_jax.lab.training.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
 from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
-from s2s_jax.lab.training.teachers import load_teacher
+from s2s_jax.lab.training.teachers import LoadedTeacher, check_teacher, load_teacher
 from s2s_jax.lab.training.warm_start import (
     WarmStart,
     WarmStarts,
@@ -116,6 +116,7 @@ class Workbench:
                 result = _result_before(one, data)
                 if result is None:
                     values = schedule_values(experiment.schedule, experiment.num_steps)
+                    check_teacher(experiment)
                     start = _start_of(one, experiment, starts)
                     waiting[number] = _Run(one, experiment, values, start)
                 else:
@@ -182,6 +183,7 @@ class _Shared:
       evaluator: their evaluator, except for the theory's prediction, which depends on the schedule.
       batches: the training batches by seed.
       remarks: the remarks on the data.
+      teacher: what their objective learns from; None if it has no teacher.
       from_a_run: whether the vocabularies come from an existing run; they may differ from those
         that the data would give now.
     """
@@ -193,6 +195,7 @@ class _Shared:
     evaluator: Evaluator
     batches: dict[int, TrainingBatches]
     remarks: DataRemarks
+    teacher: LoadedTeacher | None
     from_a_run: bool
 
     @classmethod
@@ -204,7 +207,8 @@ class _Shared:
         model = experiment.make_model(task.vocabularies)
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
-        objective = experiment.make_objective(model, task, load_teacher(experiment, task))
+        teacher = load_teacher(experiment, task)
+        objective = experiment.make_objective(model, task, teacher and teacher.teacher)
         longest = batch_template(batches.batch_size, batches.shapes[-1])
         _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         with own_errors_in_a_line("the first train step", files):
@@ -230,6 +234,7 @@ class _Shared:
             evaluator,
             {experiment.seed: batches},
             remarks,
+            teacher,
             from_a_run=vocabularies is not None,
         )
 
@@ -315,8 +320,11 @@ class _Group:
                 f"the vocabularies in {where} are not those of the runs beside it;"
                 " train the run alone, with s2s train"
             )
+        folder, teacher = RunFolder(one.workdir), self._shared.teacher
+        if teacher is not None:
+            teacher.check(folder)
         return RunSession(
-            RunFolder(one.workdir),
+            folder,
             run.experiment,
             one.overrides,
             task,
@@ -324,6 +332,7 @@ class _Group:
             one.report,
             self._shared.remarks.counts,
             started_from,
+            teacher and teacher.record,
         )
 
     def _train(

@@ -35,7 +35,8 @@ STARTED_FROM = {
 It is in that file and in `result.json`.
 
 "step" is that of the checkpoint, "parameters" the fingerprint of what it held. The others count all
-training there up to then, including that of the runs which that one started from in turn.
+training there up to then, including that of the runs which that one started from or learnt from in
+turn.
 """
 
 PROVENANCE = {
@@ -126,6 +127,21 @@ class Provenance:
             if record[name] is None:
                 del record[name]
         return record
+
+
+def distinct_records(*records: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The records that there are, see `STARTED_FROM`; those of the same parameters count once.
+
+    Example:
+      >>> first, other = {"parameters": "1a", "updates": 10}, {"parameters": "2b", "updates": 5}
+      >>> [one["updates"] for one in distinct_records(first, None, other, dict(first))]
+      [10, 5]
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in records:
+        if one is not None:
+            found.setdefault(one["parameters"], one)
+    return list(found.values())
 
 
 def switches() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from s2s_jax.lab.config.keys import Config, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
+from s2s_jax.lab.runs.provenance import distinct_records
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import Experiment
 from s2s_jax.lab.training.data_remarks import count_unknown
@@ -212,8 +213,8 @@ def record_of(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
         last = checkpoints.latest_step
     assert last is not None
     provenance = run.provenance
-    before = (provenance.started_from if provenance else None) or {}
-    tokens = [folder.target_tokens(last), before.get("target_tokens", 0)]
+    before = distinct_records(provenance.started_from, provenance.teacher) if provenance else []
+    tokens = [folder.target_tokens(last), *(one["target_tokens"] for one in before)]
     parameters = [
         part for name, one in sorted(flatten(run.params).items()) for part in (name, one.tobytes())
     ]
@@ -221,7 +222,7 @@ def record_of(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
         "workdir": str(folder.folder),
         "step": run.step,
         "parameters": fingerprint(*parameters),
-        "updates": last + before.get("updates", 0),
+        "updates": last + sum(one["updates"] for one in before),
         "target_tokens": None if None in tokens else sum(tokens),
-        "wall_seconds": round(folder.seconds(last) + before.get("wall_seconds", 0.0), 1),
+        "wall_seconds": round(folder.seconds(last) + sum(one["wall_seconds"] for one in before), 1),
     }

@@ -139,7 +139,7 @@ def test_theory_predicts_nothing_for_a_moving_teacher_prob(tmp_path):
             "accuracy",
             {"objective.name": "mixer"},
             "schedule.name=accuracy: accuracy follows the metric sum 'token_accuracy', which this"
-            " objective does not have; it has 'loss', 'cost', 'distinct'",
+            " objective does not have; it has 'cost', 'distinct', 'loss'",
         ),
         ("feedback_parts:grows", {}, "the state after update: float32[3]; it must be float32[2]"),
         ("feedback_parts:two_numbers", {}, "teacher_prob returns float32[2]; it must return one"),

@@ -14,23 +14,58 @@ The schedules that decay grow instead with `rising=True` (Teutsch & Mäder 2022,
 All their other parameters describe the decay that is mirrored: its start, its floor, the value that
 it reaches and when. So a rising schedule that "reaches 0.1" is at 0.9 by then, and a floor of 0.1
 keeps it at 0.9 or below.
+
+A schedule that follows training itself is a `FeedbackSchedule`: it has a state, which is part of
+the train state. `accuracy` makes one.
 """
 
 import inspect
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from s2s_jax.metrics import Mean, MetricSums
 from s2s_jax.names import did_you_mean
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class FeedbackSchedule:
+    """A schedule with a state, which every update changes: it follows how training goes.
+
+    Attributes:
+      init: () -> the state before the first update, a pytree of arrays.
+      update: (state, metric sums of an update) -> the state after it, with arrays of the same
+        shapes and dtypes. The sums are those that the train step returns: the objective's,
+        "teacher_prob" and "gradient_norm".
+      teacher_prob: (step, state) -> teacher_prob, a float32 scalar in [0, 1].
+
+    Example:
+      >>> def after(state, sums):  # feeds gold until the loss is below 1 nat per token
+      ...     return sums["loss"].total < sums["loss"].weight
+      >>> schedule = FeedbackSchedule(
+      ...     init=lambda: jnp.array(False),
+      ...     update=after,
+      ...     teacher_prob=lambda step, is_low: jnp.where(is_low, 0.5, 1.0),
+      ... )
+      >>> state = schedule.update(schedule.init(), {"loss": Mean(12.0, 16.0)})
+      >>> float(schedule.teacher_prob(1, state))
+      0.5
+    """
+
+    init: Callable[[], Any]
+    update: Callable[[Any, MetricSums], Any]
+    teacher_prob: Callable[[ArrayLike, Any], jax.Array]
+
 
 _LAST_STEP = 2**31 - 1  # the step is an int32
 _LARGEST = 1e30  # well within float32's range: infinity times step 0 would be NaN
@@ -290,6 +325,54 @@ def inverse_sigmoid(
     )
 
 
+def accuracy(*, scale: float = 1.0, decay: float = 0.99, floor: float = 0.0) -> FeedbackSchedule:
+    """Falls as the model gets better: it follows the token accuracy of training.
+
+        teacher_prob = max(floor, 1 - scale * a)
+
+        a = sum_i decay^(n - i) right_i / sum_i decay^(n - i) tokens_i,   i = 1 ... n
+
+    after n updates, where `right_i` of the `tokens_i` target tokens of update i were predicted
+    correctly after whatever was fed there. Before the first update a is 0. So the model's own
+    tokens are fed as often as they are likely to be right, and nothing depends on the number of
+    steps. It is the idea of dynamic scheduled sampling (Lin et al. 2023, arXiv:2301.13753), without
+    their imitation loss.
+
+    The objective must have the sum "token_accuracy".
+
+    Args:
+      scale: the share of own tokens at an accuracy of 1, above which it grows no more if it is
+        above 1; in (0, 1e30].
+      decay: the weight of an update relative to the next one, in [0, 1): about the last
+        1 / (1 - decay) updates count; 0 for the last one only.
+      floor: the lowest value, in [0, 1).
+
+    Raises:
+      ValueError: a parameter is out of range; or, on an update, the objective has no
+        "token_accuracy".
+
+    Example:
+      >>> schedule = accuracy(scale=0.5, decay=0.5)
+      >>> state = schedule.init()
+      >>> float(schedule.teacher_prob(0, state))
+      1.0
+      >>> for right in (0.0, 6.0):
+      ...     state = schedule.update(state, {"token_accuracy": Mean(right, 10.0)})
+      >>> round(float(schedule.teacher_prob(2, state)), 6)  # a = 6 / 15
+      0.8
+    """
+    scale = _number("accuracy", "scale", scale, "in (0, 1e30]")
+    _check("accuracy", "scale", scale, 0 < scale <= _LARGEST, "in (0, 1e30]")
+    decay = _number("accuracy", "decay", decay, "in [0, 1)")
+    _check("accuracy", "decay", decay, 0 <= decay < 1, "in [0, 1)")
+    floor = _floor("accuracy", floor, 1.0)
+    return FeedbackSchedule(
+        _no_tokens,
+        partial(_with_accuracy, decay=decay),
+        partial(_one_minus_accuracy, scale=scale, floor=floor),
+    )
+
+
 SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
     factory.__name__: factory
     for factory in (
@@ -301,11 +384,27 @@ SCHEDULES: dict[str, Callable[..., partial[jax.Array]]] = {
         free_running,
     )
 }
-"""The schedules by name, as configs and `make_schedule` know them."""
+"""The schedules of the step by name, as configs and `make_schedule` know them."""
+
+FEEDBACK_SCHEDULES: dict[str, Callable[..., FeedbackSchedule]] = {"accuracy": accuracy}
+"""The schedules with a state by name, as configs know them."""
+
+
+def as_feedback(schedule: Schedule | FeedbackSchedule) -> FeedbackSchedule:
+    """Any schedule as one with a state; that of an ordinary schedule is empty.
+
+    Example:
+      >>> schedule = as_feedback(constant(0.75))
+      >>> schedule.init(), float(schedule.teacher_prob(10, ()))
+      ((), 0.75)
+    """
+    if isinstance(schedule, FeedbackSchedule):
+        return schedule
+    return FeedbackSchedule(tuple, lambda state, sums: state, lambda step, state: schedule(step))
 
 
 def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Array]:
-    """Makes a schedule by its name, for configs.
+    """Makes a schedule of the step by its name, for configs.
 
     Args:
       name: a key of `SCHEDULES`.
@@ -323,6 +422,8 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
       Traceback (most recent call last):
       ValueError: schedule is 'inverse_sigmiod'; did you mean 'inverse_sigmoid'? ...
     """
+    if name in FEEDBACK_SCHEDULES:
+        raise ValueError(f"schedule is {name!r}, which is none of the step alone; call {name}()")
     if name not in SCHEDULES:
         raise ValueError(f"schedule is {name!r}; {did_you_mean(name, SCHEDULES)}")
     known = inspect.signature(SCHEDULES[name]).parameters
@@ -362,6 +463,27 @@ def _inverse_sigmoid(
         return _bounded(jax.nn.sigmoid(math.log(k) - x), floor, rising)
     log_expm1 = x + jnp.log(-jnp.expm1(-x))  # -inf at 0, where the sigmoid is 1
     return _bounded(start * jax.nn.sigmoid(math.log(k) - log_expm1), floor, rising)
+
+
+def _no_tokens() -> Mean:
+    return Mean(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
+
+
+def _with_accuracy(state: Mean, sums: MetricSums, *, decay: float) -> Mean:
+    """The moving sums of right tokens and of all tokens, with those of one more update."""
+    if "token_accuracy" not in sums:
+        others = [repr(name) for name in sums if name not in ("teacher_prob", "gradient_norm")]
+        raise ValueError(
+            "accuracy follows the metric sum 'token_accuracy', which this objective does not have;"
+            f" it has {', '.join(others)}"
+        )
+    total, weight = sums["token_accuracy"]
+    return Mean(decay * state.total + total, decay * state.weight + weight)
+
+
+def _one_minus_accuracy(step: ArrayLike, state: Mean, *, scale: float, floor: float) -> jax.Array:
+    moving = state.total / jnp.maximum(state.weight, jnp.finfo(jnp.float32).tiny)
+    return _bounded(1 - scale * moving, floor, rising=False)
 
 
 def _steps_since(first_step: int, step: ArrayLike) -> jax.Array:

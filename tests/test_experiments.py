@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from s2s_jax.lab.config.keys import flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.sweeps.plan import plan_sweep
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.schedules import Schedule
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -38,7 +40,7 @@ def test_a_config_builds_with_every_schedule(path, schedule):
     config, overrides, _ = parse_config([f"--config={path}:{schedule}"])
     assert not overrides
     config = apply_overrides(config, NEEDED.get(schedule, {}))
-    make_schedule = make_experiment(config).schedule
+    make_schedule = cast("Schedule", make_experiment(config).schedule)
     assert config.schedule.name == schedule
     assert config.data.name in LOADERS
     assert 0 <= float(make_schedule(config.train.num_steps - 1)) <= 1

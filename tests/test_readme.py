@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -21,7 +22,7 @@ from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.config.overrides import parse_config
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.schedules import (
-    SCHEDULES,
+    Schedule,
     exponential,
     inverse_sigmoid,
     linear,
@@ -282,7 +283,8 @@ def test_config_keys_are_those_of_the_table():
     keys = {
         one for row in rows("docs/schedules.md", "key of `schedule`") for one in code_spans(row[0])
     }
-    options = [find_component("schedule", one).options for one in SCHEDULES]
+    names = KINDS["schedule"].built_in
+    options = [find_component("schedule", one).options for one in names]
     assert keys == {"name"}.union(*options)
 
 
@@ -336,11 +338,11 @@ def test_values_of_schedules_are_those_of_the_tables():
         assert [f"{value:.3f}" for value in values] == shown
 
 
-def check_schedule(name: str, num_steps: int):
+def check_schedule(name: str, num_steps: int) -> Schedule:
     """The schedule of a config that sets only its name."""
     config = base_config("addition", name)
     config.train.num_steps = num_steps
-    return make_experiment(config).schedule
+    return cast("Schedule", make_experiment(config).schedule)
 
 
 def test_the_table_of_optima_is_what_its_code_computes():

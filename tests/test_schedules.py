@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_jax import schedules
+from s2s_jax.metrics import Mean
 from s2s_jax.schedules import (
     SCHEDULES,
+    accuracy,
     constant,
     exponential,
     free_running,
@@ -306,3 +308,61 @@ def test_every_schedule_is_made_by_its_name_prints_and_pickles():
         schedule = make_schedule(name, **parameters)
         assert at(pickle.loads(pickle.dumps(schedule)), 40) == at(schedule, 40)
         assert all(parameter in str(schedule) for parameter in schedule.keywords)
+
+
+def follow(schedule, rights, tokens=8.0):
+    """The teacher_prob before each update, and after the last one."""
+    state, found = schedule.init(), []
+    for step, right in enumerate(rights):
+        found.append(float(schedule.teacher_prob(step, state)))
+        state = jax.jit(schedule.update)(state, {"token_accuracy": Mean(right, tokens)})
+    return [*found, float(schedule.teacher_prob(len(rights), state))]
+
+
+def test_accuracy_follows_the_weighted_accuracy_of_earlier_updates():
+    rights, decay = [0.0, 2.0, 8.0, 5.0], 0.75
+    expected = [1.0]
+    for n in range(1, 5):
+        weights = [decay ** (n - i) for i in range(1, n + 1)]
+        moving = sum(w * right for w, right in zip(weights, rights, strict=False)) / sum(weights)
+        expected.append(max(0.3, 1 - 1.5 * moving / 8))
+    assert follow(accuracy(scale=1.5, decay=decay, floor=0.3), rights) == pytest.approx(expected)
+    assert follow(accuracy(decay=0.0), [2.0, 8.0]) == [1.0, 0.75, 0.0]
+    assert follow(accuracy(), [0.0, 0.0], tokens=0.0) == [1.0] * 3
+
+
+def test_accuracy_weighs_updates_by_their_tokens():
+    schedule = accuracy(decay=0.5)
+    state = schedule.update(schedule.init(), {"token_accuracy": Mean(30.0, 60.0)})
+    state = schedule.update(state, {"token_accuracy": Mean(10.0, 10.0)})
+    assert float(schedule.teacher_prob(2, state)) == pytest.approx(1 - 25 / 40)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"scale": 0.0}, r"accuracy: scale must be in \(0, 1e30\], not 0"),
+        ({"scale": math.inf}, "scale must be in"),
+        ({"decay": 1.0}, r"accuracy: decay must be in \[0, 1\), not 1.0"),
+        ({"decay": math.nan}, "decay must be in"),
+        ({"floor": 1.0}, r"accuracy: floor must be in \[0, 1\), not 1.0"),
+        ({"floor": "high"}, "floor must be in"),
+    ],
+)
+def test_accuracy_rejects_values_out_of_range(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        accuracy(**parameters)
+
+
+def test_accuracy_needs_an_objective_that_measures_it():
+    schedule = accuracy()
+    with pytest.raises(ValueError, match="'token_accuracy', which this objective does not have"):
+        schedule.update(schedule.init(), {"cost": Mean(1.0, 2.0)})
+    with pytest.raises(ValueError, match=r"none of the step alone; call accuracy\(\)"):
+        make_schedule("accuracy")
+
+
+def test_accuracy_can_be_pickled():
+    rights = [1.0, 3.0]
+    copy = pickle.loads(pickle.dumps(accuracy(scale=0.5)))
+    assert follow(copy, rights) == follow(accuracy(scale=0.5), rights)

@@ -229,3 +229,30 @@ def test_the_gradient_norm_is_measured_before_clipping(table_model):
     norm = np.sqrt((gradient**2).sum())
     assert compute(metrics)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
     np.testing.assert_allclose(new.params, -1e-3 * gradient / norm, atol=1e-7)
+
+
+def test_a_schedule_with_a_state_sees_the_metrics_of_every_update(table_model):
+    """Its state is of the updates before, and their sums are those that the step returns."""
+    schedule = schedules.accuracy(decay=0.5)
+    objective = make_cross_entropy(table_model)
+    step = jax.jit(make_train_step(objective, OPTIMIZER, schedule), donate_argnums=0)
+    state = init_train_state(table_model, OPTIMIZER, jax.random.key(0), schedule=schedule)
+    wanted, used = schedule.init(), []
+    for number in range(4):
+        used.append(float(schedule.teacher_prob(number, wanted)))
+        state, sums = step(state, BATCH)
+        assert compute(sums)["teacher_prob"] == pytest.approx(used[-1], abs=1e-6)
+        wanted = schedule.update(wanted, sums)
+    assert used[0] == 1.0
+    assert len(set(used)) > 1
+    assert_close = np.testing.assert_allclose
+    jax.tree.map(lambda a, b: assert_close(a, b, rtol=1e-6), state.schedule_state, wanted)
+
+
+def test_a_train_state_without_the_schedules_state_is_refused(table_model):
+    objective = make_cross_entropy(table_model)
+    step = make_train_step(objective, OPTIMIZER, schedules.accuracy())
+    state = init_train_state(table_model, OPTIMIZER, jax.random.key(0))
+    assert state.schedule_state == ()
+    with pytest.raises(ValueError, match="give init_train_state the schedule"):
+        step(state, BATCH)

@@ -14,11 +14,27 @@ Objective = Callable[[Params, Batch, jax.Array, jax.Array], tuple[jax.Array, Met
 """(params, batch, key, teacher_prob) -> (loss, metric sums).
 
 The sums contain at least "loss". If exact theory predicts what training on the objective converges
-to, the function has an attribute `optimum`: see `optimum_of`.
+to, the function has an attribute `optimum`: see `optimum_of`. If teacher_prob makes no difference,
+it says so with an attribute: see `ignores_teacher_prob`.
 """
 
 Optimum = Callable[[Chains, float], tuple[np.ndarray, np.ndarray]]
 """(chains, teacher_prob) -> KL(truth || optimum) of each chain in nats, and whether it is known."""
+
+
+def ignores_teacher_prob(objective: Objective) -> bool:
+    """Whether teacher_prob makes no difference to an objective, so that a schedule has no effect.
+
+    This is the objective's own attribute `ignores_teacher_prob`; without it, the answer is no.
+
+    Example:
+      >>> from s2s_jax.models.tabular import make_tabular_model
+      >>> from s2s_jax.objectives import make_cross_entropy, make_reinforce
+      >>> model = make_tabular_model(8, 8)
+      >>> [ignores_teacher_prob(make(model)) for make in (make_reinforce, make_cross_entropy)]
+      [True, False]
+    """
+    return getattr(objective, "ignores_teacher_prob", False)
 
 
 def optimum_of(objective: Objective) -> Optimum | None:

@@ -295,4 +295,5 @@ def _make_sampled(
         }
         return loss, metrics
 
+    objective.ignores_teacher_prob = not with_prefix  # pyright: ignore[reportFunctionMemberAccess]
     return objective

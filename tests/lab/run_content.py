@@ -31,7 +31,8 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     assert vocabularies is not None
     model = experiment.make_model(vocabularies)
     objective, optimizer = experiment.make_objective(model), experiment.make_optimizer
-    programs = Programs(model, objective, optimizer, batch_template(1, (1, 1)))
+    batch, feedback = batch_template(1, (1, 1)), experiment.feedback
+    programs = Programs(model, objective, optimizer, batch, feedback)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         step, progress = checkpoints.restore(programs.template, "latest")
     return step, flatten(progress)

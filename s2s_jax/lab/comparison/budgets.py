@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from s2s_jax.lab.runs.provenance import distinct_records
+
 if TYPE_CHECKING:
     from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
@@ -24,7 +26,7 @@ _SECONDS_ALIKE = 0.25
 class Budget:
     """What the runs of one row used, as means over seeds.
 
-    All of it includes the training of the run that a run started from.
+    All of it includes the training of the run that a run started from, and that of its teacher.
 
     Attributes:
       schedule: the row's label.
@@ -33,7 +35,8 @@ class Budget:
       seconds: wall-clock time of a run, including evaluations; NaN if not known.
       seconds_low: the same for the fastest run.
       seconds_high: the same for the slowest run.
-      updates_before: how many of the updates were made in the run that a run started from.
+      updates_before: how many of the updates were made in these other runs.
+      others: what the other runs are, in words.
     """
 
     schedule: str
@@ -43,14 +46,18 @@ class Budget:
     seconds_low: float
     seconds_high: float
     updates_before: float = 0.0
+    others: tuple[str, ...] = ()
 
     @property
     def updates_text(self) -> str:
         """The updates, and how many of them were made before."""
         text = f"{self.updates:,.0f}"
         if self.updates_before:
-            text += f" ({self.updates_before:,.0f} of them in the run that it started from)"
+            text += f" ({self.updates_before:,.0f} of them in {' and '.join(self.others)})"
         return text
+
+
+_START, _TEACHER = "the run that it started from", "its teacher"
 
 
 def budgets(runs: CollectedRuns) -> list[Budget]:
@@ -70,15 +77,25 @@ def budgets(runs: CollectedRuns) -> list[Budget]:
                 min(seconds, default=math.nan),
                 max(seconds, default=math.nan),
                 _mean(before),
+                _others(members),
             )
         )
     return found
 
 
 def _before(run: FinishedRun, quantity: str) -> float:
-    """What was used in the run that a run started from; NaN if not known, 0 without such a run."""
-    used = 0 if run.started_from is None else run.started_from[quantity]
-    return math.nan if used is None else float(used)
+    """What was used in the run that a run started from and by its teacher; NaN if not known."""
+    used = [one[quantity] for one in distinct_records(run.started_from, run.teacher)]
+    return math.nan if None in used else math.fsum(used)
+
+
+def _others(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """What the other runs are that these runs needed, in words."""
+    named = {
+        _START: any(one.started_from for one in runs),
+        _TEACHER: any(one.teacher for one in runs),
+    }
+    return tuple(name for name, is_there in named.items() if is_there)
 
 
 def run_tokens(run: FinishedRun) -> float:
@@ -154,13 +171,13 @@ def to_text(found: Sequence[Budget]) -> str:
         return ""
     differing = unequal(found)
     verdict = "" if differing else " Equal for all schedules, as far as recorded."
-    with_others = any(one.updates_before for one in found)
-    including = ", including the run that it started from" if with_others else ""
+    others = dict.fromkeys(name for one in found if one.updates_before for name in one.others)
+    including = f", including {' and '.join(others)}" if others else ""
     return " ".join([f"Budget per run{including}: {', '.join(parts)}.{verdict}", *differing])
 
 
 def _of_them_before(found: Sequence[Budget]) -> str:
-    """How many of the updates were made in the runs that others started from, in brackets."""
+    """How many of the updates were made in the runs that others needed, in brackets."""
     before = [one.updates_before for one in found]
     if not any(before):
         return ""

@@ -45,7 +45,7 @@ from s2s_jax.objectives import (
     make_self_critical,
 )
 from s2s_jax.optimizers import OPTIMIZERS
-from s2s_jax.schedules import SCHEDULES
+from s2s_jax.schedules import FEEDBACK_SCHEDULES, SCHEDULES, FeedbackSchedule
 
 DATA_KEYS: dict[str, Any] = {
     # Where datasets are prepared; "" is TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -141,10 +141,10 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "schedule",
-            SCHEDULES,
+            {**SCHEDULES, **FEEDBACK_SCHEDULES},
             0,
-            "a schedule, a function of the step",
-            callable,
+            "a schedule, a function of the step, or a FeedbackSchedule",
+            lambda made: callable(made) or isinstance(made, FeedbackSchedule),
             supplied={"num_steps": "train.num_steps"},
             check=check_schedule,
         ),

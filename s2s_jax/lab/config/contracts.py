@@ -23,7 +23,7 @@ from s2s_jax.lab.config.user_code import any_error_in_a_line
 from s2s_jax.metrics import Mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import Objective
-from s2s_jax.schedules import Schedule
+from s2s_jax.schedules import FeedbackSchedule, Schedule
 
 _NUMBER = jax.ShapeDtypeStruct((), jnp.float32)
 _STEP = jax.ShapeDtypeStruct((), jnp.int32)
@@ -52,11 +52,50 @@ def check_splits(name: str, files: Iterable[Path], splits: Mapping[Any, Any]) ->
                 _check_text(f"{name}: a {column} of split {split!r}", text)
 
 
-def check_schedule(name: str, files: Iterable[Path], schedule: Schedule) -> None:
-    """Checks that a schedule maps a traced step to a number."""
-    found = _traced(f"{name}: the schedule", files, schedule, _STEP)
+def check_schedule(name: str, files: Iterable[Path], schedule: Schedule | FeedbackSchedule) -> None:
+    """Checks that a schedule maps a traced step, and its state if it has one, to a number."""
+    files = list(files)
+    if isinstance(schedule, FeedbackSchedule):
+        state = _traced(f"{name}: init", files, schedule.init)
+        what = "teacher_prob"
+        found = _traced(f"{name}: {what}", files, schedule.teacher_prob, _STEP, state)
+    else:
+        what = "the schedule"
+        found = _traced(f"{name}: {what}", files, schedule, _STEP)
     if not _is_number(found):
-        raise LabError(f"{name}: the schedule returns {_told(found)}; it must return one number")
+        raise LabError(f"{name}: {what} returns {_told(found)}; it must return one number")
+
+
+def check_feedback(
+    name: str,
+    files: Iterable[Path],
+    schedule: FeedbackSchedule,
+    objective: Objective,
+    params: Params,
+    batch: Batch,
+) -> None:
+    """Checks that a schedule can follow an objective's sums, and that its state stays alike.
+
+    Args:
+      name: see above.
+      files: see above.
+      schedule: the schedule, checked by `check_schedule`.
+      objective: an objective, checked by `check_objective`.
+      params: the shapes of the model's parameters.
+      batch: the shapes of a batch.
+    """
+    files = list(files)
+    _, sums = jax.eval_shape(objective, params, batch, _key(), _NUMBER)
+    number: Any = _NUMBER
+    sums |= dict.fromkeys(_MEASURED, Mean(number, number))
+    state = jax.eval_shape(schedule.init)
+    try:
+        found = _traced(f"{name}: update", files, schedule.update, state, sums)
+    except LabError as error:
+        if files or not isinstance(error.__cause__, ValueError):
+            raise
+        raise LabError(f"{name}: {error.__cause__}") from error  # of a built-in schedule
+    _check_same(f"{name}: the state after update", found, state)
 
 
 def check_model(

@@ -40,6 +40,7 @@ class FinishedRun:
       score_metrics: how the scores of its scorer are shown, the headline first; empty if that was
         not recorded.
       started_from: the run that it started from, see `STARTED_FROM`; None for a start from scratch.
+      teacher: the run that was its teacher, likewise; None without one.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class FinishedRun:
     versions: dict[str, str] = field(default_factory=dict)
     score_metrics: tuple[Metric, ...] = ()
     started_from: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ def _read_run(folder: Path) -> tuple[FinishedRun, int]:
         versions=result.get("versions", {}),
         score_metrics=_score_metrics(folder, result),
         started_from=result.get("started_from"),
+        teacher=result.get("teacher"),
     )
     return run, num_bad
 

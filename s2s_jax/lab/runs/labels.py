@@ -15,6 +15,7 @@ SCHEDULE_ORDER = (
     "linear",
     "exponential",
     "inverse_sigmoid",
+    "accuracy",
     "free_running",
 )
 """The order of a table's rows; other names follow alphabetically."""

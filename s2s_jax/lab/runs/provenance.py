@@ -30,10 +30,13 @@ STARTED_FROM = {
     "target_tokens": (int, None),
     "wall_seconds": float,
 }
-"""The shape of the record of the run that a run started from, in that file and in `result.json`.
+"""The shape of the record of another run that a run started from, or had as its teacher.
+
+It is in that file and in `result.json`.
 
 "step" is that of the checkpoint, "parameters" the fingerprint of what it held. The others count all
-training there up to then, including that of the runs which that one started from in turn.
+training there up to then, including that of the runs which that one started from or learnt from in
+turn.
 """
 
 PROVENANCE = {
@@ -43,6 +46,7 @@ PROVENANCE = {
     "versions": {...: str},
     "code?": {...: {"file": str, "fingerprint": str}},
     "started_from?": (STARTED_FROM, None),
+    "teacher?": (STARTED_FROM, None),
 }
 """The shape of that file; see `s2s_jax.data.json_shapes`."""
 
@@ -73,6 +77,7 @@ class Provenance:
         the original path, and "fingerprint", of its content.
       started_from: the run whose parameters it started from, see `STARTED_FROM`; None for a start
         from scratch.
+      teacher: the run that is its teacher, likewise; None without one, or if it is the truth.
     """
 
     data: Mapping[str, str]
@@ -81,6 +86,7 @@ class Provenance:
     versions: Mapping[str, str]
     code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     started_from: Mapping[str, Any] | None = None
+    teacher: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -88,6 +94,7 @@ class Provenance:
         task: Task,
         files: Mapping[str, Path] | None = None,
         started_from: Mapping[str, Any] | None = None,
+        teacher: Mapping[str, Any] | None = None,
     ) -> Provenance:
         """The provenance of a run that starts now.
 
@@ -95,6 +102,7 @@ class Provenance:
           task: the run's task.
           files: the user's own files, from `user_files`.
           started_from: see `Provenance`.
+          teacher: likewise.
         """
         code = {
             name: {"file": str(path), "fingerprint": fingerprint(content_of(path))}
@@ -104,7 +112,7 @@ class Provenance:
             fingerprints_of(task.splits),
             vocabulary_fingerprints(task.vocabularies),
         )
-        return cls(data, vocabularies, switches(), versions(), code, started_from)
+        return cls(data, vocabularies, switches(), versions(), code, started_from, teacher)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Provenance:
@@ -115,9 +123,25 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """The record for `provenance.json`."""
         record = asdict(self)
-        if self.started_from is None:
-            del record["started_from"]
+        for name in ("started_from", "teacher"):
+            if record[name] is None:
+                del record[name]
         return record
+
+
+def distinct_records(*records: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The records that there are, see `STARTED_FROM`; those of the same parameters count once.
+
+    Example:
+      >>> first, other = {"parameters": "1a", "updates": 10}, {"parameters": "2b", "updates": 5}
+      >>> [one["updates"] for one in distinct_records(first, None, other, dict(first))]
+      [10, 5]
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in records:
+        if one is not None:
+            found.setdefault(one["parameters"], one)
+    return list(found.values())
 
 
 def switches() -> dict[str, Any]:

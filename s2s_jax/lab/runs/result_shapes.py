@@ -33,6 +33,7 @@ RESULT = ENDING | {
     "versions?": {...: str},
     "provenance?": (PROVENANCE, None),
     "started_from?": STARTED_FROM,
+    "teacher?": STARTED_FROM,
     "wall_seconds": float,
     "best_step?": int,
     "scores?": str,

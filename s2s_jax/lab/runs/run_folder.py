@@ -360,6 +360,8 @@ class RunFolder:
         provenance = self.provenance()
         if provenance and provenance.started_from:
             more["started_from"] = dict(provenance.started_from)
+        if provenance and provenance.teacher:
+            more["teacher"] = dict(provenance.teacher)
         result = {
             "status": status,
             "config": config.to_dict(),

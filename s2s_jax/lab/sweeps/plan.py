@@ -19,6 +19,7 @@ from s2s_jax.lab.runs.names import log_file, run_name, short_key, varied_beside_
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.sweeps.assignment import Assignment, with_varied
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.lab.training.teachers import check_teacher
 from s2s_jax.lab.training.warm_start import WarmStarts, starts_warm
 
 
@@ -84,7 +85,8 @@ def plan_sweep(
 
     Raises:
       LabError, DataError: a run's config or data cannot be used, a new run cannot start from
-        `train.init_from`, or the data of a finished run have changed.
+        `train.init_from`, `objective.teacher` is missing, or the data of a finished run have
+        changed.
     """
     file, argument = split_config(config_file)
     if argument and not sweep_takes_argument(config_file):
@@ -112,6 +114,7 @@ def plan_sweep(
             for line in data.check(run, config):
                 report(line)
         else:
+            check_teacher(experiment)
             if starts_warm(config, run):
                 starts.check(experiment)
             if needs_data:

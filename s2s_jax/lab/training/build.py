@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,20 @@ from s2s_jax.lab.config.user_code import ENVIRONMENT, Modules
 from s2s_jax.lab.evaluation.divergence import Divergence, knows_symbols, predicted_divergence
 from s2s_jax.lab.evaluation.evaluator import Evaluator
 from s2s_jax.lab.evaluation.scores import Scorer, make_scorer
-from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
+from s2s_jax.lab.training.other_runs import folder_of
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.objectives import Objective, Teacher, optimum_of
-from s2s_jax.schedules import Schedule
+from s2s_jax.objectives import Objective, Teacher, ignores_teacher_prob, optimum_of
+from s2s_jax.schedules import FeedbackSchedule, Schedule
 
 # Options are checked before the vocabularies of the data are known.
 _ANY_VOCABULARY, _LARGE_VOCABULARY = 8, 2**24
 
+TEACHER = "objective.teacher"
+"""The key of the teacher: a trained run's folder, or `TRUTH`."""
+
 TRUTH = "truth"
-"""The value of `objective.teacher` for the true distribution, on tasks that have one."""
+"""The value of that key for the true distribution, on tasks that have one."""
 
 _MAY_DIFFER = ("seed", "train.learning_rate")
 
@@ -50,13 +54,13 @@ class Experiment:
     Attributes:
       config: the config, for the record and for messages.
       components: the components that it names, by section.
-      schedule: training step -> teacher_prob.
+      schedule: training step -> teacher_prob, or a schedule with a state.
       scorer: the scorer of hypotheses.
     """
 
     config: Config
     components: Mapping[str, Component]
-    schedule: Schedule
+    schedule: Schedule | FeedbackSchedule
     scorer: Scorer
 
     @property
@@ -85,6 +89,17 @@ class Experiment:
         return self.config.objective.get("teacher")
 
     @property
+    def teacher_folder(self) -> Path | None:
+        """The folder of the run that is the teacher; None without one, or if it is the truth.
+
+        Raises:
+          LabError: it is in a home folder that does not exist.
+        """
+        if self.teacher is None or self.teacher == TRUTH:
+            return None
+        return folder_of(self.teacher, self.seed, TEACHER)
+
+    @property
     def scalars(self) -> Scalars:
         """The numbers of the optimiser that a compiled program takes as arguments."""
         train = self.config.train
@@ -92,17 +107,25 @@ class Experiment:
         return Scalars(train.learning_rate, weight_decay, train.clip_norm)
 
     @property
+    def feedback(self) -> FeedbackSchedule | None:
+        """The schedule if it has a state, else None."""
+        return self.schedule if isinstance(self.schedule, FeedbackSchedule) else None
+
+    @property
     def group_key(self) -> str:
         """A key that is equal for experiments that can share data and compiled programs.
 
         It contains every config value except the schedule, the seed, the learning rate, the weight
-        decay of a built-in optimiser and, if it is not 0, the norm that gradients are clipped to.
+        decay of a built-in optimiser and, if it is not 0, the norm that gradients are clipped to. A
+        schedule with a state is part of the program, and so of the key.
         """
         values = {
             key: value
             for key, value in flat_keys(self.config).items()
-            if key not in _MAY_DIFFER and not key.startswith("schedule.")
+            if key not in _MAY_DIFFER and (self.feedback or not key.startswith("schedule."))
         }
+        if self.teacher_folder is not None:  # its parameters are constants of the program
+            values[TEACHER] = str(self.teacher_folder.absolute())
         if self._has_traced_decay:
             del values["train.optimizer.weight_decay"]
         values["train.clip_norm"] = bool(values["train.clip_norm"])
@@ -216,8 +239,8 @@ class Experiment:
     def make_divergence(self, model: Seq2SeqModel, task: Task) -> Divergence | None:
         """Makes the measure of the distance from the truth, with the theory's prediction for it.
 
-        The prediction is for the teacher_prob at the end of the schedule. Returns None if the truth
-        is not known.
+        The prediction is for the teacher_prob at the end of the schedule; there is none for a
+        schedule with a state. Returns None if the truth is not known.
         """
         config = self.config
         truth = known_truth(config.data.name, config.data)
@@ -226,7 +249,8 @@ class Experiment:
         predicted, dev = None, task.splits["dev"]
         optimum = optimum_of(self.make_objective(model))
         # With dropout, a model can no longer learn every distribution.
-        if optimum is not None and not config.model.get("dropout", 0.0):
+        is_reachable = not config.model.get("dropout", 0.0)
+        if optimum is not None and is_reachable and not isinstance(self.schedule, FeedbackSchedule):
             teacher_prob = float(self.schedule(self.num_steps - 1))
             predicted = predicted_divergence(truth, dev, teacher_prob, optimum)
         return Divergence(model, task.vocabularies, truth, dev, config.eval.batch_size, predicted)
@@ -258,23 +282,43 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
     )
     experiment.make_optimizer()
     _check_unused(config, components["objective"])
-    _check_teacher(experiment)
+    _check_truth(experiment)
     model = experiment._make_model(_ANY_VOCABULARY, _ANY_VOCABULARY)
-    experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
+    objective = experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
+    _check_schedule_is_used(config, objective)
+    _check_dropout(config, components["model"])
     return experiment
 
 
-def _check_teacher(experiment: Experiment) -> None:
-    """Rejects a teacher that is no trained run, or the truth of a task that has none."""
-    name, data = experiment.teacher, experiment.config.data
-    if name == TRUTH:
-        if known_truth(data.name, data) is None:
-            raise LabError(
-                f"objective.teacher=truth; the true distribution of {data.name} is not known;"
-                " name the folder of a trained run"
-            )
-    elif name is not None and RunFolder(name).vocabularies() is None:
-        raise LabError(f"objective.teacher={name}, which holds no trained run")
+def _check_truth(experiment: Experiment) -> None:
+    """Rejects the truth as teacher of a task that has none."""
+    data = experiment.config.data
+    if experiment.teacher == TRUTH and known_truth(data.name, data) is None:
+        raise LabError(
+            f"{TEACHER}=truth; the true distribution of {data.name} is not known;"
+            " name the folder of a trained run"
+        )
+
+
+def _check_schedule_is_used(config: Config, objective: Objective) -> None:
+    """Rejects a schedule other than teacher forcing, the default, if the objective ignores it."""
+    schedule = config.schedule.name
+    if ignores_teacher_prob(objective) and schedule != "teacher_forcing":
+        raise LabError(
+            f"schedule.name={schedule} has no effect on {config.objective.name}, which ignores"
+            " teacher_prob; set it to teacher_forcing"
+        )
+
+
+def _check_dropout(config: Config, model: Component) -> None:
+    """Rejects R-Drop, which compares two dropout masks, for a built-in model without any."""
+    if config.objective.name == "r_drop" and model.is_built_in and not config.model.get("dropout"):
+        remedy = (
+            "set model.dropout above 0"
+            if "dropout" in model.options
+            else f"model.name={model.name} has none"
+        )
+        raise LabError(f"objective.name=r_drop has no effect without dropout; {remedy}")
 
 
 def _check_unused(config: Config, objective: Component) -> None:

@@ -17,7 +17,7 @@ from s2s_jax.lab.training.device_lanes import DeviceLanes, Reading
 from s2s_jax.lab.training.progress_lines import Clock, ProgressPrinter
 from s2s_jax.metrics import compute
 from s2s_jax.optimizers import evaluation_params
-from s2s_jax.schedules import Schedule
+from s2s_jax.schedules import FeedbackSchedule, Schedule
 
 
 class NonFiniteLossError(LabError):
@@ -180,20 +180,34 @@ class Lane:
             raise NonFiniteLossError(first_bad, self._checkpoints.latest_step)
 
 
-def schedule_values(schedule: Schedule, num_steps: int) -> np.ndarray:
+def schedule_values(schedule: Schedule | FeedbackSchedule, num_steps: int) -> np.ndarray:
     """The teacher_prob of every step, [num_steps] float32.
 
+    What a `FeedbackSchedule` will give is known only to the train step, which computes it. Here 0
+    stands for it: the model's own tokens may be fed.
+
     Raises:
-      LabError: a value is not in [0, 1].
+      LabError: a value is not in [0, 1]; of a `FeedbackSchedule`, the first one.
     """
+    if isinstance(schedule, FeedbackSchedule):
+        first = schedule.teacher_prob(jnp.zeros((), jnp.int32), schedule.init())
+        values = np.zeros(num_steps, np.float32)
+        values[0] = np.asarray(first, np.float32)
+        _check_probabilities(values)
+        values[0] = 0.0
+        return values
     values = np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
+    _check_probabilities(values)
+    return values
+
+
+def _check_probabilities(values: np.ndarray) -> None:
     outside = np.flatnonzero(~((values >= 0) & (values <= 1)))  # NaN counts as outside
     if len(outside):
         step = outside[0]
         raise LabError(
             f"the schedule gives teacher_prob {values[step]:g} at step {step}; it must be in [0, 1]"
         )
-    return values
 
 
 def target_tokens(batches: TrainingBatches, num_steps: int) -> int:

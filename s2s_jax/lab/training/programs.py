@@ -19,6 +19,7 @@ from s2s_jax.lab.training.optimizers import Scalars
 from s2s_jax.metrics import MetricSums, merge
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import Objective
+from s2s_jax.schedules import FeedbackSchedule
 from s2s_jax.training import TrainState, init_train_state, make_train_step
 
 Shape = tuple[int, int]
@@ -178,8 +179,10 @@ class Programs:
 
     A single run uses the train step itself; several use it under vmap, sharded over the devices.
     teacher_prob and the optimiser's scalars are arguments, so that one program serves every
-    schedule and every learning rate. Metrics are summed on the device, and bad_step is the first
-    step whose loss or gradient was not finite, or below 0 if there is none.
+    schedule and every learning rate. Only a `FeedbackSchedule` is part of the programs, which then
+    compute teacher_prob from its state and ignore the argument. Metrics are summed on the device,
+    and bad_step is the first step whose loss or gradient was not finite, or below 0 if there is
+    none.
 
     Args:
       model: the functions of `Seq2SeqModel`.
@@ -188,6 +191,7 @@ class Programs:
         has the same structure.
       batch: the shapes of a batch; given those of the first training batch, they are traced only
         once.
+      feedback: the runs' schedule if it has a state, else None.
 
     Attributes:
       template: the shapes of a run's `Progress`.
@@ -200,13 +204,15 @@ class Programs:
         objective: Objective,
         make_optimizer: Callable[..., optax.GradientTransformation],
         batch: Batch,
+        feedback: FeedbackSchedule | None = None,
     ):
         @jax.jit  # caches its traces
         def train_step(
             state: TrainState, batch: Batch, scalars: Scalars, teacher_prob: jax.Array
         ) -> tuple[TrainState, MetricSums]:
             optimizer = make_optimizer(scalars)
-            return make_train_step(objective, optimizer, lambda step: teacher_prob)(state, batch)
+            schedule = feedback or (lambda step: teacher_prob)
+            return make_train_step(objective, optimizer, schedule)(state, batch)
 
         def step(
             state: TrainState,
@@ -222,7 +228,7 @@ class Programs:
             return new_state, merge(sums, new), bad_step
 
         self._step, self._num_rows = step, batch.target.shape[0]
-        self._init = jax.jit(partial(init_train_state, model, make_optimizer()))
+        self._init = jax.jit(partial(init_train_state, model, make_optimizer(), schedule=feedback))
         state = jax.eval_shape(self._init, jax.random.key(0))
         _, sums = jax.eval_shape(train_step, state, batch, _SCALARS, _SCALAR)
         self.template = Progress(state, sums)

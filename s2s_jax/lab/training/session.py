@@ -34,6 +34,7 @@ class RunSession:
       report: called with each line of progress.
       data: the entry "data" of `result.json`.
       started_from: what a new run starts from; see `Provenance`.
+      teacher: the run that is its teacher; likewise.
 
     Attributes:
       tracker: writes the logs, from the newest checkpoint on.
@@ -55,6 +56,7 @@ class RunSession:
         report: Callable[[str], None],
         data: Mapping[str, Any],
         started_from: Mapping[str, Any] | None = None,
+        teacher: Mapping[str, Any] | None = None,
     ):
         config = experiment.config
         self._run, self._config, self._overrides = run, config, overrides
@@ -64,7 +66,7 @@ class RunSession:
         run.make_folder()
         with contextlib.ExitStack() as stack:
             files = config_files(config)
-            provenance = Provenance.of(task, files, started_from)
+            provenance = Provenance.of(task, files, started_from, teacher)
             belongs_to = belongings(
                 config, provenance.vocabularies, provenance.data, provenance.code
             )

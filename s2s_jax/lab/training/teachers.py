@@ -1,6 +1,7 @@
 """Opens what `objective.teacher` names: a trained run, or the truth of a generated task."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,15 +9,57 @@ from s2s_jax.data.markov import HIDDEN, known_truth
 from s2s_jax.data.task import Task
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.evaluation.divergence import knows_symbols, symbol_ids
-from s2s_jax.lab.training.build import TRUTH, Experiment
+from s2s_jax.lab.runs.run_folder import RunFolder
+from s2s_jax.lab.training.build import TEACHER, TRUTH, Experiment
+from s2s_jax.lab.training.other_runs import check_unchanged, naming_the_key
 from s2s_jax.lab.training.trained_run import load_run
+from s2s_jax.lab.training.warm_start import record_of
 from s2s_jax.objectives import Teacher, make_model_teacher
 from s2s_jax.objectives.chain_teacher import make_chain_teacher
 
 
+class LoadedTeacher(NamedTuple):
+    """A teacher, and where it comes from.
+
+    Attributes:
+      teacher: the teacher.
+      record: the run that it is, and what its training used, see
+        `s2s_jax.lab.runs.provenance.STARTED_FROM`; None if it is the truth.
+    """
+
+    teacher: Teacher
+    record: dict[str, Any] | None = None
+
+    def check(self, folder: RunFolder) -> None:
+        """Checks that a run which was begun before had the same teacher.
+
+        Raises:
+          LabError: the teacher has other parameters now.
+        """
+        provenance = folder.provenance()
+        before = provenance.teacher if provenance else None
+        if self.record is not None:
+            check_unchanged("with the teacher of step", folder, before, self.record)
+
+
+def check_teacher(experiment: Experiment) -> None:
+    """Checks that a run which is to be trained has its teacher; reads no parameters.
+
+    Raises:
+      LabError, DataError: the folder that `objective.teacher` names holds no trained run.
+    """
+    folder = experiment.teacher_folder
+    if folder is None:
+        return
+    run = RunFolder(folder)
+    with naming_the_key(TEACHER):
+        if run.vocabularies() is None or not run.has_checkpoint:
+            raise LabError(f"{folder} holds no trained run")
+
+
 def load_teacher(
     experiment: Experiment, task: Task, report: Callable[[str], None] = lambda line: None
-) -> Teacher | None:
+) -> LoadedTeacher | None:
     """The teacher of an experiment; None if its objective has none.
 
     Args:
@@ -27,19 +70,21 @@ def load_teacher(
     Raises:
       LabError: there is no such run, its vocabularies are others, or the truth is not known.
     """
-    name = experiment.teacher
-    if name is None:
+    if experiment.teacher == TRUTH:
+        return LoadedTeacher(_truth_of(experiment, task))
+    folder = experiment.teacher_folder
+    if folder is None:
         return None
-    if name == TRUTH:
-        return _truth_of(experiment, task)
-    run = load_run(name, report=report)
-    if run.vocabularies != task.vocabularies:
-        raise LabError(
-            f"objective.teacher={name} has other vocabularies; a teacher must be trained on the"
-            " same data with the same vocabularies"
-        )
-    report(f"teacher: {name}, {run.origin}")
-    return make_model_teacher(run.model, run.params)
+    with naming_the_key(TEACHER):
+        run = load_run(folder, report=report)
+        if run.vocabularies != task.vocabularies:
+            raise LabError(
+                f"{folder} has other vocabularies; a teacher must be trained on the same data with"
+                " the same vocabularies"
+            )
+        record = record_of(RunFolder(folder), run)
+    report(f"teacher: {folder}, {run.origin}")
+    return LoadedTeacher(make_model_teacher(run.model, run.params), record)
 
 
 def _truth_of(experiment: Experiment, task: Task) -> Teacher:

@@ -78,7 +78,8 @@ def load_run(
     belongs_to = run.belongings()
     with Checkpoints(run.checkpoints, read_only=True, belongs_to=belongs_to) as checkpoints:
         optimizer = experiment.make_optimizer()
-        state = jax.eval_shape(partial(init_train_state, model, optimizer), jax.random.key(0))
+        init = partial(init_train_state, model, optimizer, schedule=experiment.schedule)
+        state = jax.eval_shape(init, jax.random.key(0))
         if averages_params(state.opt_state):
             step, whole = checkpoints.restore(state, checkpoint, part="state")
             params = evaluation_params(whole.opt_state, whole.params)

@@ -1,8 +1,7 @@
 """Opens what `train.init_from` names: a trained run from whose parameters a new run starts."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,24 +9,22 @@ import jax
 import numpy as np
 
 from s2s_jax.data.files import fingerprint
-from s2s_jax.data.paths import user_path
 from s2s_jax.data.task import Task, Vocabularies
-from s2s_jax.lab.base.errors import LabError, is_for_the_user
+from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import to_json
 from s2s_jax.lab.config.keys import Config, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
+from s2s_jax.lab.runs.provenance import distinct_records
 from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.build import Experiment
 from s2s_jax.lab.training.data_remarks import count_unknown
+from s2s_jax.lab.training.other_runs import check_unchanged, folder_of, naming_the_key
 from s2s_jax.lab.training.trained_run import TrainedRun, load_run
 from s2s_jax.models.interface import Params
 
 KEY = "train.init_from"
-SEED = "{seed}"
-"""Stands for the run's seed in that key, so that each run of a sweep can start from its own."""
-
 _PARAMS = "state.params"
 _MOST_UNKNOWN = 0.25
 """The largest share of training tokens that may be unknown to the vocabularies taken along."""
@@ -57,12 +54,7 @@ class WarmStart(NamedTuple):
         """
         provenance = folder.provenance()
         before = provenance.started_from if provenance else None
-        if before is not None and before["parameters"] != self.record["parameters"]:
-            raise LabError(
-                f"workdir {folder.folder} was begun from step {before['step']:,} of"
-                f" {before['workdir']}; the parameters there (step {self.record['step']:,}) are now"
-                " others; name another workdir"
-            )
+        check_unchanged("from step", folder, before, self.record)
 
 
 def starts_warm(config: Config, folder: RunFolder) -> bool:
@@ -109,9 +101,9 @@ class WarmStarts:
         """
         template, folder = self._template(experiment), _folder(experiment.config)
         if folder not in self._runs:
-            with _naming_the_key():
+            with naming_the_key(KEY):
                 run = load_run(folder, report=report)
-                self._runs[folder] = run, _record(RunFolder(folder), run)
+                self._runs[folder] = run, record_of(RunFolder(folder), run)
         run, record = self._runs[folder]
         arrays = flatten(run.params, _PARAMS)
         leaves = [
@@ -128,7 +120,7 @@ class WarmStarts:
         kinds = {"source": config.data.source_vocabulary, "target": config.data.target_vocabulary}
         about = json.dumps([str(folder), kinds, to_json(config.model.to_dict())], sort_keys=True)
         if about not in self._templates:
-            with _naming_the_key():
+            with naming_the_key(KEY):
                 vocabularies, there = _stored(RunFolder(folder))
             for side, kind in kinds.items():
                 found = getattr(vocabularies, side).kind
@@ -170,21 +162,8 @@ def check_vocabularies(experiment: Experiment, task: Task) -> None:
 
 
 def _folder(config: Config) -> Path:
-    """The folder of the run that a config starts from; its folder of checkpoints also names it."""
-    path = user_path(config.train.init_from.replace(SEED, str(config.seed)), KEY)
-    is_inside = path.name == "checkpoints" and not (path / "config.json").exists()
-    return path.parent if is_inside else path
-
-
-@contextlib.contextmanager
-def _naming_the_key() -> Iterator[None]:
-    """Puts the config key before the message of an error about the other run."""
-    try:
-        yield
-    except ValueError as error:
-        if not is_for_the_user(error):
-            raise
-        raise LabError(f"{KEY}: {error}") from error
+    """The folder of the run that a config starts from."""
+    return folder_of(config.train.init_from, config.seed, KEY)
 
 
 def _stored(run: RunFolder) -> tuple[Vocabularies, dict[str, tuple[int, ...]]]:
@@ -225,7 +204,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))
 
 
-def _record(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
+def record_of(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
     """Where parameters come from, and what was used up to the newest checkpoint there.
 
     That the best checkpoint is an earlier one was known only after the others had been trained.
@@ -234,8 +213,8 @@ def _record(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
         last = checkpoints.latest_step
     assert last is not None
     provenance = run.provenance
-    before = (provenance.started_from if provenance else None) or {}
-    tokens = [folder.target_tokens(last), before.get("target_tokens", 0)]
+    before = distinct_records(provenance.started_from, provenance.teacher) if provenance else []
+    tokens = [folder.target_tokens(last), *(one["target_tokens"] for one in before)]
     parameters = [
         part for name, one in sorted(flatten(run.params).items()) for part in (name, one.tobytes())
     ]
@@ -243,7 +222,7 @@ def _record(folder: RunFolder, run: TrainedRun) -> dict[str, Any]:
         "workdir": str(folder.folder),
         "step": run.step,
         "parameters": fingerprint(*parameters),
-        "updates": last + before.get("updates", 0),
+        "updates": last + sum(one["updates"] for one in before),
         "target_tokens": None if None in tokens else sum(tokens),
-        "wall_seconds": round(folder.seconds(last) + before.get("wall_seconds", 0.0), 1),
+        "wall_seconds": round(folder.seconds(last) + sum(one["wall_seconds"] for one in before), 1),
     }

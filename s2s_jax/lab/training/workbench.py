@@ -16,7 +16,12 @@ from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.task import Task, Vocabularies
 from s2s_jax.lab.base.allocator import check_memory
 from s2s_jax.lab.base.errors import LabError, is_for_the_user, one_line
-from s2s_jax.lab.config.contracts import check_model, check_objective, check_optimizer
+from s2s_jax.lab.config.contracts import (
+    check_feedback,
+    check_model,
+    check_objective,
+    check_optimizer,
+)
 from s2s_jax.lab.config.keys import Config, Overrides, config_files
 from s2s_jax.lab.config.user_code import own_errors_in_a_line
 from s2s_jax.lab.evaluation.evaluator import Evaluator
@@ -30,7 +35,7 @@ from s2s_jax.lab.training.lane import Lane, NonFiniteLossError, schedule_values
 from s2s_jax.lab.training.loop import train_lanes
 from s2s_jax.lab.training.programs import Programs, batch_template
 from s2s_jax.lab.training.session import RunSession
-from s2s_jax.lab.training.teachers import load_teacher
+from s2s_jax.lab.training.teachers import LoadedTeacher, check_teacher, load_teacher
 from s2s_jax.lab.training.warm_start import (
     WarmStart,
     WarmStarts,
@@ -111,6 +116,7 @@ class Workbench:
                 result = _result_before(one, data)
                 if result is None:
                     values = schedule_values(experiment.schedule, experiment.num_steps)
+                    check_teacher(experiment)
                     start = _start_of(one, experiment, starts)
                     waiting[number] = _Run(one, experiment, values, start)
                 else:
@@ -177,6 +183,7 @@ class _Shared:
       evaluator: their evaluator, except for the theory's prediction, which depends on the schedule.
       batches: the training batches by seed.
       remarks: the remarks on the data.
+      teacher: what their objective learns from; None if it has no teacher.
       from_a_run: whether the vocabularies come from an existing run; they may differ from those
         that the data would give now.
     """
@@ -188,6 +195,7 @@ class _Shared:
     evaluator: Evaluator
     batches: dict[int, TrainingBatches]
     remarks: DataRemarks
+    teacher: LoadedTeacher | None
     from_a_run: bool
 
     @classmethod
@@ -201,7 +209,8 @@ class _Shared:
             task.check_lengths(split, model.max_length)
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
-        objective = experiment.make_objective(model, task, load_teacher(experiment, task))
+        teacher = load_teacher(experiment, task)
+        objective = experiment.make_objective(model, task, teacher and teacher.teacher)
         longest = batch_template(batches.batch_size, batches.shapes[-1])
         _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         _check_max_length(model, objective, longest)
@@ -211,6 +220,7 @@ class _Shared:
                 objective,
                 experiment.make_optimizer,
                 batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+                experiment.feedback,
             )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)
@@ -227,6 +237,7 @@ class _Shared:
             evaluator,
             {experiment.seed: batches},
             remarks,
+            teacher,
             from_a_run=vocabularies is not None,
         )
 
@@ -259,7 +270,10 @@ def _check_contracts(
     batch: Batch,
     vocab_size: int,
 ) -> None:
-    """Checks the user's own model, objective and optimiser on the shapes of a batch."""
+    """Checks the user's own model, objective and optimiser on the shapes of a batch.
+
+    Also checks any schedule with a state: not every objective has the sums that it follows.
+    """
     own = {
         section: (f"{section}.name={one.name}", one.files)
         for section, one in experiment.components.items()
@@ -267,12 +281,16 @@ def _check_contracts(
     }
     if "model" in own:
         check_model(*own["model"], model, batch, vocab_size)
-    if "objective" in own or "train.optimizer" in own:
+    if "objective" in own or "train.optimizer" in own or experiment.feedback:
         params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
         if "objective" in own:
             check_objective(*own["objective"], objective, params, batch)
         if "train.optimizer" in own:
             check_optimizer(*own["train.optimizer"], experiment.make_optimizer(), params)
+        if experiment.feedback:
+            one = experiment.components["schedule"]
+            about = f"schedule.name={one.name}", one.files
+            check_feedback(*about, experiment.feedback, objective, params, batch)
 
 
 def _check_max_length(model: Seq2SeqModel, objective: Objective, batch: Batch) -> None:
@@ -320,8 +338,11 @@ class _Group:
                 f"the vocabularies in {where} are not those of the runs beside it;"
                 " train the run alone, with s2s train"
             )
+        folder, teacher = RunFolder(one.workdir), self._shared.teacher
+        if teacher is not None:
+            teacher.check(folder)
         return RunSession(
-            RunFolder(one.workdir),
+            folder,
             run.experiment,
             one.overrides,
             task,
@@ -329,6 +350,7 @@ class _Group:
             one.report,
             self._shared.remarks.counts,
             started_from,
+            teacher and teacher.record,
         )
 
     def _train(

@@ -9,7 +9,7 @@ from s2s_jax.lab.comparison.budgets import budgets, run_tokens, to_text, unequal
 from s2s_jax.lab.runs.collect import CollectedRuns, FinishedRun
 
 
-def run(*records, label="linear", num_steps=20, started_from=None):
+def run(*records, label="linear", num_steps=20, started_from=None, teacher=None):
     return FinishedRun(
         Path(),
         label,
@@ -20,6 +20,7 @@ def run(*records, label="linear", num_steps=20, started_from=None):
         num_steps=num_steps,
         wall_seconds=2.0,
         started_from=started_from,
+        teacher=teacher,
     )
 
 
@@ -59,6 +60,20 @@ def test_the_training_of_the_run_that_a_run_started_from_counts():
     )
     [unknown] = budgets_of(run(counted, started_from=started_from(1000, None, 8.0)))
     assert math.isnan(unknown.tokens)
+
+
+def test_the_training_of_a_teacher_counts_once():
+    counted = {"step": 20, "train/target_tokens": 400.0}
+    first = started_from(1000, 600, 8.0)
+    [found] = budgets_of(run(counted, teacher=first))
+    assert (found.updates, found.tokens, found.seconds) == (1020, 1000, 10)
+    assert found.updates_text == "1,020 (1,000 of them in its teacher)"
+    assert to_text([found]).startswith("Budget per run, including its teacher: 1,020 updates")
+    other = first | {"parameters": "cd", "updates": 50}
+    for teacher, updates in ((dict(first), 1020), (other, 1070)):
+        [found] = budgets_of(run(counted, started_from=first, teacher=teacher))
+        assert found.updates == updates
+        assert "of them in the run that it started from and its teacher)" in found.updates_text
 
 
 def test_a_start_from_scratch_with_as_many_updates_is_equal():

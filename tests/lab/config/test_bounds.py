@@ -20,17 +20,19 @@ from s2s_jax.lab.training.build import make_experiment
 INTEGERS = (-1, 0, 2**31, 2**32, 2**63, 10**20)
 FLOATS = (-1.0, 0.0, 1e20, 1e300, math.nan, math.inf, -math.inf)
 VALUES = {int: INTEGERS, float: FLOATS}
+NEEDED = {"r_drop": {"model.dropout": 0.1}}
+"""What must be set beside a component."""
 
 
-def numeric_keys() -> dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]]:
+def numeric_keys() -> dict[str, tuple[list[dict[str, Any]], tuple[Any, ...]]]:
     """Every key that takes a number, with the components that have it and values to try."""
-    found: dict[str, tuple[list[dict[str, str]], tuple[Any, ...]]] = {}
+    found: dict[str, tuple[list[dict[str, Any]], tuple[Any, ...]]] = {}
     for section, kind in KINDS.items():
         for name in kind.built_in:
             for option, about in find_component(section, name).options.items():
                 if about.kind in VALUES:
                     names, _ = found.setdefault(f"{section}.{option}", ([], VALUES[about.kind]))
-                    names.append({f"{section}.name": name})
+                    names.append({f"{section}.name": name} | NEEDED.get(name, {}))
     for key, default in flat_keys(base_config("copy")).items():
         if type(default) in VALUES:
             found.setdefault(key, ([{}], VALUES[type(default)]))

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import jax.numpy as jnp
 import pytest
@@ -13,6 +14,7 @@ from s2s_jax.lab.config.keys import base_config, check_complete, config_files, f
 from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.config.user_code import put_on_path
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.schedules import Schedule
 
 MINE = """
 from typing import Literal, Optional
@@ -164,7 +166,7 @@ def test_a_number_may_be_annotated_as_an_array_too():
     config = base_config("copy", "optax:linear_schedule")
     values = {"init_value": 1.0, "end_value": 0.5, "transition_steps": 4}
     flags = {f"schedule.{name}": value for name, value in values.items()}
-    schedule = make_experiment(apply_overrides(config, flags)).schedule
+    schedule = cast("Schedule", make_experiment(apply_overrides(config, flags)).schedule)
     assert float(schedule(2)) == 0.75
 
 

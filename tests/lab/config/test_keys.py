@@ -15,6 +15,7 @@ from s2s_jax.lab.config.grids import sweep_schedules
 from s2s_jax.lab.config.keys import base_config, check_key, flat_keys
 from s2s_jax.lab.config.overrides import apply_overrides, parse_config
 from s2s_jax.lab.training.build import make_experiment
+from s2s_jax.schedules import Schedule
 
 RELIED_ON = {
     "seed": 3,
@@ -136,10 +137,11 @@ def test_a_schedule_takes_the_papers_parameters_or_a_target(name, values, schedu
 def test_a_schedule_reaches_its_target():
     config = base_config("addition", "inverse_sigmoid")
     config.schedule.update(reach_teacher_prob=0.2, reach_fraction=0.25)
-    assert float(make_experiment(config).schedule(250)) == pytest.approx(0.2, abs=1e-5)
+    schedule = cast("Schedule", make_experiment(config).schedule)
+    assert float(schedule(250)) == pytest.approx(0.2, abs=1e-5)
     config = base_config("addition", "linear")
     config.schedule.floor = 0.25
-    schedule = make_experiment(config).schedule
+    schedule = cast("Schedule", make_experiment(config).schedule)
     assert float(schedule(500)) == pytest.approx(0.625)
     assert float(schedule(1000)) == pytest.approx(0.25)
 

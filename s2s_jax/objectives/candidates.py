@@ -1,6 +1,7 @@
 """Whole hypotheses as the unit of a loss: several candidates for each source, drawn and scored."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -154,65 +155,70 @@ def add_nll_gradient(
     leaves, structure = jax.tree.flatten((params, memory))
     is_input = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
     inputs = [leaf for leaf, is_one in zip(leaves, is_input, strict=True) if is_one]
-    constants = jax.lax.stop_gradient(leaves)
     num_rows = weights.shape[1]
     batch_size = num_rows // num_candidates
-    weights = _merged(candidates, jnp.where(candidates.mask, weights, 0.0), num_candidates)
 
-    def gradient_of(rows: jax.Array) -> list[jax.Array]:
-        fed, tokens, mask, kept = jax.tree.map(
-            lambda leaf: leaf[:, rows],
-            (candidates.fed, candidates.tokens, candidates.mask, candidates.kept),
+    def gradient_of(rows: jax.Array, inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        leaves, candidates, weights = given
+        of_rows = jax.tree.map(
+            lambda leaf: leaf[:, rows], candidates._replace(log_probs=candidates.log_probs[None])
         )
-        some = Candidates(fed, tokens, mask, candidates.log_probs[rows], kept)
+        some = of_rows._replace(log_probs=of_rows.log_probs[0])
 
         def nll(inputs: list[jax.Array]) -> jax.Array:
-            given = iter(inputs)
+            of_inputs = iter(inputs)
             both = [
-                next(given) if is_one else constant
-                for constant, is_one in zip(constants, is_input, strict=True)
+                next(of_inputs) if is_one else leaf
+                for leaf, is_one in zip(leaves, is_input, strict=True)
             ]
             params, memory = jax.tree.unflatten(structure, both)
-            of_rows = jax.tree.map(lambda leaf: leaf[rows // num_candidates], memory)
-            return weighted_nll(model, params, of_rows, some, weights[:, rows])
+            memory = jax.tree.map(lambda leaf: leaf[rows // num_candidates], memory)
+            return weighted_nll(model, params, memory, some, weights[:, rows])
 
-        return jax.grad(nll)(jax.lax.stop_gradient(inputs))
+        return jax.grad(nll)(inputs)
 
-    def in_chunks() -> list[jax.Array]:
-        has_weight = jnp.any(weights != 0, axis=0)
+    def in_chunks(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        has_weight = jnp.any(given[-1] != 0, axis=0)
         order = jnp.argsort(~has_weight)  # those with a weight first
 
         def add_chunk(number: jax.Array, total: list[jax.Array]) -> list[jax.Array]:
             rows = jax.lax.dynamic_slice_in_dim(order, number * batch_size, batch_size)
-            return jax.tree.map(jnp.add, total, gradient_of(rows))
+            return jax.tree.map(jnp.add, total, gradient_of(rows, inputs, given))
 
         num_chunks = -(-has_weight.sum() // batch_size)
         return jax.lax.fori_loop(0, num_chunks, add_chunk, jax.tree.map(jnp.zeros_like, inputs))
 
-    def at_once() -> list[jax.Array]:
+    def at_once(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
         by_source = jnp.arange(num_rows).reshape(batch_size, num_candidates)
-        return gradient_of(by_source[:, :num_weighted].reshape(-1))
+        return gradient_of(by_source[:, :num_weighted].reshape(-1), inputs, given)
 
-    gradients = jax.lax.platform_dependent(cpu=in_chunks, default=at_once)
-    return _add_gradients(loss, inputs, gradients)
+    def gradient(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        return jax.lax.platform_dependent(inputs, given, cpu=in_chunks, default=at_once)
+
+    weights = _merged(candidates, jnp.where(candidates.mask, weights, 0.0), num_candidates)
+    given = jax.lax.stop_gradient((leaves, candidates, weights))
+    return _add_gradient(gradient, loss, inputs, given)
 
 
-@jax.custom_vjp
-def _add_gradients(loss: jax.Array, inputs: Any, gradients: Any) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_gradient(
+    gradient: Callable[[Any, Any], Any], loss: jax.Array, inputs: Any, given: Any
+) -> jax.Array:
+    """The loss, with gradient(inputs, given) added to its gradient into the inputs."""
     return loss
 
 
-def _add_gradients_forward(loss: jax.Array, inputs: Any, gradients: Any):
-    return loss, (inputs, gradients)
+def _add_gradient_forward(gradient: Any, loss: jax.Array, inputs: Any, given: Any):
+    return loss, (inputs, gradient(inputs, given))
 
 
-def _add_gradients_backward(kept: tuple[Any, Any], d_loss: jax.Array):
+def _add_gradient_backward(gradient: Any, kept: tuple[Any, Any], d_loss: jax.Array):
     inputs, gradients = kept
-    scaled = jax.tree.map(lambda gradient: gradient * d_loss.astype(gradient.dtype), gradients)
+    scaled = jax.tree.map(lambda one: one * d_loss.astype(one.dtype), gradients)
     return d_loss, refuse_second_derivatives(scaled, inputs), None
 
 
-_add_gradients.defvjp(_add_gradients_forward, _add_gradients_backward)
+_add_gradient.defvjp(_add_gradient_forward, _add_gradient_backward)
 
 
 def _merged(candidates: Candidates, weights: jax.Array, num_candidates: int) -> jax.Array:

@@ -243,6 +243,33 @@ def test_equal_candidates_and_those_without_weight_are_not_passed_through(
     assert len(calls) == num_chunks
 
 
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_the_gradient_of_candidates_is_the_same_on_all_platforms_and_lanes(
+    make_table_model, monkeypatch, platform
+):
+    """The last of a source's candidates has no weight; the lanes differ in their weights."""
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *given, **branches: branches[platform](*given)
+    )
+    model, memory = make_table_model(VOCAB_SIZE), jnp.zeros(2, jnp.int32)
+    candidates = make_candidates([*SAME, (4, EOS), (3, 4, EOS), (3, EOS)])
+    fed = jnp.concatenate([jnp.full((1, 6), BOS), candidates.tokens[:-1]])
+    candidates = candidates._replace(fed=fed)
+    weights = jnp.array([[0, 0, 0, 3, -1, 0], [2, 1, 0, 3, -1, 0]], jnp.float32)
+
+    def found(params: jax.Array, weights: jax.Array) -> jax.Array:
+        given = model, params, memory, candidates, jnp.broadcast_to(weights, fed.shape), 3, 2
+        return add_nll_gradient(jnp.float32(0), *given)
+
+    def expected(params: jax.Array, weights: jax.Array) -> jax.Array:
+        of_rows, weights = repeat_rows(memory, 3), jnp.broadcast_to(weights, fed.shape)
+        return weighted_nll(model, params, of_rows, candidates, weights)
+
+    lanes = [jax.jit(jax.vmap(jax.grad(one), (None, 0))) for one in (found, expected)]
+    gradients = [one(jnp.asarray(TABLE), weights) for one in lanes]
+    np.testing.assert_allclose(*gradients, atol=1e-5)
+
+
 def test_an_unknown_cost_is_refused():
     with pytest.raises(ValueError, match="cost is 'bleu'; it must be one of edit_rate, exact_m"):
         make_cost("bleu")

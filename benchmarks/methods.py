@@ -4,7 +4,8 @@
 
 Each method's step at teacher_prob 0.5, in turns with that of teacher forcing compiled alone, on the
 commonest batch of both shapes. The figures are medians over the rounds. A method that draws whole
-hypotheses is timed with five of them, which are all different, since the model is untrained.
+hypotheses is timed with five of them; those of an untrained model seldom repeat each other, and a
+step on the CPU is cheaper once they do.
 
 With `--only "g2p: OCD"` only what has that in its name is timed, beside teacher forcing. Lines on
 standard error say which method is being compiled, and how far the rounds are.

@@ -1,13 +1,17 @@
 """Step time of every method over teacher forcing.
 
-    python -m benchmarks.methods [--json FILE] [--quick]
+    python -m benchmarks.methods [--json FILE] [--quick] [--only TEXT]
 
 Each method's step at teacher_prob 0.5, in turns with that of teacher forcing compiled alone, on the
 commonest batch of both shapes. The figures are medians over the rounds. A method that draws whole
-hypotheses is timed with five of them.
+hypotheses is timed with five of them; those of an untrained model seldom repeat each other, and a
+step on the CPU is cheaper once they do.
+
+With `--only "g2p: OCD"` only what has that in its name is timed, beside teacher forcing. Lines on
+standard error say which method is being compiled, and how far the rounds are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 
 import jax
@@ -71,7 +75,7 @@ METHODS: Mapping[str, tuple[Callable[[Seq2SeqModel], Objective], float | None]] 
 
 
 def make_trainings(
-    shape: Shape, names: Mapping[str, object], jit: Callable[..., object] = jax.jit
+    shape: Shape, names: Iterable[str], jit: Callable[..., object] = jax.jit
 ) -> dict[str, Training]:
     """The methods' programs by name, with that of teacher forcing, for the commonest batch."""
     model, optimizer = make_model(shape), make_optimizer()
@@ -80,29 +84,26 @@ def make_trainings(
     forced = make_teacher_forcing_step(make_cross_entropy(model), optimizer)
     trainings = {TEACHER_FORCING: Training(forced, state, batches, jit)}
     for name in names:
+        say(f"methods: {shape.name}: compiling {name} ...")
         step = make_step_at(METHODS[name][0](model), optimizer)
         trainings[name] = Training(step, state, batches, jit)
     return trainings
 
 
 def measure(options: Options) -> Findings:
-    """Times every method at both shapes."""
+    """Times the methods at both shapes; a row for each, and one for teacher forcing."""
     keep_freed_memory()
     num_rounds = options.num_rounds(_ROUNDS)
     findings = Findings("methods")
     for shape in shapes(options.quick):
-        say(f"methods: {shape.name}: compiling and timing ...")
-        trainings = make_trainings(shape, METHODS)
-        bucket = shape.commonest
-        first = [one.seconds(bucket, [_TEACHER_PROB]) for one in trainings.values()]  # warm up
-        passes = 1 if options.quick else max(2, passes_for(min(first), _SAMPLE_SECONDS))
-
-        def sample(name: str, trainings=trainings, bucket=bucket, passes=passes) -> float:
-            return trainings[name].seconds(bucket, [_TEACHER_PROB], passes)
-
-        seconds = interleave({name: lambda n=name: sample(n) for name in trainings}, num_rounds)
+        names = [name for name in METHODS if options.only in f"{shape.name}: {name}"]
+        if not names:
+            continue
+        trainings = make_trainings(shape, names)
+        seconds = _time(shape, trainings, num_rounds, 0.0 if options.quick else _SAMPLE_SECONDS)
         findings.detail[shape.name] = {"step_seconds": seconds}
-        for name, (_, goal) in METHODS.items():
+        for name in names:
+            goal = METHODS[name][1]
             findings.rows.append(
                 Row(
                     f"{shape.name}: {name} / teacher forcing",
@@ -112,7 +113,32 @@ def measure(options: Options) -> Findings:
             )
         milliseconds = 1e3 * median(seconds[TEACHER_FORCING])
         findings.rows.append(Row(f"{shape.name}: teacher forcing, a step", milliseconds, "ms"))
+    if not findings.rows:
+        known = ", ".join(METHODS)
+        findings.skipped = f"nothing has {options.only!r} in its name; the methods are {known}"
     return findings
+
+
+def _time(
+    shape: Shape, trainings: Mapping[str, Training], num_rounds: int, sample_seconds: float
+) -> dict[str, list[float]]:
+    """The seconds of a step: name -> a value a round. A slow method takes fewer steps a sample."""
+    bucket = shape.commonest
+    passes: dict[str, int] = {}
+    for name, training in trainings.items():
+        say(f"methods: {shape.name}: warming up {name} ...")
+        training.seconds(bucket, [_TEACHER_PROB])
+        passes[name] = passes_for(training.seconds(bucket, [_TEACHER_PROB]), sample_seconds)
+    taken = 0
+
+    def sample(name: str) -> float:
+        nonlocal taken
+        taken += 1
+        if taken % len(trainings) == 1:
+            say(f"methods: {shape.name}: round {taken // len(trainings) + 1} of {num_rounds} ...")
+        return trainings[name].seconds(bucket, [_TEACHER_PROB], passes[name])
+
+    return interleave({name: lambda n=name: sample(n) for name in trainings}, num_rounds)
 
 
 if __name__ == "__main__":

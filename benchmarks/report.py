@@ -50,11 +50,13 @@ class Options:
       quick: tiny shapes and few rounds: shows that it runs, measures nothing.
       rounds: samples of each thing that is timed; None for the benchmark's own number.
       peers: the folder with the peers' environments.
+      only: of `methods`: times only what has this in its name.
     """
 
     quick: bool = False
     rounds: int | None = None
     peers: Path = Path(".venv-peers")
+    only: str = ""
 
     def num_rounds(self, usual: int) -> int:
         """How many rounds to run: what was asked for, else 2 when quick, else the usual number."""
@@ -170,11 +172,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", type=Path, default=Options.peers, help="where `make bench-peers` put the peers"
     )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="methods: only those with this in their name"
+    )
 
 
 def options_of(given: argparse.Namespace) -> Options:
     """The options of parsed arguments."""
-    return Options(given.quick, given.rounds, given.peers)
+    return Options(given.quick, given.rounds, given.peers, given.only)
 
 
 def say(line: str) -> None:

@@ -17,7 +17,7 @@ from s2s_jax.batch import BOS, NUM_RESERVED, UNK
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.names import did_you_mean
 from s2s_jax.prng import per_step_keys, stream_key
-from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
+from s2s_jax.sampling import choose_argmax, draw_noise, highest_ids, make_token_chooser
 
 COINS = ("token", "sequence", "batch", "confidence")
 """The coins: what shares a toss, or "confidence"; see `RolloutOptions`."""
@@ -415,10 +415,11 @@ class Feeding:
             def nearest(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
                 tokens, choice = inputs
                 products = jnp.matmul(table[tokens], table.T, precision="highest")
-                distances = norms - 2 * products
-                distances = distances.at[jnp.arange(len(tokens)), tokens].set(jnp.inf)
-                _, ids = jax.lax.top_k(-distances, options.num_neighbours)
-                return jnp.take_along_axis(ids, choice[:, None], axis=1)[:, 0].astype(jnp.int32)
+                distances = jnp.where(
+                    tokens[:, None] == jnp.arange(self.vocab_size), jnp.inf, norms - 2 * products
+                )
+                ids = highest_ids(-distances, options.num_neighbours)
+                return jnp.take_along_axis(ids, choice[:, None], axis=1)[:, 0]
 
             return jax.lax.map(nearest, (target, among(options.num_neighbours)))
         return None

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from s2s_jax import output_layer
+from s2s_jax.batch import PAD
 from s2s_jax.branches import unless_all_gold
 from s2s_jax.feeding import Draws, Fed, Feeding, RolloutOptions
 from s2s_jax.losses import (
@@ -30,7 +31,7 @@ from s2s_jax.models.interface import Memory, Params, Replay, Seq2SeqModel, Trace
 from s2s_jax.models.linear import compute_logits
 from s2s_jax.output_layer import LossSums, OutputReading
 from s2s_jax.prng import per_step_keys, stream_key
-from s2s_jax.rollout import in_a_scan, in_passes, make_rollout
+from s2s_jax.rollout import in_passes, make_rollout
 
 
 class ForwardPass(Protocol):
@@ -95,8 +96,8 @@ def make_forward_pass(
     if model.replay is None:
         rollout = make_rollout(model, options, unigram_probs=unigram_probs, beyond_gold=beyond_gold)
         return _make_two_passes(model, rollout, label_smoothing, rule)
-    if rule is None and not feeding.knows_all and not options.passes:
-        return _make_single_pass(model, model.replay, label_smoothing, feeding)
+    if not feeding.knows_all and not options.passes:
+        return _make_single_pass(model, model.replay, label_smoothing, feeding, rule)
     return _make_replayed_pass(model, model.replay, label_smoothing, feeding, rule)
 
 
@@ -157,24 +158,35 @@ class _Passed(NamedTuple):
 
 
 def _make_single_pass(
-    model: Seq2SeqModel, replay: Replay, label_smoothing: float, feeding: Feeding
+    model: Seq2SeqModel,
+    replay: Replay,
+    label_smoothing: float,
+    feeding: Feeding,
+    rule: TargetRule | None,
 ) -> ForwardPass:
     """One scan that chooses the tokens and computes their losses and gradients, time first."""
+    pass_on = _make_pass_on(replay, label_smoothing, rule)
 
     def own_or_gold(params, memory, target, mask, key, state, teacher_prob):
         time, batch_size = target.shape
         draws = feeding.draw(params, target, mask, key, teacher_prob)
         kernel, bias = replay.output(params)
 
-        def step(carry, inputs: tuple[Draws, jax.Array]):
-            (decoder_carry, token), (draws, mask) = carry, inputs
+        def step(carry, inputs: tuple[Draws, jax.Array, jax.Array]):
+            (decoder_carry, token, state), (draws, mask, exists) = carry, inputs
             decoder_carry, features, trace = replay.step(params, memory, decoder_carry, token)
             logits = compute_logits(features, kernel, bias)
+            if rule is None:
+                sums, d_logits = output_layer.read_logits(
+                    logits, draws.gold, mask, label_smoothing, kernel.dtype
+                )
+            else:
+                token = jnp.where(exists, token, PAD)
+                state, wanted = rule.step(state, StepInputs(token, draws.gold, mask))
+                sums, d_logits = output_layer.read_wanted(logits, rule, wanted, kernel.dtype)
             token, replaced = feeding.next(logits, draws)
-            sums, d_logits = output_layer.read_logits(
-                logits, draws.gold, mask, label_smoothing, kernel.dtype
-            )
-            return (decoder_carry, token), (token, replaced, features, trace, sums, d_logits)
+            carry = decoder_carry, token, state
+            return carry, (token, replaced, features, trace, sums, d_logits)
 
         def block(carry, inputs):
             decoder, gradient = carry
@@ -183,9 +195,10 @@ def _make_single_pass(
             gradient, d_features = output_layer.add_gradient(gradient, features, d_logits, kernel)
             return (decoder, gradient), (*kept, features, trace, sums, d_features)
 
-        decoder = model.initial_carry(params, memory, time), feeding.first(batch_size)
+        decoder = model.initial_carry(params, memory, time), feeding.first(batch_size), state
         count = output_layer.num_blocks(time, batch_size, model.vocab_size)
-        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), (draws, mask))
+        inputs = draws, mask, jnp.ones(time, bool)  # False in the steps that fill the last block
+        blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), inputs)
         (_, gradient), steps = jax.lax.scan(
             block, (decoder, output_layer.zero_gradient(kernel, bias)), blocks
         )
@@ -195,14 +208,23 @@ def _make_single_pass(
         return _Passed(feeding.fed(tokens, replaced), features, trace, reading)
 
     def gold(params, memory, target, mask, key, state, teacher_prob):
-        fed = feeding.all_gold(target)
-        features, trace = replay.sequence(params, memory, fed.tokens)
-        reading = output_layer.read_output(
-            features, *replay.output(params), target, mask, label_smoothing
-        )
-        return _Passed(fed, features, trace, reading)
+        return pass_on(params, memory, target, mask, state, feeding.all_gold(target))
 
     return _replayed(replay, unless_all_gold(own_or_gold, gold))
+
+
+def _make_pass_on(
+    replay: Replay, label_smoothing: float, rule: TargetRule | None
+) -> Callable[..., _Passed]:
+    """(params, memory, target, mask, state, fed) -> the pass on tokens that are all known."""
+    read = _make_read(label_smoothing, rule)
+
+    def pass_on(params, memory, target, mask, state, fed: Fed) -> _Passed:
+        features, trace = replay.sequence(params, memory, fed.tokens)
+        reading = read(features, replay.output(params), target, mask, state, fed.tokens)
+        return _Passed(fed, features, trace, reading)
+
+    return pass_on
 
 
 def _make_replayed_pass(
@@ -212,40 +234,19 @@ def _make_replayed_pass(
     feeding: Feeding,
     rule: TargetRule | None,
 ) -> ForwardPass:
-    """First the tokens, in any way; then the losses of the pass in which they were fed."""
-    read = _make_read(label_smoothing, rule)
-
-    def passed(params, target, mask, state, fed: Fed, features: jax.Array, trace: Trace) -> _Passed:
-        output = replay.output(params)
-        reading = read(features, output, target, mask, state, fed.tokens)
-        return _Passed(fed, features, trace, reading)
+    """First the tokens, known in advance or chosen in passes; then the losses of a pass on them."""
+    pass_on = _make_pass_on(replay, label_smoothing, rule)
 
     def replaced_or_gold(params, memory, target, mask, key, state, teacher_prob):
         draws = feeding.draw(params, target, mask, key, teacher_prob)
-        kernel, bias = replay.output(params)
-
-        def step(carry, token: jax.Array):
-            carry, features, trace = replay.step(params, memory, carry, token)
-            return carry, compute_logits(features, kernel, bias), (features, trace)
-
-        if not feeding.knows_all and not feeding.options.passes:
-            start = model.initial_carry(params, memory, len(target))
-            fed, (features, trace) = in_a_scan(feeding, draws, step, start)
-            return passed(params, target, mask, state, fed, features, trace)
-
         if feeding.knows_all:
             fed = feeding.known(draws)
         else:
             fed = in_passes(model, feeding, draws, params, memory)
-        return passed(
-            params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens)
-        )
+        return pass_on(params, memory, target, mask, state, fed)
 
     def gold(params, memory, target, mask, key, state, teacher_prob):
-        fed = feeding.all_gold(target)
-        return passed(
-            params, target, mask, state, fed, *replay.sequence(params, memory, fed.tokens)
-        )
+        return pass_on(params, memory, target, mask, state, feeding.all_gold(target))
 
     return _replayed(replay, unless_all_gold(replaced_or_gold, gold))
 

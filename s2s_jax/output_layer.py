@@ -214,22 +214,38 @@ def read_rule(
     def block(carry: tuple[WeightsGradient, Any], block: tuple[jax.Array, StepInputs]):
         (gradient, state), (features, inputs) = carry, block
         state, wanted = jax.lax.scan(rule.step, state, inputs)
-
-        def loss(logits: jax.Array) -> tuple[jax.Array, LossSums]:
-            sums = sum_losses(rule.loss(logits, wanted))
-            return sums.loss, sums
-
         logits = compute_logits(features, kernel, bias)
-        d_logits, sums = jax.grad(loss, has_aux=True)(logits)
-        gradient, d_features = add_gradient(
-            gradient, features, d_logits.astype(kernel.dtype), kernel
-        )
+        sums, d_logits = read_wanted(logits, rule, wanted, kernel.dtype)
+        gradient, d_features = add_gradient(gradient, features, d_logits, kernel)
         return (gradient, state), (sums, d_features)
 
     blocks = jax.tree.map(lambda array: in_blocks(array, count), (features, inputs))
     start = zero_gradient(kernel, bias), state
     (gradient, _), (sums, d_features) = jax.lax.scan(block, start, blocks)
     return OutputReading(jax.tree.map(jnp.sum, sums), gradient, out_of_blocks(d_features, time))
+
+
+def read_wanted(
+    logits: jax.Array, rule: TargetRule, wanted: Any, dtype: jnp.dtype
+) -> tuple[LossSums, jax.Array]:
+    """Computes the losses of logits [..., batch, vocab_size] by a rule, and their sum's gradient.
+
+    Args:
+      logits: [..., batch, vocab_size].
+      rule: what each step is trained towards.
+      wanted: what the rule's steps gave, [..., batch, ...].
+      dtype: of the gradient.
+
+    Returns:
+      The sums, and d_logits in the given dtype.
+    """
+
+    def loss(logits: jax.Array) -> tuple[jax.Array, LossSums]:
+        sums = sum_losses(rule.loss(logits, wanted))
+        return sums.loss, sums
+
+    d_logits, sums = jax.grad(loss, has_aux=True)(logits)
+    return sums, d_logits.astype(dtype)
 
 
 def sum_losses(losses: TokenLoss) -> LossSums:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import growth, opennmt, report, shapes, timing, train_step
+from benchmarks import growth, methods, opennmt, report, shapes, timing, train_step
 from benchmarks.__main__ import rows_of, run_part
 from benchmarks.commands import CommandError, seconds_to_end, seconds_to_line
 from benchmarks.input_pipeline import make_tokens
@@ -351,3 +351,42 @@ def test_all_parts_run_unattended_and_missing_peers_are_skipped(tmp_path):
     machine = parts["torch_loop"]["machine"]
     assert machine["versions"]["jax"] == jax.__version__
     assert machine["processor"]
+
+
+class _Fixed:
+    """A training whose step takes a fixed time."""
+
+    def __init__(self, step_seconds: float):
+        self.step_seconds = step_seconds
+        self.steps: list[int] = []
+
+    def seconds(self, name: Any, teacher_probs: Any, passes: int = 1) -> float:
+        self.steps.append(passes)
+        return self.step_seconds
+
+
+def test_methods_are_selected_by_name_and_timed_over_teacher_forcing(monkeypatch, capsys):
+    made = {}
+
+    def make_trainings(shape: Any, names: Any) -> Any:
+        fixed = {methods.TEACHER_FORCING: _Fixed(0.05)} | {name: _Fixed(0.4) for name in names}
+        return made.setdefault(shape.name, fixed)
+
+    monkeypatch.setattr(methods, "make_trainings", make_trainings)
+    found = methods.measure(Options(rounds=3, only="g2p: OCD"))
+    measures = [(row.measure, round(row.value or 0, 6), row.goal) for row in found.rows]
+    assert measures == [
+        ("g2p: OCD / teacher forcing", 8, 1.5),
+        ("g2p: teacher forcing, a step", 50, None),
+    ]
+    assert list(made) == ["g2p"]
+    # Two steps to warm up, then samples of about 0.2 s.
+    assert made["g2p"]["teacher forcing"].steps == [1, 1, 4, 4, 4]
+    assert made["g2p"]["OCD"].steps == [1, 1, 1, 1, 1]
+    assert "methods: g2p: round 3 of 3" in capsys.readouterr().err
+
+
+def test_a_selection_of_methods_that_is_empty_says_what_there_is():
+    found = methods.measure(Options(only="xyz"))
+    assert found.rows == []
+    assert "nothing has 'xyz' in its name; the methods are scheduled sampling, " in found.skipped

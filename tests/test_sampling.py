@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
+from s2s_jax.sampling import choose_argmax, draw_noise, highest_ids, make_token_chooser
 
 NUM_DRAWS = 20_000
 KEY = jax.random.key(11)
@@ -94,6 +94,16 @@ def test_huge_logits_and_extreme_temperatures_stay_finite():
     assert choose(logits, draw_noise(KEY, (1,))).tolist() == [0]
     observed = frequencies(jnp.array([3.0, -3.0, 0.0]), temperature=1e6)
     assert_drawn_from(observed, np.full(3, 1 / 3))
+
+
+@pytest.mark.parametrize("vocab_size", [5, 97, 400, 1009])
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_highest_ids_are_those_of_a_sort_with_the_lower_id_first_among_equals(vocab_size, count):
+    generator = np.random.default_rng(vocab_size)
+    few = generator.integers(0, 4, (2, 50, vocab_size)).astype(np.float32)  # many are equal
+    values = np.where(generator.random(few.shape) < 0.9, -np.inf, few)
+    expected = np.argsort(-values, axis=-1, kind="stable")[..., :count]
+    np.testing.assert_array_equal(highest_ids(jnp.asarray(values), count), expected)
 
 
 def test_argmax_takes_the_first_of_the_highest():

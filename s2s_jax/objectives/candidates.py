@@ -1,6 +1,7 @@
 """Whole hypotheses as the unit of a loss: several candidates for each source, drawn and scored."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from s2s_jax.edit_distance import edit_distance
 from s2s_jax.losses import StepInputs, log_probs_of, make_gold_rule
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
 from s2s_jax.models.linear import compute_logits
+from s2s_jax.models.replays import refuse_second_derivatives
 from s2s_jax.names import did_you_mean
 from s2s_jax.prng import per_step_keys
 from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
@@ -126,6 +128,118 @@ def weighted_nll(
     return jnp.asarray(output_layer.token_losses_of(reading, features, *output).loss.total)
 
 
+def add_nll_gradient(
+    loss: jax.Array,
+    model: Seq2SeqModel,
+    params: Params,
+    memory: Memory,
+    candidates: Candidates,
+    weights: jax.Array,
+    num_candidates: int,
+    num_weighted: int,
+) -> jax.Array:
+    """The loss unchanged; its gradient into params and memory is that of `weighted_nll` added.
+
+        gradient = sum_r sum_t weights(t, r) grad -log p(s_t)
+
+    Equal candidates of a source have equal gradients, so the first of them gets the weights of all.
+    On a CPU only the rows that then have a weight are passed through, in chunks of as many rows as
+    there are sources: a trained model often says the same several times. Elsewhere, where a few
+    long rows take as long as many, all of them are one chunk.
+
+    Args:
+      loss: scalar.
+      model: the functions of `Seq2SeqModel`.
+      params: the model's parameters.
+      memory: of the sources, [batch, ...]; repeated, it is what the candidates were drawn from.
+      candidates: from `draw_candidates`, batch * num_candidates rows.
+      weights: [time, rows] float32 without a gradient; may be negative.
+      num_candidates: of each source.
+      num_weighted: how many of these can have a weight; those of the others are 0.
+    """
+    leaves, structure = jax.tree.flatten((params, memory))
+    is_input = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    inputs = [leaf for leaf, is_one in zip(leaves, is_input, strict=True) if is_one]
+    num_rows = weights.shape[1]
+    batch_size = num_rows // num_candidates
+
+    def gradient_of(rows: jax.Array, inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        leaves, candidates, weights = given
+        of_rows = jax.tree.map(
+            lambda leaf: leaf[:, rows], candidates._replace(log_probs=candidates.log_probs[None])
+        )
+        some = of_rows._replace(log_probs=of_rows.log_probs[0])
+
+        def nll(inputs: list[jax.Array]) -> jax.Array:
+            of_inputs = iter(inputs)
+            both = [
+                next(of_inputs) if is_one else leaf
+                for leaf, is_one in zip(leaves, is_input, strict=True)
+            ]
+            params, memory = jax.tree.unflatten(structure, both)
+            memory = jax.tree.map(lambda leaf: leaf[rows // num_candidates], memory)
+            return weighted_nll(model, params, memory, some, weights[:, rows])
+
+        return jax.grad(nll)(inputs)
+
+    def in_chunks(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        has_weight = jnp.any(given[-1] != 0, axis=0)
+        order = jnp.argsort(~has_weight)  # those with a weight first
+
+        def add_chunk(number: jax.Array, total: list[jax.Array]) -> list[jax.Array]:
+            rows = jax.lax.dynamic_slice_in_dim(order, number * batch_size, batch_size)
+            return jax.tree.map(jnp.add, total, gradient_of(rows, inputs, given))
+
+        num_chunks = -(-has_weight.sum() // batch_size)
+        return jax.lax.fori_loop(0, num_chunks, add_chunk, jax.tree.map(jnp.zeros_like, inputs))
+
+    def at_once(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        by_source = jnp.arange(num_rows).reshape(batch_size, num_candidates)
+        return gradient_of(by_source[:, :num_weighted].reshape(-1), inputs, given)
+
+    def gradient(inputs: list[jax.Array], given: Any) -> list[jax.Array]:
+        return jax.lax.platform_dependent(inputs, given, cpu=in_chunks, default=at_once)
+
+    weights = _merged(candidates, jnp.where(candidates.mask, weights, 0.0), num_candidates)
+    given = jax.lax.stop_gradient((leaves, candidates, weights))
+    return _add_gradient(gradient, loss, inputs, given)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_gradient(
+    gradient: Callable[[Any, Any], Any], loss: jax.Array, inputs: Any, given: Any
+) -> jax.Array:
+    """The loss, with gradient(inputs, given) added to its gradient into the inputs."""
+    return loss
+
+
+def _add_gradient_forward(gradient: Any, loss: jax.Array, inputs: Any, given: Any):
+    return loss, (inputs, gradient(inputs, given))
+
+
+def _add_gradient_backward(gradient: Any, kept: tuple[Any, Any], d_loss: jax.Array):
+    inputs, gradients = kept
+    scaled = jax.tree.map(lambda one: one * d_loss.astype(one.dtype), gradients)
+    return d_loss, refuse_second_derivatives(scaled, inputs), None
+
+
+_add_gradient.defvjp(_add_gradient_forward, _add_gradient_backward)
+
+
+def _merged(candidates: Candidates, weights: jax.Array, num_candidates: int) -> jax.Array:
+    """The weights [time, rows], those of equal candidates all with the first of them."""
+    first = jnp.argmax(_are_equal(candidates, num_candidates), axis=-1)
+    is_first = first[..., None] == jnp.arange(num_candidates)  # of [batch, each, first]
+    by_source = weights.reshape(len(weights), -1, num_candidates)
+    return jnp.where(is_first, by_source[..., None], 0.0).sum(2).reshape(weights.shape)
+
+
+def _are_equal(candidates: Candidates, num_candidates: int) -> jax.Array:
+    """Which candidates of a source are equal: [batch, num_candidates, num_candidates]."""
+    tokens = candidates.tokens.T.reshape(-1, num_candidates, len(candidates.tokens))
+    return jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)
+
+
 def is_distinct(candidates: Candidates, num_candidates: int) -> jax.Array:
     """Whether a candidate differs from all earlier ones of its source: [batch, num_candidates].
 
@@ -135,8 +249,7 @@ def is_distinct(candidates: Candidates, num_candidates: int) -> jax.Array:
       >>> is_distinct(some, 3).tolist()
       [[True, False, True]]
     """
-    tokens = candidates.tokens.T.reshape(-1, num_candidates, len(candidates.tokens))
-    equal = jnp.all(tokens[:, :, None] == tokens[:, None], axis=-1)
+    equal = _are_equal(candidates, num_candidates)
     return ~jnp.any(equal & jnp.tri(num_candidates, k=-1, dtype=bool), axis=-1)
 
 

@@ -16,6 +16,7 @@ from s2s_jax.metrics import Mean, MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives.candidates import (
     Candidates,
+    add_nll_gradient,
     draw_candidates,
     is_distinct,
     make_cost,
@@ -272,13 +273,21 @@ def _make_sampled(
             token_weights = jnp.where(is_forced, 1 / num_samples, weights)
         else:
             token_weights = jnp.broadcast_to(weights, is_forced.shape)
-        surrogate = weighted_nll(model, params, repeated, candidates, token_weights) / num_rows
         risk = Mean(jnp.where(rows, losses, 0.0).sum(), rows.sum().astype(jnp.float32))
         loss = risk.total / num_rows
         if with_prefix:
             nll = weighted_nll(model, params, repeated, candidates, jnp.where(is_forced, 1.0, 0.0))
             loss += jax.lax.stop_gradient(nll) / num_samples / num_rows
-        loss += surrogate - jax.lax.stop_gradient(surrogate)
+        loss = add_nll_gradient(
+            loss,
+            model,
+            params,
+            memory,
+            candidates,
+            jax.lax.stop_gradient(token_weights / num_rows),
+            num_candidates,
+            num_samples,
+        )
         # A compiled step cannot raise an error; a NaN loss and gradient cannot be overlooked.
         known = jnp.all((target >= 0) & (target < model.vocab_size) | ~mask)
         known &= ~jnp.any(jnp.isnan(candidates.log_probs))  # of an unknown source, too

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from s2s_jax.batch import BOS, EOS, PAD
 from s2s_jax.objectives.candidates import (
     Candidates,
+    add_nll_gradient,
     draw_candidates,
     is_distinct,
     make_cost,
@@ -190,6 +192,82 @@ def test_weighted_nll_and_its_gradient_count_each_token_by_its_weight(make_elman
     assert float(loss) == pytest.approx(expected(elman.params), rel=1e-5)
     slopes = elman.slopes(expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), gradient, slopes)
+
+
+SAME = [(3, EOS), (3, EOS), (3, EOS)]
+"""The candidates of one source, all equal; three sources have nine rows, and a chunk three."""
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "num_chunks"),
+    [
+        ([*SAME, *SAME, *SAME], range(1, 10), 1),
+        ([*SAME, (3, EOS), (4, EOS), (4, 3, EOS), *SAME], range(-4, 5), 2),
+        ([(3, EOS), (4, EOS), (4, 3, EOS)] * 3, range(1, 10), 3),
+        ([(3, EOS), (4, EOS), (4, 3, EOS)] * 3, [0, 0, 1] * 3, 1),
+        ([(3, EOS), (4, EOS), (4, 3, EOS)] * 3, [0] * 9, 0),
+    ],
+)
+def test_equal_candidates_and_those_without_weight_are_not_passed_through(
+    make_table_model, rows, weights, num_chunks
+):
+    """The loss is unchanged, and its gradient that of all rows, from no more passes than needed."""
+    model, calls = make_table_model(VOCAB_SIZE), []
+
+    def count(tokens: Any) -> np.ndarray:
+        calls.append(tokens)
+        return np.zeros((), np.float32)
+
+    def decode_sequence(params: Any, memory: Any, tokens: jax.Array) -> jax.Array:
+        zero = jax.pure_callback(count, jax.ShapeDtypeStruct((), jnp.float32), tokens)
+        return model.decode_sequence(params, memory, tokens) + zero
+
+    candidates = make_candidates(rows)
+    fed = jnp.concatenate([jnp.full((1, len(rows)), BOS), candidates.tokens[:-1]])
+    candidates = candidates._replace(fed=fed)
+    weights = jnp.broadcast_to(jnp.array(weights, jnp.float32), fed.shape)
+    memory = jnp.zeros(3, jnp.int32)
+
+    def found(params: jax.Array) -> jax.Array:
+        counting = replace(model, decode_sequence=decode_sequence)
+        given = counting, params, memory, candidates, weights, 3, 3
+        return 5 * add_nll_gradient(params.sum(), *given)
+
+    def expected(params: jax.Array) -> jax.Array:
+        nll = weighted_nll(model, params, repeat_rows(memory, 3), candidates, weights)
+        return 5 * (params.sum() + nll)
+
+    loss, gradient = jax.jit(jax.value_and_grad(found))(jnp.asarray(TABLE))
+    assert float(loss) == pytest.approx(5 * TABLE.sum(), rel=1e-6)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(expected))(TABLE), atol=1e-4)
+    assert len(calls) == num_chunks
+
+
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_the_gradient_of_candidates_is_the_same_on_all_platforms_and_lanes(
+    make_table_model, monkeypatch, platform
+):
+    """The last of a source's candidates has no weight; the lanes differ in their weights."""
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *given, **branches: branches[platform](*given)
+    )
+    model, memory = make_table_model(VOCAB_SIZE), jnp.zeros(2, jnp.int32)
+    candidates = make_candidates([*SAME, (4, EOS), (3, 4, EOS), (3, EOS)])
+    fed = jnp.concatenate([jnp.full((1, 6), BOS), candidates.tokens[:-1]])
+    candidates = candidates._replace(fed=fed)
+    weights = jnp.array([[0, 0, 0, 3, -1, 0], [2, 1, 0, 3, -1, 0]], jnp.float32)
+
+    def found(params: jax.Array, weights: jax.Array) -> jax.Array:
+        given = model, params, memory, candidates, jnp.broadcast_to(weights, fed.shape), 3, 2
+        return add_nll_gradient(jnp.float32(0), *given)
+
+    def expected(params: jax.Array, weights: jax.Array) -> jax.Array:
+        of_rows, weights = repeat_rows(memory, 3), jnp.broadcast_to(weights, fed.shape)
+        return weighted_nll(model, params, of_rows, candidates, weights)
+
+    lanes = [jax.jit(jax.vmap(jax.grad(one), (None, 0))) for one in (found, expected)]
+    gradients = [one(jnp.asarray(TABLE), weights) for one in lanes]
+    np.testing.assert_allclose(*gradients, atol=1e-5)
 
 
 def test_an_unknown_cost_is_refused():

@@ -97,7 +97,7 @@ def test_bfloat16_is_float32_rounded(make_transformer, batch):
 
 
 def _norm(x: np.ndarray, about: Any) -> np.ndarray:
-    scale, bias = (np.float64(about[name]) for name in ("scale", "bias"))
+    scale, bias = (np.asarray(about[name], np.float64) for name in ("scale", "bias"))
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
 
 

@@ -86,7 +86,8 @@ def base_config(
                 "batch_size": 128,
                 "optimizer": {"name": optimizer, **_option_keys(found["train.optimizer"])},
                 "learning_rate": 2e-3,
-                # "cosine" to 0 or "constant", after a linear warm-up of warmup_steps updates.
+                # "cosine" to 0, "constant" or "inverse_sqrt", after a linear warm-up of
+                # warmup_steps updates.
                 "learning_rate_schedule": "cosine",
                 "warmup_steps": 100,
                 # Maximum global L2 norm of the gradient; 0 turns clipping off.

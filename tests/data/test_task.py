@@ -59,6 +59,30 @@ def test_an_unknown_kind_of_vocabulary_is_refused(monkeypatch):
         make_task(load_splits("mine"), source_vocabulary="charcters")
 
 
+def test_a_shared_vocabulary_is_trained_on_both_sides_of_training(tmp_path):
+    splits = {"train": TRAIN, "dev": DEV}
+    one = make_task(splits, shared_vocabulary=True).vocabularies
+    assert one.are_one
+    for text, known in (("ab", True), ("x y", True), ("c", False)):
+        assert (UNK not in one.source.encode(text)) == known
+    one.save(tmp_path)
+    files = [(tmp_path / f"{side}_vocabulary.json").read_bytes() for side in ("source", "target")]
+    assert files[0] == files[1]
+    assert make_task(splits, shared_vocabulary=True, vocabularies=one).vocabularies is one
+    two = make_task(splits).vocabularies
+    assert not two.are_one
+    with pytest.raises(DataError, match="source and target of the vocabularies given differ"):
+        make_task(splits, shared_vocabulary=True, vocabularies=two)
+
+
+def test_a_shared_vocabulary_has_one_kind_and_a_known_one():
+    splits, options = {"train": TRAIN, "dev": DEV}, {"shared_vocabulary": True}
+    with pytest.raises(DataError, match=r"source_vocabulary is characters and .* is whitespace"):
+        make_task(splits, target_vocabulary="whitespace", **options)
+    with pytest.raises(DataError, match=r"^data.source_vocabulary: .*did you mean 'characters'"):
+        make_task(splits, source_vocabulary="charcters", target_vocabulary="charcters", **options)
+
+
 def test_training_batches_have_every_pair_once_an_epoch(task):
     batches = task.training_batches(num_buckets=2, batch_size=2, seed=3)
     epoch = list(islice(batches, batches.num_batches))

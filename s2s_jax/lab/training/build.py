@@ -11,7 +11,7 @@ import optax
 
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.markov import known_truth
-from s2s_jax.data.task import Task, Vocabularies, make_task
+from s2s_jax.data.task import Task, Vocabularies, check_one_kind, make_task
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import to_json
 from s2s_jax.lab.config.bounds import check_config_numbers
@@ -149,6 +149,7 @@ class Experiment:
             component.make(data.data_dir, options=component_options(self.config, component)),
             source_vocabulary=data.source_vocabulary,
             target_vocabulary=data.target_vocabulary,
+            shared_vocabulary=data.shared_vocabulary,
             vocabulary_size=data.vocabulary_size,
             max_tokens=data.max_tokens,
             vocabularies=vocabularies,
@@ -244,7 +245,7 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
       modules: where the user's own components are found.
 
     Raises:
-      LabError: a value is invalid; the one-line message names it.
+      LabError, DataError: a value is invalid; the one-line message names it.
     """
     check_complete(config, modules)
     check_config_numbers(flat_keys(config))
@@ -259,6 +260,7 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
     experiment.make_optimizer()
     _check_unused(config, components["objective"])
     _check_teacher(experiment)
+    _check_shared_vocabulary(experiment)
     model = experiment._make_model(_ANY_VOCABULARY, _ANY_VOCABULARY)
     experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
     return experiment
@@ -275,6 +277,21 @@ def _check_teacher(experiment: Experiment) -> None:
             )
     elif name is not None and RunFolder(name).vocabularies() is None:
         raise LabError(f"objective.teacher={name}, which holds no trained run")
+
+
+def _check_shared_vocabulary(experiment: Experiment) -> None:
+    """Rejects one vocabulary of two kinds, and a shared embedding of two vocabularies.
+
+    That two vocabularies have equal sizes is not enough: an id means another token in each.
+    """
+    data, model = experiment.config.data, experiment.components["model"]
+    if data.shared_vocabulary:
+        check_one_kind(data.source_vocabulary, data.target_vocabulary)
+    elif model.is_built_in and experiment.config.model.get("share_embeddings"):
+        raise LabError(
+            "model.share_embeddings needs one vocabulary for source and target;"
+            " set data.shared_vocabulary=True"
+        )
 
 
 def _check_unused(config: Config, objective: Component) -> None:

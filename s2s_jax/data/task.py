@@ -132,13 +132,25 @@ class Task:
             lambda: self.splits[split].targets,
         )
 
-    def training_batches(self, num_buckets: int, batch_size: int, seed: int) -> TrainingBatches:
-        """The training pairs as an endless sequence of batches; see `TrainingBatches`."""
+    def training_batches(
+        self, num_buckets: int, batch_size: int, seed: int, tokens_per_batch: int = 0
+    ) -> TrainingBatches:
+        """The training pairs as an endless sequence of batches; see `TrainingBatches`.
+
+        Raises:
+          DataError: a pair is longer than tokens_per_batch, if that is not 0.
+        """
         tokens = self.training_tokens
-        shapes = choose_buckets(
-            tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
-        )
-        return TrainingBatches(tokens, shapes, batch_size, seed)
+        source, target = tokens.source.lengths, tokens.target.lengths
+        longest = max(source.max(), target.max())
+        if 0 < tokens_per_batch < longest:
+            raise DataError(
+                f"train.tokens_per_batch is {tokens_per_batch}, and the longest training pair has"
+                f" {longest} tokens; set it to {longest} or more, or data.max_tokens to"
+                f" {tokens_per_batch} or less"
+            )
+        buckets = choose_buckets(source, target, num_buckets, batch_size, tokens_per_batch)
+        return TrainingBatches(tokens, buckets, batch_size, seed, tokens_per_batch)
 
     def evaluation(self, split: str, batch_size: int, max_examples: int = 0) -> "EvaluationData":
         """A split for evaluation: all of it, or `max_examples` examples at equal distances.

@@ -87,9 +87,7 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
     batches = task.training_batches(num_buckets=2, batch_size=2, seed=3)
     epoch = list(islice(batches, batches.num_batches))
     assert {batch.target.shape[0] for batch in epoch} == {2}
-    assert {(batch.source.shape[1], batch.target.shape[1]) for batch in epoch} <= set(
-        batches.shapes
-    )
+    assert {(*batch.source.shape, batch.target.shape[1]) for batch in epoch} <= set(batches.shapes)
     seen = sorted(
         task.vocabularies.source.decode(row.tolist())
         for batch in epoch
@@ -106,6 +104,18 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
         for one in other
         for step in range(2)
     )
+
+
+def test_a_pair_must_fit_into_a_batch_of_tokens(task):
+    with pytest.raises(DataError) as error:
+        task.training_batches(2, 2, 0, tokens_per_batch=4)
+    assert str(error.value) == (
+        "train.tokens_per_batch is 4, and the longest training pair has 5 tokens;"
+        " set it to 5 or more, or data.max_tokens to 4 or less"
+    )
+    assert task.training_batches(1, 2, 0, tokens_per_batch=5).shapes == [(1, 5, 5)]
+    short = Task(task.splits, task.vocabularies, max_tokens=4)
+    assert short.training_batches(1, 2, 0, tokens_per_batch=4).shapes == [(1, 3, 3)]
 
 
 def test_pairs_that_are_too_long_are_left_out_of_training_only(task):

@@ -60,6 +60,7 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "objective.weight": (0, 1e6),
     "train.num_steps": (1, 10**8),
     "train.batch_size": _ROWS,
+    "train.tokens_per_batch": (0, 2**24),
     "train.learning_rate": (1e-12, 1e6),
     "train.warmup_steps": (0, _INT32),
     "train.optimizer.b1": (0, _BELOW_1),

@@ -83,7 +83,10 @@ def base_config(
                 # starts; {seed} stands for the seed, and "" is a start from scratch.
                 "init_from": "",
                 "num_steps": 1000,
+                # Pairs in a batch. With tokens_per_batch, a batch instead has as many pairs of its
+                # length as give at most that many tokens on either side.
                 "batch_size": 128,
+                "tokens_per_batch": 0,
                 "optimizer": {"name": optimizer, **_option_keys(found["train.optimizer"])},
                 "learning_rate": 2e-3,
                 # "cosine" to 0, "constant" or "inverse_sqrt", after a linear warm-up of

@@ -197,9 +197,16 @@ class Experiment:
         return component.make(model, options=options)
 
     def training_batches(self, task: Task) -> TrainingBatches:
-        """Makes the training batches."""
+        """Makes the training batches.
+
+        Raises:
+          DataError: a training pair is longer than `train.tokens_per_batch`.
+        """
         config = self.config
-        return task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
+        train = config.train
+        return task.training_batches(
+            config.data.num_buckets, train.batch_size, config.seed, train.tokens_per_batch
+        )
 
     def make_evaluator(self, model: Seq2SeqModel, task: Task) -> Evaluator:
         """Makes the evaluator of a model on a task."""

@@ -200,14 +200,14 @@ class _Shared:
         batches = experiment.training_batches(task)
         files = list(config_files(experiment.config).values())
         objective = experiment.make_objective(model, task, load_teacher(experiment, task))
-        longest = batch_template(batches.batch_size, batches.shapes[-1])
+        longest = batch_template(batches.shapes[-1])
         _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         with own_errors_in_a_line("the first train step", files):
             programs = Programs(
                 model,
                 objective,
                 experiment.make_optimizer,
-                batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+                batch_template(batches.shapes_from(0)[0]),
             )
         check_memory(programs.template, programs.template.state.params)
         evaluator = experiment.make_evaluator(model, task)

@@ -63,6 +63,7 @@ CONFIG_BOUNDS: dict[str, tuple[float, float]] = {
     "train.tokens_per_batch": (0, 2**24),
     "train.learning_rate": (1e-12, 1e6),
     "train.warmup_steps": (0, _INT32),
+    "train.average_decay": (0, _BELOW_1),
     "train.optimizer.b1": (0, _BELOW_1),
     "train.optimizer.b2": (0, _BELOW_1),
     "train.optimizer.eps": (0, 1),

@@ -95,6 +95,9 @@ def base_config(
                 "warmup_steps": 100,
                 # Maximum global L2 norm of the gradient; 0 turns clipping off.
                 "clip_norm": 1.0,
+                # An exponential average of the parameters, with this decay, is what is evaluated,
+                # such as 0.999; 0 evaluates the parameters themselves.
+                "average_decay": 0.0,
                 "label_smoothing": 0.0,
                 "log_every": 100,
             },

@@ -32,6 +32,7 @@ from s2s_jax.lab.runs.run_folder import RunFolder
 from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, Teacher, optimum_of
+from s2s_jax.optimizers import with_average
 from s2s_jax.schedules import Schedule
 
 # Options are checked before the vocabularies of the data are known.
@@ -118,7 +119,7 @@ class Experiment:
         return optimizer.is_built_in and "weight_decay" in optimizer.options
 
     def make_optimizer(self, scalars: Scalars | None = None) -> optax.GradientTransformation:
-        """Makes the optimiser, with `make_learning_rate` and clipping of the gradient norm.
+        """Makes the optimiser, with `make_learning_rate`, clipping and averaged parameters.
 
         Args:
           scalars: used instead of the config's; they do not affect the structure of the state.
@@ -136,7 +137,8 @@ class Experiment:
             options["weight_decay"] = weight_decay
         optimizer = component.make(learning_rate, options=options)
         clip = [optax.clip_by_global_norm(clip_norm)] if train.clip_norm else []
-        return optax.chain(*clip, optimizer)
+        whole = optax.chain(*clip, optimizer)
+        return with_average(whole, train.average_decay) if train.average_decay else whole
 
     def load_task(self, vocabularies: Vocabularies | None = None) -> Task:
         """Loads the data, with a run's vocabularies or, if it has none yet, with new ones.
@@ -267,6 +269,7 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
     experiment.make_optimizer()
     _check_unused(config, components["objective"])
     _check_teacher(experiment)
+    _check_average(experiment)
     _check_shared_vocabulary(experiment)
     model = experiment._make_model(_ANY_VOCABULARY, _ANY_VOCABULARY)
     experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
@@ -284,6 +287,16 @@ def _check_teacher(experiment: Experiment) -> None:
             )
     elif name is not None and RunFolder(name).vocabularies() is None:
         raise LabError(f"objective.teacher={name}, which holds no trained run")
+
+
+def _check_average(experiment: Experiment) -> None:
+    """Rejects an average of the parameters of an optimiser that averages them itself."""
+    train = experiment.config.train
+    if train.average_decay and train.optimizer.name == "schedule_free_adamw":
+        raise LabError(
+            f"train.average_decay is {train.average_decay}, and schedule_free_adamw averages its"
+            " parameters itself; set it to 0"
+        )
 
 
 def _check_shared_vocabulary(experiment: Experiment) -> None:

@@ -107,7 +107,7 @@ def test_an_epoch_by_tokens_has_every_pair_once_and_full_batches(lengths, num_bu
     seen, rows_used = [], Counter()
     for step in range(batches.num_batches):
         batch = batches[step]
-        shape = BatchShape(*batch.source.shape, batch.target.shape[1])
+        shape = BatchShape(len(batch.source), batch.source.shape[1], batch.target.shape[1])
         assert shape in batches.shapes
         assert len(batch.target) == shape.num_rows
         longer = max(shape.source_time, shape.time)

@@ -1,6 +1,7 @@
 """A task: splits, vocabularies and batches together."""
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ def test_a_shared_vocabulary_is_trained_on_both_sides_of_training(tmp_path):
 
 
 def test_a_shared_vocabulary_has_one_kind_and_a_known_one():
-    splits, options = {"train": TRAIN, "dev": DEV}, {"shared_vocabulary": True}
+    splits: dict[str, Any] = {"train": TRAIN, "dev": DEV}
+    options: dict[str, Any] = {"shared_vocabulary": True}
     with pytest.raises(DataError, match=r"source_vocabulary is characters and .* is whitespace"):
         make_task(splits, target_vocabulary="whitespace", **options)
     with pytest.raises(DataError, match=r"^data.source_vocabulary: .*did you mean 'characters'"):

@@ -263,7 +263,8 @@ class Programs:
 
 def shape_of(batch: Batch) -> BatchShape:
     """The shape for which the program of a batch, or of lanes' batches, is compiled."""
-    return BatchShape(*batch.source.shape[-2:], batch.target.shape[-1])
+    num_rows, source_time = batch.source.shape[-2:]
+    return BatchShape(num_rows, source_time, batch.target.shape[-1])
 
 
 def batch_template(shape: BatchShape) -> Batch:

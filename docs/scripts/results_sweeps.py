@@ -148,9 +148,11 @@ def to_markdown(sweep: Sweep) -> str:
     model, train, evaluation = config["model"], config["train"], config["eval"]
     first = make_scorer(evaluation["scores"], evaluation["bleu_tokenize"]).metrics[0].label
     some = f" on {evaluation['max_examples']:,} pairs" * bool(evaluation["max_examples"])
+    tokens = train.get("tokens_per_batch")  # configs of earlier versions lack it
+    batch = f"{_number(tokens)} tokens" if tokens else f"{_number(train['batch_size'])} pairs"
     lines = [
         f"{len(sweep.runs.by_schedule)} schedules, {sweep.seeds_text} each,"
-        f" {_number(train['num_steps'])} updates of {_number(train['batch_size'])} pairs."
+        f" {_number(train['num_steps'])} updates of {batch}."
         f" One model: {model['cell'].upper()},"
         f" hidden size {model['hidden_size']}, embeddings of {model['embedding_size']}.",
         f"Checkpoint: the best on dev by {first}, evaluated every {evaluation['every']:,}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,29 @@ from s2s_jax.data.pairs import DataError, Pairs
 from s2s_jax.data.vocabularies import Vocabulary
 
 _MAX_CANDIDATES = 400  # bucket boundaries that are tried; the search is quadratic in their number
+
+
+class BatchShape(NamedTuple):
+    """The shape of a batch.
+
+    Attributes:
+      num_rows: pairs, with the rows that fill the batch up.
+      source_time: tokens of each source, with EOS and padding.
+      time: tokens of each target, likewise.
+
+    Example:
+      >>> shape = BatchShape(num_rows=2, source_time=9, time=4)
+      >>> shape.holds(BatchShape(2, 3, 4)), shape.holds(BatchShape(4, 3, 4))
+      (True, False)
+    """
+
+    num_rows: int
+    source_time: int
+    time: int
+
+    def holds(self, other: "BatchShape") -> bool:
+        """Whether a batch of the other shape can be padded to this one."""
+        return all(here >= there for here, there in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True)
@@ -154,7 +178,11 @@ def tokenize(
 
 
 def choose_buckets(
-    source_lengths: np.ndarray, target_lengths: np.ndarray, num_buckets: int, batch_size: int = 1
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    num_buckets: int,
+    batch_size: int = 1,
+    tokens_per_batch: int = 0,
 ) -> list[tuple[int, int]]:
     """Shapes (source_time, time) that hold every pair with little padding.
 
@@ -163,16 +191,17 @@ def choose_buckets(
     holds all pairs up to that size. Of all ways to place at most num_buckets ends, dynamic
     programming finds the one with the fewest cells
 
-        sum over buckets of  batch_size * ceil(n / batch_size) * (source_time + time)
+        sum over buckets of  rows * ceil(n / rows) * (source_time + time)
 
-    so the gain of a bucket for a few long pairs is weighed against the filler rows that it needs.
-    The train step is compiled once for each shape.
+    with the rows of `rows_of`, so the gain of a bucket for a few long pairs is weighed against the
+    filler rows that it needs. The train step is compiled once for each shape.
 
     Args:
       source_lengths: [n] with EOS.
       target_lengths: [n] with EOS.
       num_buckets: the maximum number of shapes, at least 1.
       batch_size: rows in a batch.
+      tokens_per_batch: see `rows_of`; unless it is 0, batch_size has no effect.
 
     Returns:
       One to num_buckets shapes, smallest first; the last holds every pair.
@@ -196,8 +225,9 @@ def choose_buckets(
     source_time = np.maximum.accumulate(source_lengths[order])[ends]
     time = np.maximum.accumulate(target_lengths[order])[ends]
     below = np.concatenate([[0], ends + 1])  # pairs before the bucket that starts here
-    batches = -((below[:-1, None] - below[None, 1:]) // batch_size)  # ceil(n / batch_size)
-    cells = np.where(batches > 0, batches * batch_size * (source_time + time), np.inf)
+    rows = rows_of(source_time, time, batch_size, tokens_per_batch)
+    batches = -((below[:-1, None] - below[None, 1:]) // rows)  # ceil(n / rows)
+    cells = np.where(batches > 0, batches * rows * (source_time + time), np.inf)
     # cost[k][i]: the fewest cells for all pairs up to candidate i with k + 1 buckets.
     cost, starts = [cells[0]], []
     for _ in range(num_buckets - 1):
@@ -213,6 +243,35 @@ def choose_buckets(
     return sorted(set(chosen))
 
 
+def rows_of(source_time: Any, time: Any, batch_size: int, tokens_per_batch: int = 0) -> np.ndarray:
+    """How many rows the batches of a bucket have.
+
+        rows = batch_size                                                 tokens_per_batch = 0
+        rows = max(1, floor(tokens_per_batch / max(source_time, time)))   otherwise
+
+    so that a batch has at most tokens_per_batch tokens on either side, padding included.
+
+    Args:
+      source_time: tokens of a source; an int, or an array of those of several buckets.
+      time: tokens of a target, likewise.
+      batch_size: the rows of every batch, if tokens_per_batch is 0.
+      tokens_per_batch: the tokens of a batch; 0 for batches of equal numbers of rows.
+
+    Returns:
+      int64, of the same shape.
+
+    Example:
+      >>> rows_of(np.array([5, 30]), np.array([8, 20]), batch_size=64).tolist()
+      [64, 64]
+      >>> rows_of(np.array([5, 30]), np.array([8, 20]), batch_size=64, tokens_per_batch=100).tolist()
+      [12, 3]
+    """  # noqa: E501
+    longer = np.maximum(source_time, time)
+    if not tokens_per_batch:
+        return np.full_like(longer, batch_size)
+    return np.maximum(1, tokens_per_batch // longer)
+
+
 class TrainingBatches:
     """Endless shuffled batches: `batches[step]` depends only on the seed and the step.
 
@@ -220,16 +279,20 @@ class TrainingBatches:
     pairs are shuffled within their bucket and cut into batches of equal size, the last batch of a
     bucket is filled up, and then the batches of all buckets are shuffled.
 
+    With tokens_per_batch, that last order depends on the epoch alone: runs of different seeds have
+    other pairs, but at every step batches of one shape. So they can be lanes of one program without
+    padding batches of few long pairs to many, or of many short pairs to long.
+
     Args:
       tokens: the training pairs.
       buckets: shapes (source_time, time), smallest first; a pair goes into the first that holds it.
       batch_size: rows in every batch.
       seed: of the shuffling.
+      tokens_per_batch: see `rows_of`; unless it is 0, batch_size has no effect.
 
     Attributes:
       num_batches: batches in an epoch.
-      shapes: the buckets.
-      batch_size: rows in every batch.
+      shapes: those of the buckets' batches, in the same order.
 
     Raises:
       ValueError: a pair is longer than every bucket, or batch_size is below 1.
@@ -241,22 +304,30 @@ class TrainingBatches:
         buckets: Sequence[tuple[int, int]],
         batch_size: int,
         seed: int,
+        tokens_per_batch: int = 0,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}")
         members = _members(tokens, buckets)
         if len(members) > len(buckets):
             raise ValueError(f"{len(members[-1])} pairs are longer than every bucket of {buckets}")
-        self._tokens, self.shapes, self.batch_size = tokens, list(buckets), batch_size
-        self._seed, self._members = seed, members
-        self.num_batches = sum(-(-len(some) // batch_size) for some in members)
+        self.shapes = [
+            BatchShape(int(rows_of(*bucket, batch_size, tokens_per_batch)), *bucket)
+            for bucket in buckets
+        ]
+        self._tokens, self._buckets, self._members = tokens, list(buckets), members
+        self._seed, self._one_order = seed, bool(tokens_per_batch)
+        self.num_batches = sum(
+            -(-len(some) // shape.num_rows)
+            for some, shape in zip(members, self.shapes, strict=True)
+        )
         self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
 
     def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f"step {step} is negative")
         bucket, indices = self._order(step // self.num_batches)[step % self.num_batches]
-        return self._tokens.batch(indices, self.shapes[bucket])
+        return self._tokens.batch(indices, self._buckets[bucket])
 
     def __iter__(self) -> Iterator[Batch]:
         step = 0
@@ -264,7 +335,7 @@ class TrainingBatches:
             yield self[step]
             step += 1
 
-    def shapes_from(self, step: int) -> list[tuple[int, int]]:
+    def shapes_from(self, step: int) -> list[BatchShape]:
         """The shapes in the order in which they are needed from this step on."""
         epoch, place = divmod(step, self.num_batches)
         order = self._order(epoch)
@@ -280,9 +351,10 @@ class TrainingBatches:
             cut = [
                 (bucket, indices)
                 for bucket, some in enumerate(self._members)
-                for indices in _cut(generator.permutation(some), self.batch_size)
+                for indices in _cut(generator.permutation(some), self.shapes[bucket].num_rows)
             ]
-            order = [cut[place] for place in generator.permutation(len(cut))]
+            mixing = np.random.default_rng(epoch) if self._one_order else generator
+            order = [cut[place] for place in mixing.permutation(len(cut))]
             self._epoch = epoch, order
         return order
 

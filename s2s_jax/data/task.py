@@ -42,12 +42,37 @@ class Vocabularies:
             load_vocabulary(folder / "target_vocabulary.json"),
         )
 
+    @property
+    def are_one(self) -> bool:
+        """Whether source and target have the same ids, which a shared embedding needs."""
+        return self.source == self.target
+
     @classmethod
     def train(cls, pairs: Pairs, source_kind: str, target_kind: str, size: int) -> "Vocabularies":
-        """Trains both on the training split."""
+        """Trains one for each side on the training split."""
         return cls(
             train_vocabulary(source_kind, pairs.sources, size),
             train_vocabulary(target_kind, pairs.targets, size),
+        )
+
+
+def check_one_kind(source_kind: str, target_kind: str) -> None:
+    """Refuses a vocabulary that source and target are to share but split in different ways.
+
+    Args:
+      source_kind: what `data.source_vocabulary` names.
+      target_kind: what `data.target_vocabulary` names.
+
+    Raises:
+      DataError: they differ.
+
+    Example:
+      >>> check_one_kind("sentencepiece", "sentencepiece")
+    """
+    if source_kind != target_kind:
+        raise DataError(
+            "data.shared_vocabulary needs one kind for both sides; data.source_vocabulary is"
+            f" {source_kind} and data.target_vocabulary is {target_kind}"
         )
 
 
@@ -108,13 +133,25 @@ class Task:
             lambda: self.splits[split].targets,
         )
 
-    def training_batches(self, num_buckets: int, batch_size: int, seed: int) -> TrainingBatches:
-        """The training pairs as an endless sequence of batches; see `TrainingBatches`."""
+    def training_batches(
+        self, num_buckets: int, batch_size: int, seed: int, tokens_per_batch: int = 0
+    ) -> TrainingBatches:
+        """The training pairs as an endless sequence of batches; see `TrainingBatches`.
+
+        Raises:
+          DataError: a pair is longer than tokens_per_batch, if that is not 0.
+        """
         tokens = self.training_tokens
-        shapes = choose_buckets(
-            tokens.source.lengths, tokens.target.lengths, num_buckets, batch_size
-        )
-        return TrainingBatches(tokens, shapes, batch_size, seed)
+        source, target = tokens.source.lengths, tokens.target.lengths
+        longest = max(source.max(), target.max())
+        if 0 < tokens_per_batch < longest:
+            raise DataError(
+                f"train.tokens_per_batch is {tokens_per_batch}, and the longest training pair has"
+                f" {longest} tokens; set it to {longest} or more, or data.max_tokens to"
+                f" {tokens_per_batch} or less"
+            )
+        buckets = choose_buckets(source, target, num_buckets, batch_size, tokens_per_batch)
+        return TrainingBatches(tokens, buckets, batch_size, seed, tokens_per_batch)
 
     def evaluation(self, split: str, batch_size: int, max_examples: int = 0) -> "EvaluationData":
         """A split for evaluation: all of it, or `max_examples` examples at equal distances.
@@ -207,6 +244,7 @@ def make_task(
     *,
     source_vocabulary: str = "characters",
     target_vocabulary: str = "characters",
+    shared_vocabulary: bool = False,
     vocabulary_size: int = 0,
     max_tokens: int = 0,
     vocabularies: Vocabularies | None = None,
@@ -217,6 +255,8 @@ def make_task(
       splits: of `s2s_jax.data.catalog.load_splits`, or anybody's.
       source_vocabulary: "characters", "whitespace" or "sentencepiece".
       target_vocabulary: likewise.
+      shared_vocabulary: whether both sides have one vocabulary, trained on the sources and then the
+        targets; it needs one kind.
       vocabulary_size: the maximum number of ids of each; required for sentencepiece.
       max_tokens: see `Task`.
       vocabularies: those of an existing run; None trains them.
@@ -225,8 +265,23 @@ def make_task(
       DataError: the data cannot be used; the message says in one line why.
     """
     _check_splits(splits)
+    if shared_vocabulary:
+        check_one_kind(source_vocabulary, target_vocabulary)
+        if vocabularies is not None and not vocabularies.are_one:
+            raise DataError(
+                "data.shared_vocabulary is True, and source and target of the vocabularies given"
+                " differ"
+            )
     cache = TokenCache(splits.derived) if isinstance(splits, PreparedSplits) else NO_CACHE
-    if vocabularies is None:
+    if vocabularies is None and shared_vocabulary:
+        both = cache.vocabulary(
+            "shared",
+            source_vocabulary,
+            vocabulary_size,
+            lambda: splits["train"].sources + splits["train"].targets,
+        )
+        vocabularies = Vocabularies(both, both)
+    elif vocabularies is None:
         vocabularies = Vocabularies(
             cache.vocabulary(
                 "source", source_vocabulary, vocabulary_size, lambda: splits["train"].sources

@@ -58,7 +58,17 @@ class TokenCache:
     def vocabulary(
         self, side: str, kind: str, size: int, texts: Callable[[], list[str]]
     ) -> Vocabulary:
-        """The vocabulary of the training split's "source" or "target"; trained if not cached."""
+        """The vocabulary of a side of the training split; trained if not cached.
+
+        Args:
+          side: "source", "target", or "shared" for one of both.
+          kind: see `train_vocabulary`.
+          size: likewise.
+          texts: what to train on.
+
+        Raises:
+          DataError: it cannot be trained; the message names the config key.
+        """
         library = metadata.version("sentencepiece") if kind == "sentencepiece" else ""
         path = self._path(f"{side}_vocabulary", "json", kind, size, library)
         if path is not None and path.is_file():
@@ -70,7 +80,8 @@ class TokenCache:
         try:
             vocabulary = train_vocabulary(kind, lines, size)
         except DataError as error:
-            raise DataError(f"data.{side}_vocabulary: {error}") from error
+            key = "data.source_vocabulary" if side == "shared" else f"data.{side}_vocabulary"
+            raise DataError(f"{key}: {error}") from error
         self._write(path, vocabulary.to_bytes)
         return vocabulary
 

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import pairwise, product
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from s2s_jax.batch import EOS, PAD, UNK
 from s2s_jax.data.batching import (
+    BatchShape,
     Sequences,
     TokenPairs,
     TrainingBatches,
@@ -92,6 +94,85 @@ def test_an_epoch_has_every_pair_once_in_the_shapes_of_the_buckets(lengths, num_
         check_rows(tokens, indices, batch)
         seen += indices[real].tolist()
     assert sorted(seen) == list(range(len(tokens)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths, st.integers(1, 5), st.integers(14, 90))
+def test_an_epoch_by_tokens_has_every_pair_once_and_full_batches(lengths, num_buckets, count):
+    tokens = make_tokens(lengths)
+    source, target = tokens.source.lengths, tokens.target.lengths
+    buckets = choose_buckets(source, target, num_buckets, 1, count)
+    assert 1 <= len(buckets) <= num_buckets
+    batches = TrainingBatches(tokens, buckets, 1, seed=3, tokens_per_batch=count)
+    seen, rows_used = [], Counter()
+    for step in range(batches.num_batches):
+        batch = batches[step]
+        shape = BatchShape(len(batch.source), batch.source.shape[1], batch.target.shape[1])
+        assert shape in batches.shapes
+        assert len(batch.target) == shape.num_rows
+        longer = max(shape.source_time, shape.time)
+        # As many rows as fit, and not one more.
+        assert shape.num_rows * longer <= count < (shape.num_rows + 1) * longer
+        real = batch.target_mask.any(axis=1)
+        indices = np.where(real, batch.source[:, 0] - 100, -1)
+        check_rows(tokens, indices, batch)
+        seen += indices[real].tolist()
+        rows_used[shape, bool(real.all())] += 1
+    assert sorted(seen) == list(range(len(tokens)))
+    # Only the last batch of a bucket is filled up.
+    assert all(number == 1 for (_, is_full), number in rows_used.items() if not is_full)
+
+
+def test_batches_by_tokens_depend_only_on_seed_and_step():
+    tokens = random_tokens()
+    buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 3, 1, 60)
+    first = TrainingBatches(tokens, buckets, 8, seed=1, tokens_per_batch=60)
+    served = [first[step] for step in range(2 * first.num_batches)]
+    for step in (first.num_batches + 2, 3, 0):
+        # The batch size has no effect.
+        fresh = TrainingBatches(tokens, buckets, 99, seed=1, tokens_per_batch=60)
+        for one, other in zip(fresh[step], served[step], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_batches_by_tokens_have_the_same_shapes_for_every_seed():
+    tokens = random_tokens(400)
+    buckets = choose_buckets(tokens.source.lengths, tokens.target.lengths, 4, 1, 60)
+    one, other = (
+        TrainingBatches(tokens, buckets, 8, seed=seed, tokens_per_batch=60) for seed in (1, 2)
+    )
+    assert len(one.shapes) == 4
+    assert {shape.num_rows for shape in one.shapes} == {4, 6, 8}
+
+    def shapes(batches: TrainingBatches) -> list[tuple[int, ...]]:
+        return [batches[step].source.shape for step in range(2 * batches.num_batches)]
+
+    assert shapes(one) == shapes(other)
+    epochs = [shapes(one)[: one.num_batches], shapes(one)[one.num_batches :]]
+    assert epochs[0] != epochs[1]
+    assert sorted(epochs[0]) == sorted(epochs[1])
+    changes = sum(one != other for one, other in pairwise(epochs[0]))
+    assert changes > one.num_batches / 3
+    assert order_of(one, 0) != order_of(other, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=25), st.integers(1, 3), st.integers(9, 40))
+def test_buckets_by_tokens_are_optimal_if_both_sides_have_equal_lengths(lengths, num, count):
+    def cells(ends: list[int]) -> int:
+        total, begin = 0, 0
+        for end in ends:
+            pairs = sum(begin < one <= end for one in lengths)
+            rows = count // end
+            total += -(-pairs // rows) * rows * end
+            begin = end
+        return total
+
+    array = np.array(lengths)
+    buckets = choose_buckets(array, array, num, 7, count)
+    ends = sorted(set(lengths))
+    best = min(cells(sorted({*some, ends[-1]})) for some in product(ends, repeat=num - 1))
+    assert cells([time for _, time in buckets]) == best
 
 
 @settings(max_examples=60, deadline=None)
@@ -236,10 +317,13 @@ def test_shapes_come_in_the_order_in_which_steps_need_them():
         needed = [batches[first + step].source.shape[1] for step in range(batches.num_batches)]
         shapes = batches.shapes_from(first)
         assert sorted(shapes) == sorted(batches.shapes)
-        assert shapes[0][0] == needed[0]
+        assert {shape.num_rows for shape in shapes} == {8}
+        assert shapes[0].source_time == needed[0]
         if first < batches.num_batches:  # the rest of its epoch comes first
             rest = needed[: batches.num_batches - first]
-            assert [shape[0] for shape in shapes][: len(set(rest))] == list(dict.fromkeys(rest))
+            assert [shape.source_time for shape in shapes][: len(set(rest))] == list(
+                dict.fromkeys(rest)
+            )
 
 
 def test_a_sequence_is_not_cut_to_fit_into_a_batch():

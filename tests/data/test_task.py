@@ -1,6 +1,7 @@
 """A task: splits, vocabularies and batches together."""
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,13 +60,36 @@ def test_an_unknown_kind_of_vocabulary_is_refused(monkeypatch):
         make_task(load_splits("mine"), source_vocabulary="charcters")
 
 
+def test_a_shared_vocabulary_is_trained_on_both_sides_of_training(tmp_path):
+    splits = {"train": TRAIN, "dev": DEV}
+    one = make_task(splits, shared_vocabulary=True).vocabularies
+    assert one.are_one
+    for text, known in (("ab", True), ("x y", True), ("c", False)):
+        assert (UNK not in one.source.encode(text)) == known
+    one.save(tmp_path)
+    files = [(tmp_path / f"{side}_vocabulary.json").read_bytes() for side in ("source", "target")]
+    assert files[0] == files[1]
+    assert make_task(splits, shared_vocabulary=True, vocabularies=one).vocabularies is one
+    two = make_task(splits).vocabularies
+    assert not two.are_one
+    with pytest.raises(DataError, match="source and target of the vocabularies given differ"):
+        make_task(splits, shared_vocabulary=True, vocabularies=two)
+
+
+def test_a_shared_vocabulary_has_one_kind_and_a_known_one():
+    splits: dict[str, Any] = {"train": TRAIN, "dev": DEV}
+    options: dict[str, Any] = {"shared_vocabulary": True}
+    with pytest.raises(DataError, match=r"source_vocabulary is characters and .* is whitespace"):
+        make_task(splits, target_vocabulary="whitespace", **options)
+    with pytest.raises(DataError, match=r"^data.source_vocabulary: .*did you mean 'characters'"):
+        make_task(splits, source_vocabulary="charcters", target_vocabulary="charcters", **options)
+
+
 def test_training_batches_have_every_pair_once_an_epoch(task):
     batches = task.training_batches(num_buckets=2, batch_size=2, seed=3)
     epoch = list(islice(batches, batches.num_batches))
     assert {batch.target.shape[0] for batch in epoch} == {2}
-    assert {(batch.source.shape[1], batch.target.shape[1]) for batch in epoch} <= set(
-        batches.shapes
-    )
+    assert {(*batch.source.shape, batch.target.shape[1]) for batch in epoch} <= set(batches.shapes)
     seen = sorted(
         task.vocabularies.source.decode(row.tolist())
         for batch in epoch
@@ -82,6 +106,18 @@ def test_training_batches_have_every_pair_once_an_epoch(task):
         for one in other
         for step in range(2)
     )
+
+
+def test_a_pair_must_fit_into_a_batch_of_tokens(task):
+    with pytest.raises(DataError) as error:
+        task.training_batches(2, 2, 0, tokens_per_batch=4)
+    assert str(error.value) == (
+        "train.tokens_per_batch is 4, and the longest training pair has 5 tokens;"
+        " set it to 5 or more, or data.max_tokens to 4 or less"
+    )
+    assert task.training_batches(1, 2, 0, tokens_per_batch=5).shapes == [(1, 5, 5)]
+    short = Task(task.splits, task.vocabularies, max_tokens=4)
+    assert short.training_batches(1, 2, 0, tokens_per_batch=4).shapes == [(1, 3, 3)]
 
 
 def test_pairs_that_are_too_long_are_left_out_of_training_only(task):

@@ -84,10 +84,25 @@ def test_the_second_load_trains_encodes_and_reads_nothing(load, made):
     assert made == ["read"]
 
 
+def test_a_shared_vocabulary_is_trained_once_and_cached(load, made):
+    shared = {"target_vocabulary": "characters", "shared_vocabulary": True}
+    first, tokens = load(**shared)
+    assert made.count("train_vocabulary") == 1
+    made.clear()
+    second, again = load(**shared)
+    assert made == []
+    assert_same(tokens, again)
+    assert first.vocabularies == second.vocabularies
+    apart, _ = load(target_vocabulary="characters")
+    assert made.count("train_vocabulary") == 2
+    assert not apart.vocabularies.are_one
+
+
 @pytest.mark.parametrize(
     "other",
     [
         {"target_vocabulary": "characters"},
+        {"target_vocabulary": "characters", "shared_vocabulary": True},
         {"vocabulary_size": 5},
         {"max_tokens": 3},
         {"config": "d", "splits": SPLITS | {"train": one_reference(["ba"], ["y x"])}},

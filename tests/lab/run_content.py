@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from s2s_jax.data.batching import BatchShape
 from s2s_jax.lab.runs.checkpoints import Checkpoints
 from s2s_jax.lab.runs.named_arrays import flatten
 from s2s_jax.lab.runs.run_folder import RunFolder
@@ -31,7 +32,7 @@ def newest(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
     assert vocabularies is not None
     model = experiment.make_model(vocabularies)
     objective, optimizer = experiment.make_objective(model), experiment.make_optimizer
-    batch, feedback = batch_template(1, (1, 1)), experiment.feedback
+    batch, feedback = batch_template(BatchShape(1, 1, 1)), experiment.feedback
     programs = Programs(model, objective, optimizer, batch, feedback)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         step, progress = checkpoints.restore(programs.template, "latest")

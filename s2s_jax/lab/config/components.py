@@ -53,6 +53,8 @@ DATA_KEYS: dict[str, Any] = {
     # "characters", "whitespace" or "sentencepiece", trained on the training split.
     "source_vocabulary": "characters",
     "target_vocabulary": "characters",
+    # Whether source and target have one vocabulary, trained on both; they need one kind.
+    "shared_vocabulary": False,
     # Maximum vocabulary size in ids; 0 for no limit, but sentencepiece needs one.
     "vocabulary_size": 0,
     # Number of fixed shapes (source_time, time); each one needs a compilation.

@@ -83,14 +83,21 @@ def base_config(
                 # starts; {seed} stands for the seed, and "" is a start from scratch.
                 "init_from": "",
                 "num_steps": 1000,
+                # Pairs in a batch. With tokens_per_batch, a batch instead has as many pairs of its
+                # length as give at most that many tokens on either side.
                 "batch_size": 128,
+                "tokens_per_batch": 0,
                 "optimizer": {"name": optimizer, **_option_keys(found["train.optimizer"])},
                 "learning_rate": 2e-3,
-                # "cosine" to 0 or "constant", after a linear warm-up of warmup_steps updates.
+                # "cosine" to 0, "constant" or "inverse_sqrt", after a linear warm-up of
+                # warmup_steps updates.
                 "learning_rate_schedule": "cosine",
                 "warmup_steps": 100,
                 # Maximum global L2 norm of the gradient; 0 turns clipping off.
                 "clip_norm": 1.0,
+                # An exponential average of the parameters, with this decay, is what is evaluated,
+                # such as 0.999; 0 evaluates the parameters themselves.
+                "average_decay": 0.0,
                 "label_smoothing": 0.0,
                 "log_every": 100,
             },

@@ -12,7 +12,7 @@ import optax
 
 from s2s_jax.data.batching import TrainingBatches
 from s2s_jax.data.markov import known_truth
-from s2s_jax.data.task import Task, Vocabularies, make_task
+from s2s_jax.data.task import Task, Vocabularies, check_one_kind, make_task
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.base.files import to_json
 from s2s_jax.lab.config.bounds import check_config_numbers
@@ -33,6 +33,7 @@ from s2s_jax.lab.training.optimizers import Scalars, make_learning_rate
 from s2s_jax.lab.training.other_runs import folder_of
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.objectives import Objective, Teacher, ignores_teacher_prob, optimum_of
+from s2s_jax.optimizers import with_average
 from s2s_jax.schedules import FeedbackSchedule, Schedule
 
 # Options are checked before the vocabularies of the data are known.
@@ -141,7 +142,7 @@ class Experiment:
         return optimizer.is_built_in and "weight_decay" in optimizer.options
 
     def make_optimizer(self, scalars: Scalars | None = None) -> optax.GradientTransformation:
-        """Makes the optimiser, with `make_learning_rate` and clipping of the gradient norm.
+        """Makes the optimiser, with `make_learning_rate`, clipping and averaged parameters.
 
         Args:
           scalars: used instead of the config's; they do not affect the structure of the state.
@@ -159,7 +160,8 @@ class Experiment:
             options["weight_decay"] = weight_decay
         optimizer = component.make(learning_rate, options=options)
         clip = [optax.clip_by_global_norm(clip_norm)] if train.clip_norm else []
-        return optax.chain(*clip, optimizer)
+        whole = optax.chain(*clip, optimizer)
+        return with_average(whole, train.average_decay) if train.average_decay else whole
 
     def load_task(self, vocabularies: Vocabularies | None = None) -> Task:
         """Loads the data, with a run's vocabularies or, if it has none yet, with new ones.
@@ -172,6 +174,7 @@ class Experiment:
             component.make(data.data_dir, options=component_options(self.config, component)),
             source_vocabulary=data.source_vocabulary,
             target_vocabulary=data.target_vocabulary,
+            shared_vocabulary=data.shared_vocabulary,
             vocabulary_size=data.vocabulary_size,
             max_tokens=data.max_tokens,
             vocabularies=vocabularies,
@@ -219,9 +222,16 @@ class Experiment:
         return component.make(model, options=options)
 
     def training_batches(self, task: Task) -> TrainingBatches:
-        """Makes the training batches."""
+        """Makes the training batches.
+
+        Raises:
+          DataError: a training pair is longer than `train.tokens_per_batch`.
+        """
         config = self.config
-        return task.training_batches(config.data.num_buckets, config.train.batch_size, config.seed)
+        train = config.train
+        return task.training_batches(
+            config.data.num_buckets, train.batch_size, config.seed, train.tokens_per_batch
+        )
 
     def make_evaluator(self, model: Seq2SeqModel, task: Task) -> Evaluator:
         """Makes the evaluator of a model on a task."""
@@ -268,7 +278,7 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
       modules: where the user's own components are found.
 
     Raises:
-      LabError: a value is invalid; the one-line message names it.
+      LabError, DataError: a value is invalid; the one-line message names it.
     """
     check_complete(config, modules)
     check_config_numbers(flat_keys(config))
@@ -283,6 +293,8 @@ def make_experiment(config: Config, modules: Modules = ENVIRONMENT) -> Experimen
     experiment.make_optimizer()
     _check_unused(config, components["objective"])
     _check_truth(experiment)
+    _check_average(experiment)
+    _check_shared_vocabulary(experiment)
     model = experiment._make_model(_ANY_VOCABULARY, _ANY_VOCABULARY)
     objective = experiment.make_objective(dataclasses.replace(model, vocab_size=_LARGE_VOCABULARY))
     _check_schedule_is_used(config, objective)
@@ -319,6 +331,31 @@ def _check_dropout(config: Config, model: Component) -> None:
             else f"model.name={model.name} has none"
         )
         raise LabError(f"objective.name=r_drop has no effect without dropout; {remedy}")
+
+
+def _check_average(experiment: Experiment) -> None:
+    """Rejects an average of the parameters of an optimiser that averages them itself."""
+    train = experiment.config.train
+    if train.average_decay and train.optimizer.name == "schedule_free_adamw":
+        raise LabError(
+            f"train.average_decay is {train.average_decay}, and schedule_free_adamw averages its"
+            " parameters itself; set it to 0"
+        )
+
+
+def _check_shared_vocabulary(experiment: Experiment) -> None:
+    """Rejects one vocabulary of two kinds, and a shared embedding of two vocabularies.
+
+    That two vocabularies have equal sizes is not enough: an id means another token in each.
+    """
+    data, model = experiment.config.data, experiment.components["model"]
+    if data.shared_vocabulary:
+        check_one_kind(data.source_vocabulary, data.target_vocabulary)
+    elif model.is_built_in and experiment.config.model.get("share_embeddings"):
+        raise LabError(
+            "model.share_embeddings needs one vocabulary for source and target;"
+            " set data.shared_vocabulary=True"
+        )
 
 
 def _check_unused(config: Config, objective: Component) -> None:

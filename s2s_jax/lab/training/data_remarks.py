@@ -95,7 +95,10 @@ def check_vocabulary_size(task: Task, overrides: Overrides) -> None:
 
 def _smaller_vocabularies(task: Task) -> list[tuple[str, int, int]]:
     """(side, actual size, requested size) of each SentencePiece vocabulary that is too small."""
-    sides = (("source", task.vocabularies.source), ("target", task.vocabularies.target))
+    source, target = task.vocabularies.source, task.vocabularies.target
+    sides = [("source", source), ("target", target)]
+    if task.vocabularies.are_one:
+        sides = [("source and target", source)]
     return [
         (side, len(vocabulary), task.vocabulary_size)
         for side, vocabulary in sides

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from s2s_jax.batch import PAD, Batch
+from s2s_jax.batch import EOS, PAD, Batch
 from s2s_jax.branches import draws_tokens
-from s2s_jax.data.batching import TrainingBatches
+from s2s_jax.data.batching import BatchShape, TrainingBatches
 from s2s_jax.lab.training.optimizers import Scalars
-from s2s_jax.lab.training.programs import Case, Layout, Programs, Progress, Shape, shape_of
+from s2s_jax.lab.training.programs import Case, Layout, Programs, Progress, shape_of
 from s2s_jax.metrics import MetricSums
 
 _WORTH_COMPILING = 0.1
@@ -36,10 +36,12 @@ class DeviceLanes:
     """The device side of one or more runs that train side by side, numbered from 0.
 
     At each step, all lanes take batches of the same shape: the smallest bucket shape that holds
-    every lane's batch. Padding changes neither loss nor gradient, and coins and dropout are drawn
-    independently of the length. If all lanes are fed gold, the rollout is skipped. For one run this
-    is a branch within its program; for several it is a separate program, which is compiled only if
-    this happens often enough.
+    every lane's batch. Batches by number of tokens have one shape at the same step; those of lanes
+    at different steps may fit into no bucket, and take the largest number in each place, for which
+    a program is compiled when it is needed. Padding changes neither loss nor gradient, and coins
+    and dropout are drawn independently of the length and of the rows that follow. If all lanes are
+    fed gold, the rollout is skipped. For one run this is a branch within its program; for several
+    it is a separate program, which is compiled only if this happens often enough.
 
     Metrics are summed on the device and fetched one step late, while the device already computes
     the next step.
@@ -68,7 +70,7 @@ class DeviceLanes:
         if len(starts) > 1:  # the smallest common shape may be no lane's own
             shapes = list(dict.fromkeys((*shapes, *batches.shapes)))
         self._layout = Layout(len(starts))
-        kinds = [True] if len(starts) == 1 else _kinds(teacher_probs)
+        self._kinds = kinds = [True] if len(starts) == 1 else _kinds(teacher_probs)
         self._cases = [Case(len(starts), shape, one_prob) for shape in shapes for one_prob in kinds]
         self._state, self._sums = self._layout.stack(starts)
         self._scalars = self._layout.stack([_on_device(one) for one in scalars])
@@ -114,8 +116,9 @@ class DeviceLanes:
             batch = stack_batches([one.batch for one in every], self._shapes)
             teacher_prob = np.asarray([one.teacher_prob for one in every], np.float32)
             case = Case(self._layout.num_lanes, shape_of(batch), one_prob=False)
-            if not draws_tokens(teacher_prob).any() and case._replace(one_prob=True) in self._cases:
+            if not draws_tokens(teacher_prob).any() and True in self._kinds:
                 case, teacher_prob = case._replace(one_prob=True), np.float32(1)
+        self._compiled.begin([case])  # only a shape that no batch has by itself is not begun yet
         self._state, self._sums, self._bad_step = self._compiled[case](
             self._state, self._sums, self._bad_step, batch, self._scalars, teacher_prob
         )
@@ -183,35 +186,40 @@ def _kinds(teacher_probs: Sequence[np.ndarray]) -> list[bool]:
     return sorted(kinds, key=lambda one_prob: one_prob != gold[:1].all())
 
 
-def stack_batches(batches: Sequence[Batch], shapes: Sequence[Shape]) -> Batch:
+def stack_batches(batches: Sequence[Batch], shapes: Sequence[BatchShape]) -> Batch:
     """Stacks batches along a new first axis, padded to the first shape that holds all of them.
 
+    Rows that are added have no target, and one EOS as their source, as `TokenPairs.batch` has them.
+
     Args:
-      batches: batches with the same number of rows.
-      shapes: (source_time, time) shapes, smallest first; the last must hold every batch.
+      batches: the batches.
+      shapes: smallest first. If none holds every batch, that of the largest number in each place is
+        taken.
 
     Example:
       >>> short, long = (
       ...     Batch(*[np.ones((1, time), kind) for time in times for kind in (np.int32, bool)])
       ...     for times in ((2, 1), (3, 4))
       ... )
-      >>> stacked = stack_batches([short, long], [(2, 1), (3, 4)])
+      >>> stacked = stack_batches([short, long], [BatchShape(1, 2, 1), BatchShape(1, 3, 4)])
       >>> stacked.target.tolist()
       [[[1, 0, 0, 0]], [[1, 1, 1, 1]]]
       >>> stacked.source_mask[0].tolist()
       [[True, True, False]]
     """
-    source_time = max(batch.source.shape[1] for batch in batches)
-    target_time = max(batch.target.shape[1] for batch in batches)
-    shape = next(one for one in shapes if one[0] >= source_time and one[1] >= target_time)
+    largest = BatchShape(*map(max, zip(*map(shape_of, batches), strict=True)))
+    shape = next((one for one in shapes if one.holds(largest)), largest)
 
-    def stack(arrays: Sequence[np.ndarray], time: int, filling: int | bool) -> np.ndarray:
-        rows = len(arrays[0])
-        stacked = np.full((len(arrays), rows, time), filling, arrays[0].dtype)
+    def stack(
+        arrays: Sequence[np.ndarray], time: int, filling: int | bool, first: int | bool
+    ) -> np.ndarray:
+        stacked = np.full((len(arrays), shape.num_rows, time), filling, arrays[0].dtype)
         for number, array in enumerate(arrays):
-            stacked[number, :, : array.shape[1]] = array
+            rows, own_time = array.shape
+            stacked[number, :rows, :own_time] = array
+            stacked[number, rows:, 0] = first
         return stacked
 
-    fillings = (PAD, False, PAD, False)
-    times = (shape[0], shape[0], shape[1], shape[1])
-    return Batch(*map(stack, zip(*batches, strict=True), times, fillings))
+    times = (shape.source_time, shape.source_time, shape.time, shape.time)
+    fillings, firsts = (PAD, False, PAD, False), (EOS, True, PAD, False)
+    return Batch(*map(stack, zip(*batches, strict=True), times, fillings, firsts))

@@ -15,15 +15,13 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from s2s_jax.batch import Batch
+from s2s_jax.data.batching import BatchShape
 from s2s_jax.lab.training.optimizers import Scalars
 from s2s_jax.metrics import MetricSums, merge
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.objectives import Objective
 from s2s_jax.schedules import FeedbackSchedule
 from s2s_jax.training import TrainState, init_train_state, make_train_step
-
-Shape = tuple[int, int]
-"""(source_time, time) of a batch."""
 
 _AXIS = "lanes"
 
@@ -111,7 +109,7 @@ class Case(NamedTuple):
     """
 
     num_lanes: int
-    shape: Shape
+    shape: BatchShape
     one_prob: bool = True
 
 
@@ -139,7 +137,8 @@ class ProgramCache:
     def begin(self, cases: Sequence[Any]) -> list[Any]:
         """Starts compiling the missing cases and returns them; `close` must be called later."""
         missing = [case for case in cases if case not in self._programs]
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(os.cpu_count())
         self._programs |= {case: self._pool.submit(self._compile, case) for case in missing}
         return missing
 
@@ -158,6 +157,7 @@ class ProgramCache:
         """Cancels compilations that have not started, and drops those that failed."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
         failed = [case for case, one in self._programs.items() if one.done() and _failed(one)]
         for case in failed:
             del self._programs[case]
@@ -227,7 +227,7 @@ class Programs:
             bad_step = jnp.where((bad_step < 0) & ~finite, state.step, bad_step)
             return new_state, merge(sums, new), bad_step
 
-        self._step, self._num_rows = step, batch.target.shape[0]
+        self._step = step
         self._init = jax.jit(partial(init_train_state, model, make_optimizer(), schedule=feedback))
         state = jax.eval_shape(self._init, jax.random.key(0))
         _, sums = jax.eval_shape(train_step, state, batch, _SCALARS, _SCALAR)
@@ -248,7 +248,7 @@ class Programs:
 
     def _lower(self, case: Case) -> jax.stages.Lowered:
         layout, bad_step = Layout(case.num_lanes), jax.ShapeDtypeStruct((), jnp.int32)
-        batch = batch_template(self._num_rows, case.shape)
+        batch = batch_template(case.shape)
         arguments = *self.template, bad_step, batch, _SCALARS
         if layout.sharding is None:
             return jax.jit(self._step, donate_argnums=0).lower(*arguments, _SCALAR)
@@ -267,14 +267,15 @@ class Programs:
         return jitted.lower(*layout.template(arguments), teacher_prob)
 
 
-def shape_of(batch: Batch) -> Shape:
-    """The shape for which the program of a batch is compiled."""
-    return batch.source.shape[-1], batch.target.shape[-1]
+def shape_of(batch: Batch) -> BatchShape:
+    """The shape for which the program of a batch, or of lanes' batches, is compiled."""
+    num_rows, source_time = batch.source.shape[-2:]
+    return BatchShape(num_rows, source_time, batch.target.shape[-1])
 
 
-def batch_template(num_rows: int, shape: Shape) -> Batch:
+def batch_template(shape: BatchShape) -> Batch:
     """The shapes of a batch's arrays."""
-    source_time, target_time = shape
+    num_rows, source_time, target_time = shape
     arrays: Any = (
         jax.ShapeDtypeStruct((num_rows, length), dtype)
         for length in (source_time, target_time)

@@ -118,7 +118,8 @@ class WarmStarts:
         """The shapes of an experiment's parameters, which those of its start also have."""
         config, folder = experiment.config, _folder(experiment.config)
         kinds = {"source": config.data.source_vocabulary, "target": config.data.target_vocabulary}
-        about = json.dumps([str(folder), kinds, to_json(config.model.to_dict())], sort_keys=True)
+        shared, model = config.data.shared_vocabulary, to_json(config.model.to_dict())
+        about = json.dumps([str(folder), kinds, shared, model], sort_keys=True)
         if about not in self._templates:
             with naming_the_key(KEY):
                 vocabularies, there = _stored(RunFolder(folder))
@@ -130,6 +131,11 @@ class WarmStarts:
                         f" data.{side}_vocabulary is {kind} here; a run takes the vocabularies"
                         " along"
                     )
+            if shared and not vocabularies.are_one:
+                raise LabError(
+                    f"{KEY}={folder}: source and target have different vocabularies there, and"
+                    " data.shared_vocabulary is True here; a run takes the vocabularies along"
+                )
             model = experiment.make_model(vocabularies)
             with own_errors_in_a_line("model.init", config_files(config).values()):
                 template = jax.eval_shape(model.init, jax.random.key(0))

@@ -211,7 +211,7 @@ class _Shared:
         files = list(config_files(experiment.config).values())
         teacher = load_teacher(experiment, task)
         objective = experiment.make_objective(model, task, teacher and teacher.teacher)
-        longest = batch_template(batches.batch_size, batches.shapes[-1])
+        longest = batch_template(batches.shapes[-1])
         _check_contracts(experiment, model, objective, longest, len(task.vocabularies.target))
         _check_max_length(model, objective, longest)
         with own_errors_in_a_line("the first train step", files):
@@ -219,7 +219,7 @@ class _Shared:
                 model,
                 objective,
                 experiment.make_optimizer,
-                batch_template(batches.batch_size, batches.shapes_from(0)[0]),
+                batch_template(batches.shapes_from(0)[0]),
                 experiment.feedback,
             )
         check_memory(programs.template, programs.template.state.params)

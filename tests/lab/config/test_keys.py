@@ -74,7 +74,7 @@ def test_overrides_change_a_copy():
 def test_a_key_is_checked():
     config = base_config("addition")
     check_key(config, "train.num_steps")
-    with pytest.raises(LabError, match=r"train is a section; its keys are train\.batch_size, "):
+    with pytest.raises(LabError, match=r"train is a section; its keys are train\.average_decay, "):
         check_key(config, "train")
     with pytest.raises(
         LabError, match=r"key zzz does not exist; it must be one of data\.[^.]*, .*, \.\.\.$"

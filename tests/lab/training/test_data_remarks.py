@@ -80,6 +80,17 @@ def test_a_too_small_vocabulary_is_reported_and_rejected_if_its_size_was_request
         check_vocabulary_size(task, {"data.vocabulary_size": 6000})
 
 
+def test_a_too_small_shared_vocabulary_is_reported_once():
+    one = Vocabularies.train(TRAIN, "sentencepiece", "sentencepiece", 6000).target
+    splits = {"train": TRAIN, "dev": one_reference(["ab"], ["x x"])}
+    task = Task(splits, Vocabularies(one, one), vocabulary_size=6000)
+    lines, _ = data_remarks(task, make_scorer("symbols"))
+    said = f"the source and target text of training gives {len(one)} subwords"
+    assert [line for line in lines if "subwords" in line] == [
+        f"{said}, fewer than data.vocabulary_size=6000"
+    ]
+
+
 def test_a_too_large_size_on_the_command_line_is_rejected_before_writing(make_config, tmp_path):
     overrides = {"data.target_vocabulary": "sentencepiece", "data.vocabulary_size": 6000}
     with pytest.raises(LabError, match=r"data\.vocabulary_size is 6000, and the target text"):

@@ -31,6 +31,9 @@ THIRDS = (1.0, 0.75, 0.25)  # of a cosine: (1 + cos(pi n / 3)) / 2
         ("cosine", 6, 1000, [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]),
         ("cosine", 1, 0, [1]),
         ("cosine", 1, 2, [0.5]),
+        ("inverse_sqrt", 4, 1, [1, 2**-0.5, 3**-0.5, 0.5]),
+        ("inverse_sqrt", 9, 2, [0.5, *((2 / n) ** 0.5 for n in range(2, 10))]),
+        ("inverse_sqrt", 3, 4, [0.25, 0.5, 0.75]),
     ],
 )
 def test_the_rate_of_every_update(schedule, num_steps, warmup_steps, expected):
@@ -58,6 +61,22 @@ def test_without_warm_up_the_cosine_equals_that_of_optax():
     done = jnp.arange(100)
     own = optax.cosine_decay_schedule(2e-3, 100)
     np.testing.assert_array_equal(jax.vmap(rate)(done), jax.vmap(own)(done))
+
+
+def test_the_inverse_square_root_is_that_of_the_transformer_paper():
+    """lr(n) = d ** -0.5 * min(n ** -0.5, n * W ** -1.5), with d = 512 and W = 4000."""
+    size, warmup = 512, 4000
+    rate = make_learning_rate((size * warmup) ** -0.5, "inverse_sqrt", 1, warmup)
+    n = np.array([1, 100, 4000, 4001, 100_000], np.float64)
+    expected = size**-0.5 * np.minimum(n**-0.5, n * warmup**-1.5)
+    np.testing.assert_allclose(jax.vmap(rate)(jnp.asarray(n - 1, int)), expected, rtol=1e-6)
+
+
+def test_the_inverse_square_root_without_a_warm_up_is_refused():
+    config = base_config("copy")
+    config.train.update(learning_rate_schedule="inverse_sqrt", warmup_steps=0)
+    with pytest.raises(LabError, match=r"^train.warmup_steps is 0; .*needs at least 1$"):
+        make_experiment(config)
 
 
 def test_an_unknown_schedule_is_rejected_with_the_nearest_name():

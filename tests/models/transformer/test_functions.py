@@ -96,13 +96,17 @@ def test_bfloat16_is_float32_rounded(make_transformer, batch):
 # The model in NumPy and float64, written from the formulas, one sequence at a time.
 
 
+def _wide(array: Any) -> np.ndarray:
+    return np.asarray(array, np.float64)
+
+
 def _norm(x: np.ndarray, about: Any) -> np.ndarray:
-    scale, bias = (np.asarray(about[name], np.float64) for name in ("scale", "bias"))
+    scale, bias = (_wide(about[name]) for name in ("scale", "bias"))
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
 
 
 def _times(x: np.ndarray, about: Any) -> np.ndarray:
-    return x @ np.float64(about["kernel"]) + np.float64(about["bias"])
+    return x @ _wide(about["kernel"]) + _wide(about["bias"])
 
 
 def _attention(queries, keys, values, num_heads: int, causal: bool) -> np.ndarray:
@@ -155,9 +159,9 @@ def _logits(params: Any, source: np.ndarray, tokens: np.ndarray, options: Any) -
 
     def embed(ids: np.ndarray, side: str) -> np.ndarray:
         table = "target" if options.get("share_embeddings") else side
-        x = np.float64(params[f"{table}_embedding"])[ids] * math.sqrt(size)
+        x = _wide(params[f"{table}_embedding"])[ids] * math.sqrt(size)
         if positions == "learned":
-            return x + np.float64(params[f"{side}_positions"])[: len(ids)]
+            return x + _wide(params[f"{side}_positions"])[: len(ids)]
         return x if positions == "rotary" else x + _positions(len(ids), size)
 
     def add(x: np.ndarray, norm: Any, change: Any) -> np.ndarray:
@@ -200,7 +204,7 @@ def _logits(params: Any, source: np.ndarray, tokens: np.ndarray, options: Any) -
     x = _norm(x, params["decoder_norm"]) if is_pre else x
     tied = options.get("tie_embeddings")
     kernel = params["target_embedding"].T / math.sqrt(8) if tied else params["output_kernel"]
-    return x @ np.float64(kernel) + np.float64(params["output_bias"])
+    return x @ _wide(kernel) + _wide(params["output_bias"])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "bfloat16"])
@@ -347,7 +351,7 @@ def test_an_untrained_model_gives_every_token_nearly_the_same_probability(batch,
     model = make_transformer_model(10, 500, hidden_size=64, mlp_size=64, dropout=0.0, **options)
 
     @jax.jit
-    def decode():
+    def decode() -> Any:
         params = model.init(KEY)
         memory = model.encode(params, batch.source, batch.source_mask, None)
         return jax.nn.log_softmax(model.decode_sequence(params, memory, TOKENS))

@@ -150,7 +150,7 @@ def make_parser() -> Parser:
     )
 
     verify = _command(commands, "verify", "check the train step against exact theory")
-    verify.add_argument("--model", choices=("tabular", "lstm", "both"), default=None)
+    verify.add_argument("--model", choices=("tabular", "lstm", "transformer", "all"), default=None)
     verify.add_argument(
         "--methods",
         default=None,

@@ -44,7 +44,7 @@ def run_verification(
     """Trains, compares with theory, and writes the requested files.
 
     Args:
-      model: "tabular", "lstm" or "both"; None for both; not with dependence.
+      model: "tabular", "lstm", "transformer" or "all", the default; not with dependence.
       methods: see `select_methods`; None for all; not with dependence.
       length: of the sequences; None for 3, or 4 with dependence.
       initial: probabilities such as ".7,.3", the default; not with dependence.
@@ -77,7 +77,7 @@ def run_verification(
             parse_table(_TRANSITION if transition is None else transition, "transition"),
             _LENGTH if length is None else length,
         )
-        models = tuple(RECIPES) if model in (None, "both") else (str(model),)
+        models = tuple(RECIPES) if model in (None, "all") else (str(model),)
         chosen = METHODS if methods is None else select_methods(methods)
         rows = verify(chain, models, methods=chosen, seed=seed, report=report)
         table = format_rows(rows)

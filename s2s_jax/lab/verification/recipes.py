@@ -11,6 +11,7 @@ from s2s_jax.batch import NUM_RESERVED
 from s2s_jax.models.interface import Seq2SeqModel
 from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.models.tabular import make_tabular_model
+from s2s_jax.models.transformer import make_transformer_model
 
 _NEVER = -1e3  # a logit of probability 0
 
@@ -52,6 +53,19 @@ def _make_lstm(num_symbols: int, length: int, first_id: int) -> Seq2SeqModel:
         embedding_size=8,
         bidirectional=False,
         attention="none",
+    )
+
+
+def _make_transformer(num_symbols: int, length: int, first_id: int) -> Seq2SeqModel:
+    return make_transformer_model(
+        NUM_RESERVED,
+        first_id + num_symbols,
+        hidden_size=16,
+        num_heads=2,
+        mlp_size=32,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        dropout=0.0,
     )
 
 
@@ -116,17 +130,30 @@ RECIPES = {
         q_tolerance=0.03,
         kl_tolerance=0.01,
     ),
+    "transformer": Recipe(
+        _make_transformer,
+        first_id=NUM_RESERVED,
+        num_rows=500,
+        num_steps=1000,
+        learning_rate=0.01,
+        decay=0.01,
+        averaged=0.2,
+        q_tolerance=0.03,
+        kl_tolerance=0.01,
+    ),
 }
-"""The models that can be verified. The LSTM's q is only judged if the KL is not identified."""
+"""The models that can be verified. A network's q is only judged if the KL is not identified."""
 
 LIGHT_RECIPES = {
     "tabular": dataclasses.replace(RECIPES["tabular"], num_rows=5000, num_steps=1000),
     "lstm": dataclasses.replace(RECIPES["lstm"], num_rows=1000),
+    "transformer": dataclasses.replace(RECIPES["transformer"], num_rows=1000),
 }
-"""The same for the other methods: less work on tables, and more on LSTMs that are fed noise."""
+"""The same for the other methods: less work on tables, and more on networks that are fed noise."""
 
 QUICK_RECIPES = {
     "tabular": dataclasses.replace(RECIPES["tabular"], num_rows=500, num_steps=500, averaged=0.2),
     "lstm": dataclasses.replace(RECIPES["lstm"], num_steps=500),
+    "transformer": dataclasses.replace(RECIPES["transformer"], num_steps=500),
 }
 """For methods whose optimum is free of noise, because all targets, or all samples, are the same."""

@@ -89,12 +89,12 @@ class AverageState(NamedTuple):
     """The state of `with_average`.
 
     Attributes:
-      count: int32 scalar, the number of updates made.
+      num_updates: int32 scalar, the number of updates made.
       average: the average of the parameters, in float32 or more; those given before any update.
       inner: the state of the optimiser whose parameters are averaged.
     """
 
-    count: jax.Array
+    num_updates: jax.Array
     average: optax.Params
     inner: optax.OptState
 
@@ -148,7 +148,7 @@ def with_average(
         if params is None:
             raise ValueError("params is None; an average of parameters needs them")
         updates, inner_state = inner.update(updates, state.inner, params, **extra)
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.num_updates))
         # expm1 keeps the digits that 1 - decay ** n would lose where decay is close to 1.
         weight = jnp.expm1(log_decay) / jnp.expm1(count * log_decay)
         average = jax.tree.map(

@@ -39,7 +39,7 @@ def descend(optimizer: optax.GradientTransformation, num_steps: int) -> tuple[li
 def test_it_is_the_weighted_mean_of_the_parameters_after_each_update(decay, num_steps):
     seen, state = descend(with_average(optax.adam(0.1), decay), num_steps)
     weights = decay ** np.arange(num_steps)[::-1]
-    found = evaluation_params(state, seen[-1])
+    found: Any = evaluation_params(state, seen[-1])
     for name in START:
         every = np.stack([np.asarray(one[name], np.float64) for one in seen])
         wanted = np.average(every, axis=0, weights=weights)
@@ -81,7 +81,8 @@ def test_parameters_of_half_precision_are_averaged_in_float32():
 def test_it_comes_before_the_average_of_a_schedule_free_optimiser():
     seen, state = descend(with_average(schedule_free_adamw(0.1), 0.5), 3)
     wanted = sum(weight * one["a"] for weight, one in zip((1 / 7, 2 / 7, 4 / 7), seen, strict=True))
-    np.testing.assert_allclose(evaluation_params(state, seen[-1])["a"], wanted, rtol=1e-5)
+    found: Any = evaluation_params(state, seen[-1])
+    np.testing.assert_allclose(found["a"], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])

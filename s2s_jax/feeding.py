@@ -72,6 +72,8 @@ class RolloutOptions:
         N times, each time from the predictions for the tokens of the time before, the first time
         for the gold ones (Mihaylova & Martins 2019, arXiv:1906.07651; Duckworth et al. 2019,
         arXiv:1906.04331). If N is the length of the target, the result is that of the scan.
+      through_passes: of "soft" and "gumbel" in passes: whether the gradient flows through them into
+        the predictions that made the expected embeddings. Without passes it always does.
 
     Raises:
       ValueError: a value is unknown or out of range, or has no effect together with another one.
@@ -96,6 +98,7 @@ class RolloutOptions:
     gold_below: float = 0.9
     own_below: float = 0.95
     passes: int = 0
+    through_passes: bool = False
 
     def __post_init__(self):
         for name, known in (
@@ -114,6 +117,11 @@ class RolloutOptions:
             (("sharpness", "straight_through"), self.is_soft, "feed is 'soft' or 'gumbel'"),
             (("position_k", "position_floor"), self.position != "none", "there is a position"),
             (("gold_below", "own_below"), self.coin == "confidence", "coin is 'confidence'"),
+            (
+                ("through_passes",),
+                self.is_soft and self.passes > 0,
+                "there are passes and feed is 'soft' or 'gumbel'",
+            ),
         ):
             for name in names:
                 value = getattr(self, name)
@@ -124,7 +132,7 @@ class RolloutOptions:
         if self.is_soft:
             if self.coin == "confidence":
                 raise ValueError(f"coin is 'confidence', which feeds tokens; feed is {self.feed!r}")
-            for name in ("temperature", "top_k", "passes"):
+            for name in ("temperature", "top_k"):
                 value = getattr(self, name)
                 if value != _default(name):
                     raise ValueError(f"{name} is {value!r}; feed {self.feed!r} has none")

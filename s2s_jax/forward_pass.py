@@ -91,6 +91,8 @@ def make_forward_pass(
             raise ValueError(
                 f"feed is {options.feed!r}; it feeds no tokens, and these targets depend on them"
             )
+        if options.passes:
+            return _make_soft_passes(model, model.vectors, feeding, label_smoothing, rule)
         rule = rule or make_gold_rule(label_smoothing)
         return _make_soft_pass(model, model.vectors, feeding, rule)
     if model.replay is None:
@@ -294,3 +296,60 @@ def _make_soft_pass(
         return feeding.fed(tokens, draws.own).turned(), _losses_of(jax.tree.map(jnp.sum, sums))
 
     return soft_pass
+
+
+def _make_soft_passes(
+    model: Seq2SeqModel,
+    vectors: Vectors,
+    feeding: Feeding,
+    label_smoothing: float,
+    rule: TargetRule | None,
+) -> ForwardPass:
+    """Passes over all steps at once, fed expected embeddings of the predictions of the last pass.
+
+    The gradient flows through them only if `through_passes` says so.
+    """
+    features, sequence = model.features, vectors.sequence
+    if features is None or sequence is None:
+        raise ValueError(
+            f"passes is {feeding.options.passes} and feed {feeding.options.feed!r}; this model"
+            " cannot be fed all vectors at once"
+        )
+    read = _make_read(label_smoothing, rule)
+
+    def soft_passes(params, memory, target, mask, key, teacher_prob, state=None):
+        target, mask = jnp.asarray(target, jnp.int32).T, jnp.asarray(mask, bool).T
+        time, batch_size = target.shape
+        draws = feeding.draw(params, target, mask, key, jnp.float32(teacher_prob))
+        table, (kernel, bias) = vectors.table(params), features.output(params)
+        samples_key = stream_key(key, "samples")
+        count = output_layer.num_blocks(time, batch_size, model.vocab_size)
+        first, gold = table[feeding.first(batch_size)], table[target]
+
+        @jax.checkpoint  # so that no logits are kept for the gradient
+        def expect(block: Any) -> tuple[jax.Array, jax.Array]:
+            some, steps = block
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(samples_key, steps)
+            logits = compute_logits(some, kernel, bias)
+            return jax.vmap(feeding.expect, in_axes=(0, None, 0))(logits, table, keys)
+
+        def one(fed: tuple[jax.Array, jax.Array], _: None):
+            given = sequence(params, memory, fed[0]), jnp.arange(time)
+            blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), given)
+            expected, tokens = jax.tree.map(
+                lambda array: output_layer.out_of_blocks(array, time), jax.lax.map(expect, blocks)
+            )
+            if not feeding.options.through_passes:
+                expected = jax.lax.stop_gradient(expected)
+            chosen = jnp.where(draws.own[..., None], expected, gold)
+            tokens = jnp.where(draws.own, tokens, target)
+            return (jnp.concatenate([first[None], chosen[:-1]]), tokens), None
+
+        start = jnp.concatenate([first[None], gold[:-1]]), target
+        (fed_vectors, tokens), _ = jax.lax.scan(one, start, None, feeding.options.passes)
+        some = sequence(params, memory, fed_vectors)
+        fed = feeding.fed(tokens, draws.own)
+        reading = read(some, (kernel, bias), target, mask, state, fed.tokens)
+        return fed.turned(), output_layer.token_losses_of(reading, some, kernel, bias)
+
+    return soft_passes

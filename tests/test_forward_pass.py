@@ -257,3 +257,110 @@ def test_soft_feeding_refuses_targets_that_depend_on_fed_tokens(make_elman):
     rule = TargetRule(gold.begin, gold.step, gold.loss)
     with pytest.raises(ValueError, match="feed is 'soft'; it feeds no tokens, and these targets"):
         make_forward_pass(make_elman(10).model, RolloutOptions(feed="soft"), rule=rule)
+
+
+@pytest.fixture(scope="module")
+def transformer(make_transformer) -> tuple[Any, Any]:
+    """With dropout, which must be the same in the steps and in every pass."""
+    return make_transformer(scale=0.7, num_decoder_layers=2, dropout=0.2)
+
+
+def test_features_give_what_all_logits_give(monkeypatch, transformer, batch):
+    """The same tokens, losses and gradient, from logits of a few steps at a time."""
+    monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)
+    model, params = transformer
+    assert 1 < num_blocks(batch, model) < batch.target.shape[1]
+    whole = dataclasses.replace(model, features=None)
+    for options in ({}, {"passes": 2}):
+        runs = [jax.jit(make_run(one, batch, **options)) for one in (model, whole)]
+        for teacher_prob in (0.0, 0.5, 1.0):
+            found, expected = (run(params, KEY, np.float32(teacher_prob)) for run in runs)
+            np.testing.assert_array_equal(found[0][1][0].tokens, expected[0][1][0].tokens)
+            jax.tree.map(assert_close, found, expected)
+
+
+@pytest.mark.parametrize("feed", ["sample", "argmax"])
+def test_as_many_passes_as_tokens_feed_what_cached_steps_feed(transformer, batch, feed):
+    model, params = transformer
+    time = batch.target.shape[1]
+    scan, passes, few = (
+        jax.jit(make_run(model, batch, feed=feed, passes=passes)) for passes in (0, time, 1)
+    )
+    differ = 0
+    for seed, teacher_prob in enumerate((0.0, 0.3, 0.7)):
+        key = jax.random.key(seed)
+        exact, equal, other = (
+            run(params, key, np.float32(teacher_prob)) for run in (scan, passes, few)
+        )
+        np.testing.assert_array_equal(exact[0][1][0].tokens, equal[0][1][0].tokens)
+        jax.tree.map(assert_close, exact, equal)
+        differ += int((exact[0][1][0].tokens != other[0][1][0].tokens).sum())
+    assert differ > 0
+
+
+@pytest.mark.parametrize("name", ["rnn", "input feeding", "transformer"])
+def test_as_many_soft_passes_as_tokens_are_the_soft_scan(
+    monkeypatch, make_rnn, transformer, batch, name
+):
+    """With its gradient, if that flows through the passes."""
+    monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 2 * batch.target.shape[0] * 12)
+    model, params = (
+        transformer
+        if name == "transformer"
+        else make_rnn(scale=0.7, dropout=0.3, input_feeding=name == "input feeding")
+    )
+    soft: dict[str, Any] = {"feed": "gumbel", "sharpness": 2.0}
+    scan, passes = (
+        jax.jit(make_run(model, batch, **soft, **more))
+        for more in ({}, {"passes": batch.target.shape[1], "through_passes": True})
+    )
+    for teacher_prob in (0.0, 0.4):
+        found, expected = (run(params, KEY, np.float32(teacher_prob)) for run in (passes, scan))
+        jax.tree.map(
+            lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-4),
+            found,
+            expected,
+        )
+
+
+def test_the_gradient_of_soft_passes_stops_at_the_embeddings_unless_it_may_flow(transformer, batch):
+    """One pass by hand: the expected embeddings are constants, or they are not."""
+    model, params = transformer
+    steps = len(batch.target.T)
+
+    def by_hand(params: Any, flows: bool) -> jax.Array:
+        memory = model.encode(params, batch.source, batch.source_mask, KEY)
+        table, (kernel, bias) = model.vectors.table(params), model.features.output(params)
+        gold = model.vectors.table(params)[gold_inputs(batch.target).T]
+        logits = model.vectors.sequence(params, memory, gold) @ kernel + bias
+        expected = jax.nn.softmax(logits) @ table
+        expected = expected if flows else jax.lax.stop_gradient(expected)
+        decided = batch.target_mask.T[1:, :, None]
+        fed = jnp.concatenate([gold[:1], jnp.where(decided, expected[:-1], gold[1:])])
+        logs = jax.nn.log_softmax(model.vectors.sequence(params, memory, fed) @ kernel + bias)
+        nll = -jnp.take_along_axis(logs, batch.target.T[..., None], -1)[..., 0]
+        loss = 0.9 * nll - 0.1 * logs.mean(-1)
+        return jnp.where(batch.target_mask.T, loss, 0).sum()
+
+    assert steps > 2
+    gradients = []
+    for flows in (False, True):
+        options: dict[str, Any] = {"feed": "soft", "passes": 1, "through_passes": flows}
+        run = jax.jit(make_run(model, batch, **options))
+        (loss, _), gradient = run(params, KEY, np.float32(0.0))
+        wanted = jax.jit(jax.value_and_grad(by_hand), static_argnums=1)(params, flows)
+        jax.tree.map(
+            lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-4),
+            (loss, gradient),
+            wanted,
+        )
+        gradients.append(gradient)
+    assert float(jnp.abs(gradients[0]["output_bias"] - gradients[1]["output_bias"]).max()) > 1e-2
+
+
+def test_soft_passes_need_a_model_that_takes_all_vectors_at_once(transformer, batch):
+    model, _ = transformer
+    alone = dataclasses.replace(model, vectors=dataclasses.replace(model.vectors, sequence=None))
+    message = "passes is 2 and feed 'soft'; this model cannot be fed all vectors at once"
+    with pytest.raises(ValueError, match=message):
+        make_forward_pass(alone, RolloutOptions(feed="soft", passes=2))

@@ -71,10 +71,13 @@ class Vectors:
     Attributes:
       table: params -> [vocab_size, size] the vectors of the target ids, one of them fed at a step.
       step: (params, memory, carry, vectors [batch, size]) -> (carry, logits [batch, vocab_size]).
+      sequence: (params, memory, vectors [time, batch, size]) -> features [time, batch,
+        num_features], as of `Features.sequence`; None if vectors can be fed only one by one.
     """
 
     table: Callable[[Params], jax.Array]
     step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array]]
+    sequence: Callable[[Params, Memory, jax.Array], jax.Array] | None = None
 
 
 @dataclass(frozen=True)

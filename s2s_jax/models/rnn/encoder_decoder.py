@@ -167,14 +167,16 @@ class RNNEncoderDecoder(nnx.Module):
         self, memory: RNNMemory, carry: RNNCarry, vectors: jax.Array
     ) -> tuple[RNNCarry, jax.Array]:
         """See `Vectors.step`."""
-        inputs = drop(vectors.astype(self.dtype), memory.token_mask)
-        rows = slice(self.options.embedding_size)
-        projected = self.decoder["layer_0"].project(inputs, rows)
+        projected = self._project_vectors(memory, vectors)
         carry, state, _ = self._advance(memory, carry, projected)
         features = (
             self._attend(memory, state[None])[0] if carry.attended is None else carry.attended
         )
         return carry, self._logits(features)
+
+    def vector_features(self, memory: RNNMemory, vectors: jax.Array) -> jax.Array:
+        """See `Vectors.sequence`."""
+        return self._features(memory, self._project_vectors(memory, vectors))
 
     def decode_sequence(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Seq2SeqModel.decode_sequence`."""
@@ -182,8 +184,7 @@ class RNNEncoderDecoder(nnx.Module):
 
     def features(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
         """See `Features.sequence`."""
-        states, attended = self._unroll(memory, tokens)
-        return self._attend(memory, states) if attended is None else attended
+        return self._features(memory, self._project_target(memory, tokens))
 
     def trace_step(
         self, memory: RNNMemory, carry: RNNCarry, token: jax.Array
@@ -205,7 +206,7 @@ class RNNEncoderDecoder(nnx.Module):
             traces.append(layer.scan(start, projected)[1])
             return traces[-1].output
 
-        states = self._through_layers(memory, tokens, scan)
+        states = self._through_layers(memory, self._project_target(memory, tokens), scan)
         return self._attend(memory, states), tuple(traces)
 
     def replay(
@@ -219,7 +220,7 @@ class RNNEncoderDecoder(nnx.Module):
         of_layers = iter(traces)
         states = self._through_layers(
             memory,
-            tokens,
+            self._project_target(memory, tokens),
             lambda layer, start, projected: layer.replay(start, projected, next(of_layers)),
         )
         return self._attend(memory, states, features)
@@ -235,7 +236,7 @@ class RNNEncoderDecoder(nnx.Module):
         """See `Seq2SeqModel.attention_weights`."""
         assert self.attention is not None
         assert memory.keys is not None
-        states, _ = self._unroll(memory, tokens.T)
+        states, _ = self._unroll(memory, self._project_target(memory, tokens.T))
         return self.attention.weights(states.swapaxes(0, 1), memory.keys, memory.mask)
 
     def _project_target(self, memory: RNNMemory, tokens: jax.Array) -> jax.Array:
@@ -247,6 +248,11 @@ class RNNEncoderDecoder(nnx.Module):
             memory.token_mask,
             self.dtype,
         )
+
+    def _project_vectors(self, memory: RNNMemory, vectors: jax.Array) -> jax.Array:
+        """The same projection of vectors [..., batch, embedding_size]."""
+        inputs = drop(vectors.astype(self.dtype), memory.token_mask)
+        return self.decoder["layer_0"].project(inputs, slice(self.options.embedding_size))
 
     def _advance(
         self, memory: RNNMemory, carry: RNNCarry, projected: jax.Array
@@ -276,7 +282,9 @@ class RNNEncoderDecoder(nnx.Module):
             attended = self._attend(memory, state[None])[0]
         return RNNCarry(tuple(carries), attended), state, tuple(traces)
 
-    def _unroll(self, memory: RNNMemory, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def _unroll(
+        self, memory: RNNMemory, projected: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
         """The last layer's states, and with input feeding the attentional vectors.
 
         Without input feeding, all inputs of a layer are known before its scan, so one large product
@@ -286,50 +294,49 @@ class RNNEncoderDecoder(nnx.Module):
 
         Args:
           memory: of the batch.
-          tokens: [time, batch].
+          projected: [time, batch, ...], the first layer's projections of what is fed.
 
         Returns:
           Both [time, batch, hidden_size].
         """
         if not self.options.input_feeding:
             return self._through_layers(
-                memory, tokens, lambda layer, start, projected: layer.unroll(start, projected)[1]
+                memory, projected, lambda layer, start, inputs: layer.unroll(start, inputs)[1]
             ), None
 
         def step(carry: RNNCarry, projected: jax.Array):
             carry, state, _ = self._advance(memory, carry, projected)
             return carry, (state, carry.attended)
 
-        of_tokens = self._project_target(memory, tokens)
-        return jax.lax.scan(step, self.initial_carry(memory), of_tokens)[1]
+        return jax.lax.scan(step, self.initial_carry(memory), projected)[1]
 
     def _through_layers(
         self,
         memory: RNNMemory,
-        tokens: jax.Array,
+        projected: jax.Array,
         scan: Callable[[RecurrentLayer, RecurrentCarry, jax.Array], jax.Array],
     ) -> jax.Array:
         """All decoder layers, one after another.
 
         Args:
           memory: of the batch.
-          tokens: [time, batch].
+          projected: the first layer's projections of what is fed.
           scan: (layer, its initial carry, its projected inputs) -> its states; [time, batch, ...].
 
         Returns:
           The last layer's states [time, batch, hidden_size].
         """
-        states = None
+        states = projected
         for layer in range(self.options.num_decoder_layers):
             recurrent = self.decoder[f"layer_{layer}"]
-            if states is None:
-                projected = self._project_target(memory, tokens)
-            else:
-                projected = recurrent.project(states)
+            projected = recurrent.project(states) if layer else projected
             states = scan(recurrent, memory.start[layer], projected)
             states = drop(states, memory.layer_masks[layer])
-        assert states is not None  # there is at least one layer
         return states
+
+    def _features(self, memory: RNNMemory, projected: jax.Array) -> jax.Array:
+        states, attended = self._unroll(memory, projected)
+        return self._attend(memory, states) if attended is None else attended
 
     def _attend(
         self, memory: RNNMemory, states: jax.Array, known: jax.Array | None = None

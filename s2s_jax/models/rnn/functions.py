@@ -127,5 +127,6 @@ def make_rnn_model(
         vectors=Vectors(
             table=lambda params: bind(params).target_embedding[...],
             step=lambda params, *args: bind(params).vector_step(*args),
+            sequence=lambda params, *args: bind(params).vector_features(*args),
         ),
     )

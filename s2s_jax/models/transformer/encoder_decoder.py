@@ -196,6 +196,11 @@ class TransformerEncoderDecoder(nnx.Module):
         """See `Features.sequence`."""
         return self._features(memory, tokens.T).swapaxes(0, 1)
 
+    def vector_features(self, memory: TransformerMemory, vectors: jax.Array) -> jax.Array:
+        """See `Vectors.sequence`."""
+        embedded = vectors.swapaxes(0, 1).astype(self.dtype)
+        return self._read_all(memory, embedded).swapaxes(0, 1)
+
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Features.output`."""
         if self.options.tie_embeddings:  # scaled for small logits, as the embeddings are for inputs
@@ -216,11 +221,20 @@ class TransformerEncoderDecoder(nnx.Module):
         tokens_BxT: jax.Array,
         weights: list[jax.Array] | None = None,
     ) -> jax.Array:
-        time = tokens_BxT.shape[1]
-        self._check_length("target", time)
         embedded = look_up(self.target_embedding[...], tokens_BxT, self.dtype)
-        mask = jnp.tri(time, dtype=bool)
-        return self._decode(memory, embedded, jnp.arange(time), mask, lambda known: known, weights)
+        return self._read_all(memory, embedded, weights)
+
+    def _read_all(
+        self,
+        memory: TransformerMemory,
+        embedded_BxTxH: jax.Array,
+        weights: list[jax.Array] | None = None,
+    ) -> jax.Array:
+        """All decoder layers on a whole sequence, without a cache."""
+        time = embedded_BxTxH.shape[1]
+        self._check_length("target", time)
+        mask, positions = jnp.tri(time, dtype=bool), jnp.arange(time)
+        return self._decode(memory, embedded_BxTxH, positions, mask, lambda known: known, weights)
 
     def _decode(
         self,

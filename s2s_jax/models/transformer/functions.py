@@ -127,6 +127,7 @@ def make_transformer_model(
         vectors=Vectors(
             table=lambda params: bind(params).target_embedding[...],
             step=lambda params, *args: bind(params).vector_step(*args),
+            sequence=lambda params, *args: bind(params).vector_features(*args),
         ),
         max_length=max_length if positions == "learned" else None,
     )

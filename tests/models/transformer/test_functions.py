@@ -351,12 +351,12 @@ def test_an_untrained_model_gives_every_token_nearly_the_same_probability(batch,
     model = make_transformer_model(10, 500, hidden_size=64, mlp_size=64, dropout=0.0, **options)
 
     @jax.jit
-    def decode() -> Any:
-        params = model.init(KEY)
+    def decode(key: Any) -> Any:
+        params = model.init(key)
         memory = model.encode(params, batch.source, batch.source_mask, None)
-        return jax.nn.log_softmax(model.decode_sequence(params, memory, TOKENS))
+        return jax.nn.log_softmax(model.decode_sequence(params, memory, jnp.asarray(TOKENS)))
 
-    logs = decode()
+    logs = decode(KEY)
     np.testing.assert_allclose(-logs.mean(), math.log(500), atol=0.05)
     assert logs.std() > 1e-3
 

@@ -279,7 +279,7 @@ def test_features_give_what_all_logits_give(monkeypatch, transformer, batch):
             jax.tree.map(assert_close, found, expected)
 
 
-@pytest.mark.parametrize("feed", ["sample", "argmax"])
+@pytest.mark.parametrize("feed", ["sample", pytest.param("argmax", marks=pytest.mark.slow)])
 def test_as_many_passes_as_tokens_feed_what_cached_steps_feed(transformer, batch, feed):
     model, params = transformer
     time = batch.target.shape[1]
@@ -298,7 +298,13 @@ def test_as_many_passes_as_tokens_feed_what_cached_steps_feed(transformer, batch
     assert differ > 0
 
 
-@pytest.mark.parametrize("name", ["rnn", "input feeding", "transformer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("rnn", "input feeding")),
+    ],
+)
 def test_as_many_soft_passes_as_tokens_are_the_soft_scan(
     monkeypatch, make_rnn, transformer, batch, name
 ):

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -36,9 +37,15 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "bfloat16": {"num_decoder_layers": 2, "dropout": 0.3, "dtype": "bfloat16"},
 }
+QUICK = ("sinusoidal-pre-relu", "learned-post-relu", "rotary-pre-gelu-tied-shared")
 
 
-@pytest.mark.parametrize("name", CASES)
+def marked(names: Iterable[str]) -> list[Any]:
+    """The cases, of which those not in QUICK are slow."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(CASES))
 def test_cached_steps_of_tokens_or_vectors_and_a_whole_pass_agree(make_transformer, batch, name):
     """Whatever the room in the cache; with the same dropout in every pass."""
     options = CASES[name]
@@ -207,7 +214,7 @@ def _logits(params: Any, source: np.ndarray, tokens: np.ndarray, options: Any) -
     return x @ _wide(kernel) + _wide(params["output_bias"])
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "bfloat16"])
+@pytest.mark.parametrize("name", marked(name for name in CASES if name != "bfloat16"))
 def test_the_formulas_in_numpy_and_float64(make_transformer, batch, name):
     options = CASES[name] | {"dropout": 0.0}
     model, params = make_transformer(**options)
@@ -241,7 +248,10 @@ def test_no_later_embedding_reaches_a_prediction_by_gradient(make_transformer, b
     assert np.all(reached[np.tril_indices(5)] > 0)
 
 
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+@pytest.mark.parametrize(
+    "positions",
+    ["rotary", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sinusoidal", "learned"))],
+)
 def test_padding_on_either_side_changes_nothing(make_transformer, batch, positions):
     """Nor do the ids in it, with dropout as without."""
     learned = LEARNED if positions == "learned" else {"positions": positions}

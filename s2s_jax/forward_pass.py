@@ -33,6 +33,9 @@ from s2s_jax.output_layer import LossSums, OutputReading
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.rollout import in_passes, make_rollout
 
+OutputLayer = Callable[[Params], tuple[jax.Array, jax.Array]]
+"""params -> (kernel, bias); see `Features.output`."""
+
 
 class ForwardPass(Protocol):
     """From the encoder's memory to what was fed and the losses of the targets given it."""
@@ -95,12 +98,16 @@ def make_forward_pass(
             return _make_soft_passes(model, model.vectors, feeding, label_smoothing, rule)
         rule = rule or make_gold_rule(label_smoothing)
         return _make_soft_pass(model, model.vectors, feeding, rule)
-    if model.replay is None:
+    if model.replay is None or model.features is None:
         rollout = make_rollout(model, options, unigram_probs=unigram_probs, beyond_gold=beyond_gold)
         return _make_two_passes(model, rollout, label_smoothing, rule)
     if not feeding.knows_all and not options.passes:
-        return _make_single_pass(model, model.replay, label_smoothing, feeding, rule)
-    return _make_replayed_pass(model, model.replay, label_smoothing, feeding, rule)
+        return _make_single_pass(
+            model, model.replay, model.features.output, label_smoothing, feeding, rule
+        )
+    return _make_replayed_pass(
+        model, model.replay, model.features.output, label_smoothing, feeding, rule
+    )
 
 
 def _make_two_passes(
@@ -162,17 +169,18 @@ class _Passed(NamedTuple):
 def _make_single_pass(
     model: Seq2SeqModel,
     replay: Replay,
+    output: OutputLayer,
     label_smoothing: float,
     feeding: Feeding,
     rule: TargetRule | None,
 ) -> ForwardPass:
     """One scan that chooses the tokens and computes their losses and gradients, time first."""
-    pass_on = _make_pass_on(replay, label_smoothing, rule)
+    pass_on = _make_pass_on(replay, output, label_smoothing, rule)
 
     def own_or_gold(params, memory, target, mask, key, state, teacher_prob):
         time, batch_size = target.shape
         draws = feeding.draw(params, target, mask, key, teacher_prob)
-        kernel, bias = replay.output(params)
+        kernel, bias = output(params)
 
         def step(carry, inputs: tuple[Draws, jax.Array, jax.Array]):
             (decoder_carry, token, state), (draws, mask, exists) = carry, inputs
@@ -212,18 +220,18 @@ def _make_single_pass(
     def gold(params, memory, target, mask, key, state, teacher_prob):
         return pass_on(params, memory, target, mask, state, feeding.all_gold(target))
 
-    return _replayed(replay, unless_all_gold(own_or_gold, gold))
+    return _replayed(replay, output, unless_all_gold(own_or_gold, gold))
 
 
 def _make_pass_on(
-    replay: Replay, label_smoothing: float, rule: TargetRule | None
+    replay: Replay, output: OutputLayer, label_smoothing: float, rule: TargetRule | None
 ) -> Callable[..., _Passed]:
     """(params, memory, target, mask, state, fed) -> the pass on tokens that are all known."""
     read = _make_read(label_smoothing, rule)
 
     def pass_on(params, memory, target, mask, state, fed: Fed) -> _Passed:
         features, trace = replay.sequence(params, memory, fed.tokens)
-        reading = read(features, replay.output(params), target, mask, state, fed.tokens)
+        reading = read(features, output(params), target, mask, state, fed.tokens)
         return _Passed(fed, features, trace, reading)
 
     return pass_on
@@ -232,12 +240,13 @@ def _make_pass_on(
 def _make_replayed_pass(
     model: Seq2SeqModel,
     replay: Replay,
+    output: OutputLayer,
     label_smoothing: float,
     feeding: Feeding,
     rule: TargetRule | None,
 ) -> ForwardPass:
     """First the tokens, known in advance or chosen in passes; then the losses of a pass on them."""
-    pass_on = _make_pass_on(replay, label_smoothing, rule)
+    pass_on = _make_pass_on(replay, output, label_smoothing, rule)
 
     def replaced_or_gold(params, memory, target, mask, key, state, teacher_prob):
         draws = feeding.draw(params, target, mask, key, teacher_prob)
@@ -250,10 +259,10 @@ def _make_replayed_pass(
     def gold(params, memory, target, mask, key, state, teacher_prob):
         return pass_on(params, memory, target, mask, state, feeding.all_gold(target))
 
-    return _replayed(replay, unless_all_gold(replaced_or_gold, gold))
+    return _replayed(replay, output, unless_all_gold(replaced_or_gold, gold))
 
 
-def _replayed(replay: Replay, run: Callable[..., _Passed]) -> ForwardPass:
+def _replayed(replay: Replay, output: OutputLayer, run: Callable[..., _Passed]) -> ForwardPass:
     """A pass without a gradient, and then the gradient of its losses."""
 
     def replayed(params, memory, target, mask, key, teacher_prob, state=None):
@@ -261,7 +270,7 @@ def _replayed(replay: Replay, run: Callable[..., _Passed]) -> ForwardPass:
         # No gradient flows through the choice of a token; that of the loss is in the reading.
         passed = run(params, memory, target, mask, key, state, jnp.float32(teacher_prob))
         features = replay.replay(params, memory, passed.fed.tokens, passed.features, passed.trace)
-        losses = output_layer.token_losses_of(passed.reading, features, *replay.output(params))
+        losses = output_layer.token_losses_of(passed.reading, features, *output(params))
         return passed.fed.turned(), losses
 
     return replayed

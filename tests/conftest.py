@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from s2s_jax.batch import Batch
-from s2s_jax.models.interface import Params, Replay, Seq2SeqModel, Vectors
+from s2s_jax.models.interface import Features, Params, Replay, Seq2SeqModel, Vectors
 from s2s_jax.models.rnn.functions import make_rnn_model
 from s2s_jax.models.transformer import make_transformer_model
 
@@ -178,9 +178,12 @@ class Elman:
             step=trace_step,
             sequence=trace_sequence,
             replay=lambda params, memory, tokens, *_: trace_sequence(params, memory, tokens)[0],
+        )
+        features = Features(
+            sequence=lambda *args: trace_sequence(*args)[0],
             output=lambda params: (params["output"], jnp.zeros(vocab_size)),
         )
-        self.replayed = dataclasses.replace(self.model, replay=replay)
+        self.replayed = dataclasses.replace(self.model, replay=replay, features=features)
 
     @property
     def float32(self) -> Params:

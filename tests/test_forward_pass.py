@@ -83,7 +83,7 @@ def test_a_pass_over_known_tokens_leaves_the_trace_of_single_steps(make_rnn, bat
         _, steps = jax.lax.scan(step, model.initial_carry(params, memory, len(tokens)), tokens)
         features, trace = at_once = replay.sequence(params, memory, tokens)
         replayed = replay.replay(params, memory, tokens, features, trace)
-        kernel, bias = replay.output(params)
+        kernel, bias = model.features.output(params)
         logits = model.decode_sequence(params, memory, tokens.T)
         return (at_once, steps), (replayed @ kernel + bias, logits.swapaxes(0, 1))
 

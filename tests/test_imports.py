@@ -49,8 +49,12 @@ WHOLE_BEHAVIOURS = {
     "lab/test_browser.py": "TensorBoard and report.html in a browser",
     "lab/test_own_parts.py": "examples/own_parts",
     "lab/test_damaged_files.py": "every command on damaged files",
+    "lab/training/test_average_decay.py": "runs whose parameters are averaged",
+    "lab/training/test_feedback.py": "runs whose schedule follows training",
     "lab/training/test_population.py": "runs as lanes of one program",
     "lab/training/test_resume.py": "stopped and killed runs",
+    "lab/training/test_shared_vocabulary.py": "runs with one vocabulary",
+    "lab/training/test_tokens_per_batch.py": "runs with batches by number of tokens",
     "lab/verification/test_convergence.py": "the train step, to its end",
 }
 """Tests of more than one module, and what they test."""

@@ -21,37 +21,10 @@ Trace = Any
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Functions that let the gradient reuse the forward pass in which the fed tokens were chosen.
-
-    By the time the last token is chosen, a rollout has computed every state of the decoder. With
-    these functions the loss takes the states from the rollout instead of computing them again. The
-    output layer is available separately, so that the logits of all tokens are never needed at once.
-
-    `sequence` returns what a scan of `step` returns; features @ kernel + bias are the logits of
-    decode_step and decode_sequence; and the gradient of `replay` is that of decode_sequence.
-
-    Attributes:
-      step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
-        trace of the step, without the leading axis).
-      sequence: (params, memory, tokens [time, batch]) -> (features [time, batch, num_features],
-        trace).
-      replay: (params, memory, tokens [time, batch], features, trace) -> the same features. The
-        gradient passes into params and memory, but not into the given features and trace.
-      output: params -> (kernel [num_features, vocab_size], bias [vocab_size]).
-    """
-
-    step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array, Trace]]
-    sequence: Callable[[Params, Memory, jax.Array], tuple[jax.Array, Trace]]
-    replay: Callable[[Params, Memory, jax.Array, jax.Array, Trace], jax.Array]
-    output: Callable[[Params], tuple[jax.Array, jax.Array]]
-
-
-@dataclass(frozen=True)
 class Features:
     """The decoder up to its output layer, so that all logits are never needed at once.
 
-    features @ kernel + bias are the logits of decode_sequence.
+    features @ kernel + bias are the logits of decode_step and decode_sequence.
 
     Attributes:
       sequence: (params, memory, tokens [time, batch]) -> features [time, batch, num_features].
@@ -60,6 +33,30 @@ class Features:
 
     sequence: Callable[[Params, Memory, jax.Array], jax.Array]
     output: Callable[[Params], tuple[jax.Array, jax.Array]]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Functions that let the gradient reuse the forward pass in which the fed tokens were chosen.
+
+    By the time the last token is chosen, a rollout has computed every state of the decoder. With
+    these functions the loss takes the states from the rollout instead of computing them again.
+
+    `sequence` returns what a scan of `step` returns: the features of `Features`, and a trace. The
+    gradient of `replay` is that of `Features.sequence`.
+
+    Attributes:
+      step: (params, memory, carry, token [batch]) -> (carry, features [batch, num_features],
+        trace of the step, without the leading axis).
+      sequence: (params, memory, tokens [time, batch]) -> (features [time, batch, num_features],
+        trace).
+      replay: (params, memory, tokens [time, batch], features, trace) -> the same features. The
+        gradient passes into params and memory, but not into the given features and trace.
+    """
+
+    step: Callable[[Params, Memory, Carry, jax.Array], tuple[Carry, jax.Array, Trace]]
+    sequence: Callable[[Params, Memory, jax.Array], tuple[jax.Array, Trace]]
+    replay: Callable[[Params, Memory, jax.Array, jax.Array, Trace], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class Seq2SeqModel:
       attention_weights: (params, memory, tokens [batch, time]) -> [batch, time, source_time], for
         pictures; None if the model has no attention.
       features: saves the memory of all logits; a model with None here can be trained too.
-      replay: makes scheduled sampling cheap; a model with None here can be trained too.
+      replay: makes scheduled sampling cheap for a model with features; likewise.
       vectors: lets expected embeddings be fed; None if the model can be fed tokens only.
       max_length: the most tokens that a source or a target may have; None for no limit.
     """
@@ -120,3 +117,7 @@ class Seq2SeqModel:
     replay: Replay | None = None
     vectors: Vectors | None = None
     max_length: int | None = None
+
+    def __post_init__(self):
+        if self.replay is not None and self.features is None:
+            raise ValueError("a model with a replay needs features, for its output layer")

@@ -68,7 +68,7 @@ def draw_candidates(
     time, num_rows = forced.shape
     choose = make_token_chooser("sample")
     noise = jax.vmap(lambda key: draw_noise(key, (num_rows,)))(per_step_keys(key, time))
-    output = None if model.replay is None else model.replay.output(params)
+    output = None if model.features is None else model.features.output(params)
 
     def step(state, inputs):
         (carry, token, has_ended), (t, forced, is_forced, noise) = state, inputs
@@ -113,18 +113,15 @@ def weighted_nll(
     weights = jax.lax.stop_gradient(jnp.where(candidates.mask, weights, 0.0))
     inputs = StepInputs(candidates.fed, candidates.tokens, weights)
     rule = make_gold_rule()
-    if model.features is not None and candidates.kept is None:
-        output = model.features.output(params)
-        features = model.features.sequence(params, memory, candidates.fed)
-        reading = output_layer.read_rule(features, *output, rule, None, inputs)
-        return jnp.asarray(output_layer.token_losses_of(reading, features, *output).loss.total)
-    if model.replay is None or candidates.kept is None:
+    if model.features is None:
         logits = model.decode_sequence(params, memory, candidates.fed.T).swapaxes(0, 1)
         return output_layer.sum_losses(rule.loss(logits, (inputs.gold, inputs.mask))).loss
-    features, trace = candidates.kept
-    output = model.replay.output(params)
+    if model.replay is None or candidates.kept is None:
+        features = model.features.sequence(params, memory, candidates.fed)
+    else:
+        features = model.replay.replay(params, memory, candidates.fed, *candidates.kept)
+    output = model.features.output(params)
     reading = output_layer.read_rule(features, *output, rule, None, inputs)
-    features = model.replay.replay(params, memory, candidates.fed, features, trace)
     return jnp.asarray(output_layer.token_losses_of(reading, features, *output).loss.total)
 
 

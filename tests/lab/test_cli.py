@@ -243,7 +243,7 @@ def test_the_error_for_an_unknown_key_lists_the_keys_of_its_section(
 ):
     flags = f"--config={experiment_file}", f"--workdir={tmp_path / 'run'}"
     message = refused("train", *flags, "--config.train.zzz=1")
-    assert "train.zzz does not exist; it must be one of train.batch_size, " in message
+    assert "train.zzz does not exist; it must be one of train.average_decay, " in message
 
 
 def test_a_config_that_raises_is_rejected(refused, tmp_path):

@@ -17,6 +17,7 @@ from s2s_jax.losses import cross_entropy
 from s2s_jax.metrics import compute
 from s2s_jax.models.interface import Params, Seq2SeqModel
 from s2s_jax.models.rnn.functions import make_rnn_model
+from s2s_jax.models.transformer import make_transformer_model
 from s2s_jax.objectives import RolloutOptions, make_cross_entropy, make_model_teacher
 from s2s_jax.objectives.distillation import Teacher
 from s2s_jax.prng import per_step_keys, stream_key
@@ -358,20 +359,27 @@ def test_invalid_options_are_refused_before_training(make_table_model, options, 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_logits_of_all_tokens_are_never_materialised_at_once(monkeypatch, batch, fast):
-    """With a replay, no array of the program is as large as batch x time x vocabulary."""
+@pytest.mark.parametrize("name", ["rnn", "no replay", "no features", "transformer", "passes"])
+def test_logits_of_all_tokens_are_never_materialised_at_once(monkeypatch, batch, name):
+    """With features, no array of the program is as large as batch x time x vocabulary."""
     monkeypatch.setattr(output_layer, "_BLOCK_ELEMENTS", 4 * 512)
-    model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
-    model = model if fast else dataclasses.replace(model, replay=None)
-    gradient = jax.jit(jax.grad(make_cross_entropy(model), has_aux=True))
+    if name in ("transformer", "passes"):
+        model = make_transformer_model(10, 512, hidden_size=8, mlp_size=8, dropout=0.0)
+    else:
+        model = make_rnn_model(10, 512, hidden_size=8, embedding_size=6)
+    if name.startswith("no"):
+        model = dataclasses.replace(model, replay=None)
+    if name == "no features":
+        model = dataclasses.replace(model, features=None)
+    rollout = RolloutOptions(passes=int(name == "passes"))
+    gradient = jax.jit(jax.grad(make_cross_entropy(model, rollout=rollout), has_aux=True))
     shapes = jax.eval_shape(model.init, KEY)
     program = gradient.lower(shapes, batch, KEY, np.float32(0.5)).as_text()
     sizes = [
         math.prod(map(int, shape.split("x")))
         for shape in re.findall(r"tensor<([0-9x]+)xf32>", program)
     ]
-    assert (max(sizes) < batch.target.size * 512) == fast
+    assert (max(sizes) < batch.target.size * 512) == (name != "no features")
 
 
 @pytest.mark.parametrize("name", ["table", *CASES])

@@ -122,7 +122,6 @@ def make_rnn_model(
             step=lambda params, *args: bind(params).trace_step(*args),
             sequence=lambda params, *args: bind(params).trace_sequence(*args),
             replay=lambda params, *args: bind(params).replay(*args),
-            output=lambda params: bind(params).output_layer(),
         ),
         vectors=Vectors(
             table=lambda params: bind(params).target_embedding[...],

@@ -18,8 +18,9 @@ def sinusoids(positions: jax.Array, size: int) -> jax.Array:
       size: even.
 
     Example:
-      >>> sinusoids(jnp.arange(2), 2).round(2).tolist()
-      [[0.0, 1.0], [0.8399999737739563, 0.5400000214576721]]
+      >>> sinusoids(jnp.arange(2), 2).round(2)
+      Array([[0.  , 1.  ],
+             [0.84, 0.54]], dtype=float32)
     """
     angles = _angles(positions, size)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

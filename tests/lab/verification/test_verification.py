@@ -126,7 +126,7 @@ def test_the_command_prints_a_table_and_says_whether_all_rows_land(s2s, untraine
     assert [row["trained"] for row in written["rows"]] == [0.1, 0.1]
     assert written["settings"]["methods"][-1] == "reinforce, exact_match"
     chain, models, options = untrained[0]
-    assert (chain.length, models) == (3, ("tabular", "lstm"))
+    assert (chain.length, models) == (3, ("tabular", "lstm", "transformer"))
     assert options["methods"] == METHODS
     flags = "--length=2", "--model=lstm", "--methods=raml,noise", "--transition=.5,.5;.4,.6"
     code, out, _ = s2s("verify", *flags)

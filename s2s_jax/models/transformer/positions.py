@@ -18,9 +18,8 @@ def sinusoids(positions: jax.Array, size: int) -> jax.Array:
       size: even.
 
     Example:
-      >>> sinusoids(jnp.arange(2), 2).round(2)
-      Array([[0.  , 1.  ],
-             [0.84, 0.54]], dtype=float32)
+      >>> sinusoids(jnp.array([0]), 4).tolist()
+      [[0.0, 0.0, 1.0, 1.0]]
     """
     angles = _angles(positions, size)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

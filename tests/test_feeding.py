@@ -403,10 +403,12 @@ def test_an_expected_embedding_is_the_mean_of_the_vectors_under_the_sharpened_so
         ({"source": "neighbour", "num_neighbours": 0}, "num_neighbours is 0; it must be at least"),
         ({"sharpness": 2.0}, "sharpness is 2.0; it has no effect unless feed is 'soft' or 'gum"),
         ({"straight_through": True}, "straight_through is True; it has no effect unless feed is"),
+        ({"through_passes": True}, "through_passes is True; it has no effect unless there are pas"),
+        ({"feed": "soft", "through_passes": True}, "through_passes is True; it has no effect"),
         *(
             ({"feed": feed, name: value}, f"{name} is {value!r}; feed {feed!r} has none")
             for feed in ("soft", "gumbel")
-            for name, value in (("temperature", 0.5), ("top_k", 2), ("passes", 2))
+            for name, value in (("temperature", 0.5), ("top_k", 2))
         ),
         *(
             ({"feed": feed, "coin": "confidence"}, f"coin is 'confidence', .*feed is {feed!r}")

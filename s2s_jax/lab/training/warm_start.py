@@ -29,7 +29,10 @@ _PARAMS = "state.params"
 _MOST_UNKNOWN = 0.25
 """The largest share of training tokens that may be unknown to the vocabularies taken along."""
 
-_SHOWN = 2  # parameters that a message names
+_SHOWN = 2  # parameters or keys that a message names
+
+_MAY_DIFFER = ("dropout", "dtype")
+"""The options of a model that change neither its parameters nor their meaning."""
 
 
 class WarmStart(NamedTuple):
@@ -141,6 +144,8 @@ class WarmStarts:
                 template = jax.eval_shape(model.init, jax.random.key(0))
             here = {name: leaf.shape for name, leaf in flatten(template, _PARAMS).items()}
             _check_shapes(folder, there, here)
+            if experiment.components["model"].is_built_in:
+                _check_options(folder, RunFolder(folder).config().model, config.model)
             self._templates[about] = template
         return self._templates[about]
 
@@ -204,6 +209,18 @@ def _check_shapes(
             f"{KEY}={folder}: {', '.join(differing[:_SHOWN])}{more};"
             " set the keys of model as that run did"
         )
+
+
+def _check_options(folder: Path, there: Config, here: Config) -> None:
+    """Compares the options that may give parameters of the same shapes another meaning."""
+    differing = [
+        f"model.{name} is {there[name]!r} there and {value!r} here"
+        for name, value in here.items()
+        if name not in _MAY_DIFFER and there.get(name, value) != value
+    ]
+    if differing:
+        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
+        raise LabError(f"{KEY}={folder}: {', '.join(differing[:_SHOWN])}{more}")
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -244,6 +244,31 @@ def test_another_model_is_rejected_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_with_equal_shapes_that_reads_parameters_otherwise_is_rejected(
+    s2s, experiment_file, make_config, bench, tmp_path
+):
+    small = {"hidden_size": 8, "mlp_size": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
+    config = make_config("linear", **{"train.num_steps": 1, "eval.every": 1})
+    rename_component(config, "model", "transformer")
+    for name, value in small.items():
+        config.model[name] = value
+    config.model.num_heads = 2
+    train(bench, config, tmp_path / "first")
+    sizes = [f"--config.model.{name}={value}" for name, value in small.items()]
+    where = [f"--config={experiment_file}", f"--workdir={tmp_path}/new"]
+    same = ["--config.model.name=transformer", *sizes, "--config.model.num_heads=2"]
+    start = f"--config.{KEY}={tmp_path}/first"
+    for key, there, here in (
+        ("num_heads", 2, 4),
+        ("positions", "sinusoidal", "rotary"),
+        ("activation", "relu", "gelu"),
+    ):
+        code, out, err = s2s("train", *where, *same, start, f"--config.model.{key}={here}")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"first: model.{key} is {there!r} there and {here!r} here" in err
+        assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_without_a_trained_run_is_rejected(
     s2s, experiment_file, copied, monkeypatch, tmp_path
 ):

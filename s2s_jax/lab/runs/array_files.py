@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from s2s_jax.data.json_shapes import parse
 
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Name -> shape and dtype."""
+
+_MAX_REMOVALS, _PAUSE_SECONDS = 40, 0.05  # of what a failed save leaves: up to two seconds
 
 _one_at_a_time = threading.RLock()
 """A lock for saving and loading.
@@ -50,7 +53,12 @@ def write_arrays(
         if read_shapes(folder) != {name: (one.shape, one.dtype) for name, one in arrays.items()}:
             raise OSError(f"not everything that was written to {folder} can be read back")
     except BaseException:
-        _remove(folder)
+        # One array's error is raised while others are still being written into the folder.
+        for _ in range(_MAX_REMOVALS):
+            _remove(folder)
+            time.sleep(_PAUSE_SECONDS)
+            if not _versions(folder):
+                break
         raise
 
 
@@ -123,8 +131,14 @@ def _store(folder: Path) -> Any:
 
 def _remove(folder: Path) -> None:
     """Removes a folder and orbax's temporary versions of it, if they exist."""
-    for path in (folder, *folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*")):
+    for path in _versions(folder):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _versions(folder: Path) -> list[Path]:
+    """A folder and orbax's temporary versions of it, as far as they exist."""
+    temporary = folder.parent.glob(f"{glob.escape(folder.name)}.orbax-*")
+    return [path for path in (folder, *temporary) if path.exists()]
 
 
 @functools.cache

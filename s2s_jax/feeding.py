@@ -15,7 +15,7 @@ import numpy as np
 
 from s2s_jax.batch import BOS, NUM_RESERVED, UNK
 from s2s_jax.models.interface import Seq2SeqModel
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known, did_you_mean
 from s2s_jax.prng import per_step_keys, stream_key
 from s2s_jax.sampling import choose_argmax, draw_noise, highest_ids, make_token_chooser
 
@@ -108,8 +108,7 @@ class RolloutOptions:
             ("position", POSITIONS),
         ):
             value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; {did_you_mean(value, known)}")
+            check_known(name, value, known)
         own = self.source == "own"
         for names, works, needed in (
             (("feed", "temperature", "top_k", "passes"), own, "source is 'own'"),

@@ -332,7 +332,6 @@ def _make_soft_passes(
         draws = feeding.draw(params, target, mask, key, jnp.float32(teacher_prob))
         table, (kernel, bias) = vectors.table(params), features.output(params)
         samples_key = stream_key(key, "samples")
-        count = output_layer.num_blocks(time, batch_size, model.vocab_size)
         first, gold = table[feeding.first(batch_size)], table[target]
 
         @jax.checkpoint  # so that no logits are kept for the gradient
@@ -344,10 +343,7 @@ def _make_soft_passes(
 
         def one(fed: tuple[jax.Array, jax.Array], _: None):
             given = sequence(params, memory, fed[0]), jnp.arange(time)
-            blocks = jax.tree.map(lambda array: output_layer.in_blocks(array, count), given)
-            expected, tokens = jax.tree.map(
-                lambda array: output_layer.out_of_blocks(array, time), jax.lax.map(expect, blocks)
-            )
+            expected, tokens = output_layer.map_blocks(expect, given, model.vocab_size)
             if not feeding.options.through_passes:
                 expected = jax.lax.stop_gradient(expected)
             chosen = jnp.where(draws.own[..., None], expected, gold)

@@ -2,12 +2,32 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _NUM_LISTED = 20
 _LIKENESS = 0.6
 _OTHER_SECTION = 0.8
 _SEPARATOR = re.compile(r"[./](?=[^\W\d])")  # between sections; a decimal point does not count
+
+
+def check_known(what: str, word: str, known: Collection[str]) -> None:
+    """Refuses an unknown name.
+
+    Args:
+      what: what it names, for the message.
+      word: the name.
+      known: the valid names, in the order in which they are listed.
+
+    Raises:
+      ValueError: it is not one of them; see `did_you_mean`.
+
+    Example:
+      >>> check_known("cell", "lstmm", ("lstm", "gru"))
+      Traceback (most recent call last):
+      ValueError: cell is 'lstmm'; did you mean 'lstm'? (one of lstm, gru)
+    """
+    if word not in known:
+        raise ValueError(f"{what} is {word!r}; {did_you_mean(word, known)}")
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

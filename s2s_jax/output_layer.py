@@ -6,6 +6,7 @@ their gradient, which `add_gradient` propagates to the layer's inputs and weight
 the blocks, these form an `OutputReading`, from which `token_losses_of` makes differentiable losses.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,6 +83,25 @@ def in_blocks(array: jax.Array, count: int) -> jax.Array:
 def out_of_blocks(array: jax.Array, time: int) -> jax.Array:
     """[count, steps, ...] -> [time, ...]; the inverse of `in_blocks`."""
     return array.reshape(-1, *array.shape[2:])[:time]
+
+
+def map_blocks(function: Callable[[Any], Any], arrays: Any, vocab_size: int) -> Any:
+    """A function of some steps, applied to all of them one block after another.
+
+    Args:
+      function: arrays [steps, ...] -> arrays [steps, ...], by way of logits for these steps.
+      arrays: of all steps, [time, batch, ...] or, beside such arrays, [time].
+      vocab_size: of the logits.
+
+    Example:
+      >>> arrays = jnp.ones((5, 2)), jnp.arange(5)
+      >>> map_blocks(lambda block: block[0][:, 0] * block[1], arrays, vocab_size=2**20).tolist()
+      [0.0, 1.0, 2.0, 3.0, 4.0]
+    """
+    time, batch_size = next(leaf for leaf in jax.tree.leaves(arrays) if leaf.ndim > 1).shape[:2]
+    count = num_blocks(time, batch_size, vocab_size)
+    blocks = jax.tree.map(lambda array: in_blocks(array, count), arrays)
+    return jax.tree.map(lambda array: out_of_blocks(array, time), jax.lax.map(function, blocks))
 
 
 def zero_gradient(kernel: jax.Array, bias: jax.Array) -> WeightsGradient:

@@ -5,7 +5,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known
 
 STREAMS = ("init", "dropout", "coins", "samples", "targets")
 """The names of the streams; `stream_key` refuses any other."""
@@ -39,8 +39,7 @@ def stream_key(key: jax.Array, name: str) -> jax.Array:
       >>> bool(stream_key(key, "coins") == stream_key(key, "samples"))
       False
     """
-    if name not in STREAMS:
-        raise ValueError(f"key stream is {name!r}; {did_you_mean(name, STREAMS)}")
+    check_known("key stream", name, STREAMS)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

@@ -127,7 +127,6 @@ def in_passes(
       params: the model's parameters.
       memory: from `encode`.
     """
-    time, batch_size = draws.gold.shape
 
     def next_tokens(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         if model.features is None:
@@ -135,12 +134,11 @@ def in_passes(
             return feeding.next(logits.swapaxes(0, 1), draws)
         features = model.features.sequence(params, memory, tokens)
         kernel, bias = model.features.output(params)
-        count = output_layer.num_blocks(time, batch_size, model.vocab_size)
-        chosen = jax.lax.map(
+        return output_layer.map_blocks(
             lambda block: feeding.next(compute_logits(block[0], kernel, bias), block[1]),
-            jax.tree.map(lambda array: output_layer.in_blocks(array, count), (features, draws)),
+            (features, draws),
+            model.vocab_size,
         )
-        return jax.tree.map(lambda array: output_layer.out_of_blocks(array, time), chosen)
 
     def one(fed: Fed, _: None) -> tuple[Fed, None]:
         return feeding.fed(*next_tokens(fed.tokens)), None

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known
 
 TokenChooser = Callable[[jax.Array, jax.Array], jax.Array]
 """(logits [..., vocab_size], noise [..., 2] of `draw_noise`) -> tokens [...] int32."""
@@ -61,8 +61,7 @@ def make_token_chooser(
       >>> choose(jnp.array([[0.0, 2.0, 1.0]]), draw_noise(jax.random.key(0), (1,))).tolist()
       [1]
     """
-    if feed not in FEEDS:
-        raise ValueError(f"feed is {feed!r}; {did_you_mean(feed, FEEDS)}")
+    check_known("feed", feed, FEEDS)
     if not 1e-6 <= temperature <= 1e6:
         raise ValueError(f"temperature is {temperature}; it must be in [1e-6, 1e6]")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from s2s_jax.metrics import Mean, MetricSums
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known, did_you_mean
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """step (integer scalar, possibly traced) -> teacher_prob, a float32 scalar in [0, 1]."""
@@ -424,8 +424,7 @@ def make_schedule(name: str, **parameters: float | int | None) -> partial[jax.Ar
     """
     if name in FEEDBACK_SCHEDULES:
         raise ValueError(f"schedule is {name!r}, which is none of the step alone; call {name}()")
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule is {name!r}; {did_you_mean(name, SCHEDULES)}")
+    check_known("schedule", name, SCHEDULES)
     known = inspect.signature(SCHEDULES[name]).parameters
     listed = ", ".join(known) or "none"
     for parameter in parameters:

@@ -14,7 +14,7 @@ from s2s_jax.losses import StepInputs, log_probs_of, make_gold_rule
 from s2s_jax.models.interface import Memory, Params, Seq2SeqModel, Trace
 from s2s_jax.models.linear import compute_logits
 from s2s_jax.models.replays import refuse_second_derivatives
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known
 from s2s_jax.prng import per_step_keys
 from s2s_jax.sampling import choose_argmax, draw_noise, make_token_chooser
 
@@ -264,8 +264,7 @@ def make_cost(name: str) -> Callable[[Candidates, jax.Array, jax.Array], jax.Arr
     Raises:
       ValueError: the name is unknown.
     """
-    if name not in COSTS:
-        raise ValueError(f"cost is {name!r}; {did_you_mean(name, COSTS)}")
+    check_known("cost", name, COSTS)
 
     def edit_rate(candidates: Candidates, target: jax.Array, mask: jax.Array) -> jax.Array:
         distance = edit_distance(candidates.tokens.T, candidates.mask.T, target, mask)

@@ -12,7 +12,7 @@ from s2s_jax.forward_pass import make_forward_pass
 from s2s_jax.losses import TargetRule
 from s2s_jax.metrics import Mean, MetricSums, masked_mean
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known, did_you_mean
 from s2s_jax.objectives.completion import make_completion_rule
 from s2s_jax.objectives.distillation import Teacher, make_distillation_rule
 from s2s_jax.objectives.interface import Objective, Optimum
@@ -117,8 +117,7 @@ def make_cross_entropy(
             needed = " or ".join(map(repr, _OPTIONS[name]))
             raise ValueError(f"{name} is {value!r}; it has no effect unless target is {needed}")
     distance = distance or "hamming"
-    if distance not in DISTANCES:
-        raise ValueError(f"distance is {distance!r}; {did_you_mean(distance, DISTANCES)}")
+    check_known("distance", distance, DISTANCES)
     if target == "raml" and distance == "hamming" and margin is not None:
         raise ValueError(f"margin is {margin}; it has no effect unless distance is 'edit'")
     tau, margin = 0.2 if tau is None else tau, 4 if margin is None else margin

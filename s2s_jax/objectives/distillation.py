@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from s2s_jax.losses import StepInputs, TargetRule, TokenLoss, soft_cross_entropy
 from s2s_jax.models.interface import Params, Seq2SeqModel
-from s2s_jax.names import did_you_mean
+from s2s_jax.names import check_known
 from s2s_jax.objectives.hypotheses import Hypotheses, begin_hypotheses
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
@@ -75,8 +75,7 @@ def make_distillation_rule(
     Raises:
       ValueError: the divergence is unknown.
     """
-    if divergence not in DIVERGENCES:
-        raise ValueError(f"divergence is {divergence!r}; {did_you_mean(divergence, DIVERGENCES)}")
+    check_known("divergence", divergence, DIVERGENCES)
 
     def begin(
         source: jax.Array, source_mask: jax.Array, target: jax.Array, mask: jax.Array

@@ -191,11 +191,8 @@ def schedule_values(schedule: Schedule | FeedbackSchedule, num_steps: int) -> np
     """
     if isinstance(schedule, FeedbackSchedule):
         first = schedule.teacher_prob(jnp.zeros((), jnp.int32), schedule.init())
-        values = np.zeros(num_steps, np.float32)
-        values[0] = np.asarray(first, np.float32)
-        _check_probabilities(values)
-        values[0] = 0.0
-        return values
+        _check_probabilities(np.asarray([first], np.float32))
+        return np.zeros(num_steps, np.float32)
     values = np.asarray(jax.vmap(schedule)(jnp.arange(num_steps)), np.float32)
     _check_probabilities(values)
     return values

@@ -203,12 +203,7 @@ def _check_shapes(
         for name in sorted(there | here)
         if there.get(name) != here.get(name)
     ]
-    if differing:
-        more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-        raise LabError(
-            f"{KEY}={folder}: {', '.join(differing[:_SHOWN])}{more};"
-            " set the keys of model as that run did"
-        )
+    _refuse(folder, differing, "; set the keys of model as that run did")
 
 
 def _check_options(folder: Path, there: Config, here: Config) -> None:
@@ -218,9 +213,14 @@ def _check_options(folder: Path, there: Config, here: Config) -> None:
         for name, value in here.items()
         if name not in _MAY_DIFFER and there.get(name, value) != value
     ]
+    _refuse(folder, differing)
+
+
+def _refuse(folder: Path, differing: list[str], remedy: str = "") -> None:
+    """Raises an error that names the first differences from the other run, if there are any."""
     if differing:
         more = f" (and {len(differing) - _SHOWN} more)" if len(differing) > _SHOWN else ""
-        raise LabError(f"{KEY}={folder}: {', '.join(differing[:_SHOWN])}{more}")
+        raise LabError(f"{KEY}={folder}: {', '.join(differing[:_SHOWN])}{more}{remedy}")
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -130,18 +130,10 @@ RECIPES = {
         q_tolerance=0.03,
         kl_tolerance=0.01,
     ),
-    "transformer": Recipe(
-        _make_transformer,
-        first_id=NUM_RESERVED,
-        num_rows=500,
-        num_steps=1000,
-        learning_rate=0.01,
-        decay=0.01,
-        averaged=0.2,
-        q_tolerance=0.03,
-        kl_tolerance=0.01,
-    ),
 }
+RECIPES["transformer"] = dataclasses.replace(
+    RECIPES["lstm"], make_model=_make_transformer, learning_rate=0.01
+)
 """The models that can be verified. A network's q is only judged if the KL is not identified."""
 
 LIGHT_RECIPES = {

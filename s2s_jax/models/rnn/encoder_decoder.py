@@ -225,6 +225,10 @@ class RNNEncoderDecoder(nnx.Module):
         )
         return self._attend(memory, states, features)
 
+    def target_table(self) -> jax.Array:
+        """See `Vectors.table`."""
+        return self.target_embedding[...]
+
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Replay.output`."""
         kernel = (

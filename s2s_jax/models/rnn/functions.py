@@ -1,13 +1,7 @@
 """The recurrent encoder-decoder with attention, as the functions of `Seq2SeqModel`."""
 
-import functools
-from typing import Any
-
-import jax
-from flax import nnx
-
-from s2s_jax.models.initial_values import InitialValues, uniform_draw
-from s2s_jax.models.interface import Features, Params, Replay, Seq2SeqModel, Vectors
+from s2s_jax.models.interface import Features, Replay, Seq2SeqModel, Vectors
+from s2s_jax.models.network_functions import NetworkFunctions
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.encoder_decoder import RNNEncoderDecoder
 from s2s_jax.models.rnn.options import RNNOptions
@@ -62,7 +56,7 @@ def make_rnn_model(
       ValueError: a value is out of range, or options contradict each other.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> model = make_rnn_model(10, 12, hidden_size=8, embedding_size=4)
       >>> params = model.init(jax.random.key(0))
       >>> source, mask = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 5), bool)
@@ -86,46 +80,32 @@ def make_rnn_model(
         dtype=dtype,
     )
 
-    @functools.cache  # at the first use: checking options needs no network
-    def structure() -> tuple[Any, int]:
-        """The network without its parameters, and how many numbers those are drawn from."""
-        counting = InitialValues()
-        network = nnx.eval_shape(lambda: RNNEncoderDecoder(options, counting))
-        return nnx.split(network)[0], counting.size
-
-    @jax.jit  # a single program compiles faster than its operations one by one
-    def init(key: jax.Array) -> Params:
-        values = InitialValues(uniform_draw(key, structure()[1]))
-        return nnx.to_pure_dict(nnx.split(RNNEncoderDecoder(options, values))[1])
-
-    def bind(params: Any) -> RNNEncoderDecoder:
-        return nnx.merge(structure()[0], params)
-
+    functions = NetworkFunctions(lambda values: RNNEncoderDecoder(options, values))
+    of = functions.of
+    start = of(RNNEncoderDecoder.initial_carry)
     return Seq2SeqModel(
-        init=init,
-        encode=lambda params, *args: bind(params).encode(*args),
-        initial_carry=lambda params, memory, max_length: bind(params).initial_carry(memory),
-        decode_step=lambda params, *args: bind(params).decode_step(*args),
-        decode_sequence=lambda params, *args: bind(params).decode_sequence(*args),
+        init=functions.init,
+        encode=of(RNNEncoderDecoder.encode),
+        initial_carry=lambda params, memory, max_length: start(params, memory),
+        decode_step=of(RNNEncoderDecoder.decode_step),
+        decode_sequence=of(RNNEncoderDecoder.decode_sequence),
         vocab_size=target_vocab_size,
-        attention_weights=None
-        if attention == "none"
-        else lambda params, *args: bind(params).attention_weights(*args),
+        attention_weights=None if attention == "none" else of(RNNEncoderDecoder.attention_weights),
         features=Features(
-            sequence=lambda params, *args: bind(params).features(*args),
-            output=lambda params: bind(params).output_layer(),
+            sequence=of(RNNEncoderDecoder.features),
+            output=of(RNNEncoderDecoder.output_layer),
         ),
         # With input feeding, a step's input is known only once the previous step is computed.
         replay=None
         if input_feeding
         else Replay(
-            step=lambda params, *args: bind(params).trace_step(*args),
-            sequence=lambda params, *args: bind(params).trace_sequence(*args),
-            replay=lambda params, *args: bind(params).replay(*args),
+            step=of(RNNEncoderDecoder.trace_step),
+            sequence=of(RNNEncoderDecoder.trace_sequence),
+            replay=of(RNNEncoderDecoder.replay),
         ),
         vectors=Vectors(
-            table=lambda params: bind(params).target_embedding[...],
-            step=lambda params, *args: bind(params).vector_step(*args),
-            sequence=lambda params, *args: bind(params).vector_features(*args),
+            table=of(RNNEncoderDecoder.target_table),
+            step=of(RNNEncoderDecoder.vector_step),
+            sequence=of(RNNEncoderDecoder.vector_features),
         ),
     )

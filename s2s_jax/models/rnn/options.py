@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import get_args
 
+from s2s_jax.models.network_functions import check_options
 from s2s_jax.models.rnn.attention import AttentionKind
 from s2s_jax.models.rnn.recurrent import Cell
-from s2s_jax.names import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,22 @@ class RNNOptions:
     dtype: str
 
     def __post_init__(self):
-        for name, kinds in (
-            ("cell", get_args(Cell)),
-            ("attention", get_args(AttentionKind)),
-            ("dtype", ("float32", "bfloat16")),
-        ):
-            value = getattr(self, name)
-            if value not in kinds:
-                raise ValueError(f"{name} is {value!r}; {did_you_mean(value, kinds)}")
-        for name in (
-            "source_vocab_size",
-            "target_vocab_size",
-            "hidden_size",
-            "embedding_size",
-            "num_encoder_layers",
-            "num_decoder_layers",
-        ):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        check_options(
+            self,
+            {
+                "cell": get_args(Cell),
+                "attention": get_args(AttentionKind),
+                "dtype": ("float32", "bfloat16"),
+            },
+            (
+                "source_vocab_size",
+                "target_vocab_size",
+                "hidden_size",
+                "embedding_size",
+                "num_encoder_layers",
+                "num_decoder_layers",
+            ),
+        )
         if self.bidirectional and self.hidden_size % 2:
             raise ValueError(
                 f"hidden_size is {self.hidden_size}; a bidirectional encoder halves it, so it must"

@@ -201,6 +201,10 @@ class TransformerEncoderDecoder(nnx.Module):
         embedded = vectors.swapaxes(0, 1).astype(self.dtype)
         return self._read_all(memory, embedded).swapaxes(0, 1)
 
+    def target_table(self) -> jax.Array:
+        """See `Vectors.table`."""
+        return self.target_embedding[...]
+
     def output_layer(self) -> tuple[jax.Array, jax.Array]:
         """See `Features.output`."""
         if self.options.tie_embeddings:  # scaled for small logits, as the embeddings are for inputs

@@ -1,13 +1,7 @@
 """The Transformer as the functions of `Seq2SeqModel`."""
 
-import functools
-from typing import Any
-
-import jax
-from flax import nnx
-
-from s2s_jax.models.initial_values import InitialValues, uniform_draw
-from s2s_jax.models.interface import Features, Params, Seq2SeqModel, Vectors
+from s2s_jax.models.interface import Features, Seq2SeqModel, Vectors
+from s2s_jax.models.network_functions import NetworkFunctions
 from s2s_jax.models.transformer.encoder_decoder import TransformerEncoderDecoder
 from s2s_jax.models.transformer.options import (
     Activation,
@@ -71,7 +65,7 @@ def make_transformer_model(
       ValueError: a value is out of range, or options contradict each other.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> model = make_transformer_model(10, 12, hidden_size=8, mlp_size=16, num_heads=2)
       >>> params = model.init(jax.random.key(0))
       >>> source, mask = jnp.ones((2, 5), jnp.int32), jnp.ones((2, 5), bool)
@@ -97,37 +91,24 @@ def make_transformer_model(
         dtype=dtype,
     )
 
-    @functools.cache  # at the first use: checking options needs no network
-    def structure() -> tuple[Any, int]:
-        """The network without its parameters, and how many numbers those are drawn from."""
-        counting = InitialValues()
-        network = nnx.eval_shape(lambda: TransformerEncoderDecoder(options, counting))
-        return nnx.split(network)[0], counting.size
-
-    @jax.jit  # a single program compiles faster than its operations one by one
-    def init(key: jax.Array) -> Params:
-        values = InitialValues(uniform_draw(key, structure()[1]))
-        return nnx.to_pure_dict(nnx.split(TransformerEncoderDecoder(options, values))[1])
-
-    def bind(params: Any) -> TransformerEncoderDecoder:
-        return nnx.merge(structure()[0], params)
-
+    functions = NetworkFunctions(lambda values: TransformerEncoderDecoder(options, values))
+    of = functions.of
     return Seq2SeqModel(
-        init=init,
-        encode=lambda params, *args: bind(params).encode(*args),
-        initial_carry=lambda params, *args: bind(params).initial_carry(*args),
-        decode_step=lambda params, *args: bind(params).decode_step(*args),
-        decode_sequence=lambda params, *args: bind(params).decode_sequence(*args),
+        init=functions.init,
+        encode=of(TransformerEncoderDecoder.encode),
+        initial_carry=of(TransformerEncoderDecoder.initial_carry),
+        decode_step=of(TransformerEncoderDecoder.decode_step),
+        decode_sequence=of(TransformerEncoderDecoder.decode_sequence),
         vocab_size=target_vocab_size,
-        attention_weights=lambda params, *args: bind(params).attention_weights(*args),
+        attention_weights=of(TransformerEncoderDecoder.attention_weights),
         features=Features(
-            sequence=lambda params, *args: bind(params).features(*args),
-            output=lambda params: bind(params).output_layer(),
+            sequence=of(TransformerEncoderDecoder.features),
+            output=of(TransformerEncoderDecoder.output_layer),
         ),
         vectors=Vectors(
-            table=lambda params: bind(params).target_embedding[...],
-            step=lambda params, *args: bind(params).vector_step(*args),
-            sequence=lambda params, *args: bind(params).vector_features(*args),
+            table=of(TransformerEncoderDecoder.target_table),
+            step=of(TransformerEncoderDecoder.vector_step),
+            sequence=of(TransformerEncoderDecoder.vector_features),
         ),
         max_length=max_length if positions == "learned" else None,
     )

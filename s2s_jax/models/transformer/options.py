@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from s2s_jax.names import did_you_mean
+from s2s_jax.models.network_functions import check_options
 
 Positions = Literal["sinusoidal", "learned", "rotary"]
 NormPlace = Literal["pre", "post"]
@@ -35,29 +35,24 @@ class TransformerOptions:
     dtype: str
 
     def __post_init__(self):
-        for name, kinds in (
-            ("positions", get_args(Positions)),
-            ("norm", get_args(NormPlace)),
-            ("activation", get_args(Activation)),
-            ("dtype", ("float32", "bfloat16")),
-        ):
-            value = getattr(self, name)
-            if value not in kinds:
-                raise ValueError(f"{name} is {value!r}; {did_you_mean(value, kinds)}")
-        for name in (
-            "source_vocab_size",
-            "target_vocab_size",
-            "hidden_size",
-            "num_heads",
-            "mlp_size",
-            "num_encoder_layers",
-            "num_decoder_layers",
-        ):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        check_options(
+            self,
+            {
+                "positions": get_args(Positions),
+                "norm": get_args(NormPlace),
+                "activation": get_args(Activation),
+                "dtype": ("float32", "bfloat16"),
+            },
+            (
+                "source_vocab_size",
+                "target_vocab_size",
+                "hidden_size",
+                "num_heads",
+                "mlp_size",
+                "num_encoder_layers",
+                "num_decoder_layers",
+            ),
+        )
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"num_heads is {self.num_heads}; it must divide hidden_size, {self.hidden_size}"

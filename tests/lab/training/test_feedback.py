@@ -11,7 +11,7 @@ from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.keys import base_config
 from s2s_jax.lab.config.overrides import apply_overrides
 from s2s_jax.lab.config.user_code import put_on_path
-from s2s_jax.lab.experiment import load_run
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.training.build import make_experiment
 from s2s_jax.lab.training.workbench import RunSpec, Workbench
 from tests.lab.run_content import newest, records, state
@@ -55,13 +55,9 @@ def make(make_config) -> Callable[..., Any]:
 
 def train(folder: Path, config: Any, stop_after: int = 10**6) -> dict[str, Any]:
     asked = iter(range(1, 1000))
-    [result] = Workbench().train(
-        [RunSpec(config, folder, {}, lambda line: None)],
-        should_stop=lambda: next(asked) >= stop_after,
+    return train_and_evaluate(
+        config, folder, report=lambda line: None, should_stop=lambda: next(asked) >= stop_after
     )
-    if isinstance(result, LabError):
-        raise result
-    return result
 
 
 def probs(folder: Path) -> list[float]:

@@ -10,9 +10,8 @@ import pytest
 
 from s2s_jax.lab.base.errors import LabError
 from s2s_jax.lab.config.overrides import apply_overrides
-from s2s_jax.lab.experiment import load_run
+from s2s_jax.lab.experiment import load_run, train_and_evaluate
 from s2s_jax.lab.training.build import make_experiment
-from s2s_jax.lab.training.workbench import RunSpec, Workbench
 from tests.lab.run_content import records
 
 
@@ -37,13 +36,9 @@ def student(make_config) -> Callable[..., Any]:
 
 def train(folder: Path, config: Any, stop_after: int = 10**6) -> dict[str, Any]:
     asked = iter(range(1, 1000))
-    [result] = Workbench().train(
-        [RunSpec(config, folder, {}, lambda line: None)],
-        should_stop=lambda: next(asked) >= stop_after,
+    return train_and_evaluate(
+        config, folder, report=lambda line: None, should_stop=lambda: next(asked) >= stop_after
     )
-    if isinstance(result, LabError):
-        raise result
-    return result
 
 
 def logged_tokens(folder: Path) -> float:
